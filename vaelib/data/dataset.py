@@ -1,0 +1,78 @@
+"""What every loader returns: two splits of uint8 images, what they are labelled with, and a fingerprint."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and their labels.
+
+    Parameters
+    ----------
+    images : uint8 Tensor of shape (N, C, H, W)
+    labels : Tensor of shape (N,) with class numbers, or bool Tensor of shape (N, A), one column an attribute
+
+    Raises
+    ------
+    ValueError
+        If the images are not uint8 of four dimensions, or there are not as many labels as images.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self):
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or len(self.images) == 0:
+            raise ValueError(
+                f"images must be a uint8 tensor of shape (N, C, H, W) with N > 0, "
+                f"not {self.images.dtype} of shape {tuple(self.images.shape)}"
+            )
+        if len(self.labels) != len(self.images):
+            raise ValueError(f"{len(self.images)} images but {len(self.labels)} labels; there must be as many")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training and a test split of the same kind of image.
+
+    Parameters
+    ----------
+    name : what the data is called in the names of runs
+    train, test : Split
+    names : the names of the classes (labels count into it), or of the attributes (a column each)
+    fingerprint : 16 hexadecimal digits that change with any pixel or label; computed when not given
+    """
+
+    name: str
+    train: Split
+    test: Split
+    names: tuple[str, ...]
+    fingerprint: str = ""
+
+    def __post_init__(self):
+        if self.train.images.shape[1:] != self.test.images.shape[1:]:
+            shapes = [tuple(split.images.shape[1:]) for split in (self.train, self.test)]
+            raise ValueError(f"train and test images must have one shape, not {shapes[0]} and {shapes[1]}")
+        if not self.fingerprint:
+            digest = hashlib.sha256(repr(self.image_shape).encode())
+            for split in (self.train, self.test):
+                for tensor in (split.images, split.labels):
+                    digest.update(tensor.contiguous().numpy())
+            object.__setattr__(self, "fingerprint", digest.hexdigest()[:16])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return tuple(self.train.images.shape[1:])
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 pixels in 0..255 as float32 in [0, 1], the shape unchanged."""
+    return images.to(torch.float32).div_(255)

@@ -1,0 +1,130 @@
+"""The paper's architectures, and the VAE that ties an encoder to a decoder; their weights on disk."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from . import files, objective
+
+
+class VAE(nn.Module):
+    """A Gaussian encoder, a Bernoulli decoder and a standard normal prior.
+
+    Parameters
+    ----------
+    encoder : module from images (B, C, H, W) to features (B, F)
+    features : F
+    decoder : module from codes (B, K) to logits (B, C, H, W)
+    latent_dim : K
+    image_shape : (C, H, W)
+    """
+
+    def __init__(self, encoder: nn.Module, features: int, decoder: nn.Module, latent_dim: int, image_shape: tuple):
+        super().__init__()
+        self.latent_dim, self.image_shape = latent_dim, tuple(image_shape)
+        self.encoder = encoder
+        self.mean = nn.Linear(features, latent_dim)
+        self.log_variance = nn.Linear(features, latent_dim)
+        self.decoder = decoder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.mean.weight.device
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The posterior q(z | x) of each image, as its mean and log-variance, both of shape (B, K).
+
+        Raises
+        ------
+        ValueError
+            If x is not a floating-point tensor of shape (B, C, H, W) with this model's C, H, W.
+        """
+        if x.shape[1:] != self.image_shape or not x.is_floating_point():
+            expected = ", ".join(map(str, self.image_shape))
+            raise ValueError(
+                f"expected float images in [0, 1] of shape (B, {expected}), got {x.dtype} of shape {tuple(x.shape)}; "
+                f"vaelib.data.to_float turns uint8 pixels into such"
+            )
+        features = self.encoder(x)  # (B, F)
+        # float(): under mixed precision the linear layers answer in bfloat16, too coarse for sums of thousands of terms
+        return self.mean(features).float(), self.log_variance(features).float()
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The pixel probabilities p(x_j = 1 | z), shape (B, C, H, W), for codes of shape (B, K)."""
+        return torch.sigmoid(self.decoder(z).float())
+
+    def elbo(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Both terms of the ELBO of each image, from one sample of its posterior: reconstruction (B,) and KL (B,)."""
+        mean, log_variance = self.encode(x)
+        z = objective.reparameterize(mean, log_variance, generator)  # (B, K)
+        return objective.elbo(x, self.decoder(z).float(), mean, log_variance)
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Images decoded from `count` codes of the prior N(0, I), shape (count, C, H, W)."""
+        return self.decode(torch.randn(count, self.latent_dim, generator=generator, device=self.device))
+
+
+def mlp(image_shape: tuple[int, int, int], latent_dim: int) -> VAE:
+    """The fully connected VAE of the paper's section 4.1: 784 - 512 - 512 - K - 512 - 512 - 784 on MNIST."""
+    pixels, hidden = math.prod(image_shape), 512
+    encoder = nn.Sequential(
+        nn.Flatten(),  # (B, 784)
+        nn.Linear(pixels, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(),
+    )
+    decoder = nn.Sequential(
+        nn.Linear(latent_dim, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, pixels),
+        nn.Unflatten(1, image_shape),  # (B, 1, 28, 28)
+    )
+    return VAE(encoder, hidden, decoder, latent_dim, image_shape)
+
+
+def save(model: VAE, path: Path) -> None:
+    """Write a model as safetensors, whole or not at all, with what is needed to build it again and a checksum."""
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    recipe = {"image_shape": list(model.image_shape), "latent_dim": model.latent_dim}
+    metadata = {"recipe": json.dumps(recipe), "sha256": _checksum(tensors)}
+    files.write(path, safetensors.torch.save(tensors, metadata))
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> VAE:
+    """The model that `save` wrote, in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If the file is not one of `save`'s, or was damaged since (the message names it).
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata, names = file.metadata(), file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+        recipe, checksum = json.loads(metadata["recipe"]), metadata["sha256"]
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged, or holds no weights of vaelib ({error}); delete it to train again") from error
+    if checksum != _checksum(tensors):
+        raise ValueError(f"{path} is damaged: its checksum does not match; delete it to train again")
+    model = mlp(tuple(recipe["image_shape"]), recipe["latent_dim"])
+    model.load_state_dict(tensors)
+    return model.to(device).eval()
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy())
+    return digest.hexdigest()

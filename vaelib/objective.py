@@ -1,0 +1,106 @@
+"""The objective, as pure functions of tensors: every value is in nats, one for each image.
+
+Sums run over pixels and over latent dimensions, never over images, and nothing is averaged here: whoever trains takes
+the mean over a batch. Equation numbers are those of the chapters in `book/idea`; [KW] is Kingma & Welling,
+Auto-Encoding Variational Bayes, arXiv:1312.6114.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+
+def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
+    """log p(x | z) = Σ_j [x_j log p_j + (1 - x_j) log(1 - p_j)] with p = sigmoid(logits). [KW], appendix C.1.
+
+    Computed from logits, so that it stays finite and exact however sure the decoder is. With grey pixels
+    (0 < x < 1) it is the paper's objective, but no normalised density.
+
+    Parameters
+    ----------
+    x : Tensor of shape (B, ...), values in [0, 1]
+    logits : Tensor of the same shape, or one that broadcasts to it
+
+    Returns
+    -------
+    Tensor of shape (B,), nats per image, summed over pixels
+    """
+    return -binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+
+
+def gaussian_log_prob(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """log N(z; mean, diag(exp(log_variance))).
+
+    Parameters
+    ----------
+    z, mean, log_variance : Tensors of shape (..., K), or ones that broadcast
+
+    Returns
+    -------
+    Tensor of shape (...), nats, summed over the K latent dimensions
+    """
+    squared = (z - mean) ** 2 * torch.exp(-log_variance)
+    return -0.5 * (math.log(2 * math.pi) + log_variance + squared).sum(-1)
+
+
+def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, diag(exp(log_variance))) || N(0, I)) in closed form. [KW], appendix B.
+
+    Parameters
+    ----------
+    mean, log_variance : Tensors of shape (..., K)
+
+    Returns
+    -------
+    Tensor of shape (...), nats, summed over the K latent dimensions
+    """
+    return -0.5 * (1 + log_variance - mean**2 - torch.exp(log_variance)).sum(-1)
+
+
+def reparameterize(mean: Tensor, log_variance: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """A sample z = mean + exp(log_variance / 2) * ε, ε ~ N(0, I), through which gradients flow. [KW], section 2.4.
+
+    Parameters
+    ----------
+    mean, log_variance : Tensors of shape (..., K)
+    generator : source of ε, on the tensors' device; torch's global one by default
+
+    Returns
+    -------
+    Tensor of shape (..., K)
+    """
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    return mean + torch.exp(0.5 * log_variance) * noise
+
+
+def elbo(x: Tensor, logits: Tensor, mean: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
+    """The two terms of the evidence lower bound; the bound is their difference. [KW], equation 10 with L = 1.
+
+    Parameters
+    ----------
+    x : Tensor of shape (B, ...), values in [0, 1]
+    logits : Tensor of the same shape, decoded from one sample of the posterior
+    mean, log_variance : Tensors of shape (B, K), the posterior
+
+    Returns
+    -------
+    reconstruction : Tensor of shape (B,), log p(x | z) in nats
+    kl : Tensor of shape (B,), KL(q(z | x) || p(z)) in nats
+    """
+    return bernoulli_log_prob(x, logits), kl_divergence(mean, log_variance)
+
+
+def importance_weighted_bound(log_weights: Tensor) -> Tensor:
+    """log (1/S) Σ_s w_s: one sample gives the ELBO, more a tighter bound. Burda et al., arXiv:1509.00519, equation 8.
+
+    Parameters
+    ----------
+    log_weights : Tensor of shape (S, B), log p(x, z_s) - log q(z_s | x) for S samples of each posterior
+
+    Returns
+    -------
+    Tensor of shape (B,), nats
+    """
+    return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))

@@ -1,0 +1,51 @@
+"""Profiles: the same experiments in several sizes, as `profiles.yml` lists them."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+
+import yaml
+
+from .training import Settings
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train, and with which seeds."""
+
+    epochs: int
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment of one profile: which data, which latent dimensions, the paper's training and a longer one."""
+
+    dataset: str
+    latent_dims: list[int]
+    short: Schedule
+    long: Schedule
+
+    def settings(self, schedule: Schedule) -> list[Settings]:
+        """The settings of every training of a schedule, seed by seed."""
+        return [
+            Settings(latent_dim=latent_dim, epochs=schedule.epochs, seed=seed)
+            for seed in schedule.seeds
+            for latent_dim in self.latent_dims
+        ]
+
+
+def load(profile: str, experiment: str) -> Experiment:
+    """The experiment ("mnist") of a profile ("quick", "paper").
+
+    Raises
+    ------
+    ValueError
+        If either is unknown; lists the known ones.
+    """
+    table = yaml.safe_load(files("vaelib").joinpath("profiles.yml").read_text())
+    for kind, key in (("profile", profile), ("experiment", experiment)):
+        if key not in table:
+            raise ValueError(f"unknown {kind} {key!r}; known: {', '.join(table)}")
+        table = table[key]
+    schedules = {name: Schedule(**table.pop(name)) for name in ("short", "long")}
+    return Experiment(**table, **schedules)
