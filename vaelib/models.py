@@ -114,7 +114,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> VAE:
             tensors = {name: file.get_tensor(name) for name in names}
         recipe, checksum = json.loads(metadata["recipe"]), metadata["sha256"]
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged, or holds no weights of vaelib ({error}); delete it to train again") from error
+        raise ValueError(
+            f"{path} is damaged, or holds no weights of vaelib ({error}); delete it to train again"
+        ) from error
     if checksum != _checksum(tensors):
         raise ValueError(f"{path} is damaged: its checksum does not match; delete it to train again")
     model = mlp(tuple(recipe["image_shape"]), recipe["latent_dim"])

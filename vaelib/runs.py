@@ -10,9 +10,11 @@
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import mean, stdev
 
 import torch
 
@@ -106,6 +108,12 @@ def load(folder: Path) -> Run:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     metrics = [_parse(line, folder / "metrics.jsonl") for line in lines]
     return Run(folder, Settings(**config["settings"]), config, metrics, _read_json(folder / "evaluation.json"))
+
+
+def spread(runs: Sequence[Run], figure: str) -> tuple[float, float]:
+    """Mean and standard deviation over two runs or more, of one figure of their evaluations."""
+    values = [run.evaluation[figure] for run in runs]
+    return mean(values), stdev(values)
 
 
 def choose_device(device: torch.device | str | None = None) -> torch.device:

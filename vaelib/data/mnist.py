@@ -1,7 +1,6 @@
 """MNIST, read from its four files; torchvision knows where they are to be had and what their checksums are."""
 
 import gzip
-import os
 import tempfile
 import zlib
 from pathlib import Path
@@ -52,7 +51,7 @@ def _download(folder: Path, raw: Path, missing: list[str]) -> None:
         with tempfile.TemporaryDirectory(dir=raw) as temporary:
             fetched = MNIST(temporary, download=True).raw_folder
             for name in missing:
-                os.replace(Path(fetched, name), raw / name)
+                Path(fetched, name).replace(raw / name)
     except (OSError, RuntimeError) as error:  # RuntimeError: torchvision found no mirror that answers
         raise FileNotFoundError(
             f"MNIST is incomplete: {', '.join(missing)} missing in {raw}, and the download failed ({error}). "

@@ -1,0 +1,40 @@
+PROFILE ?= paper
+BIN := .venv/bin
+READY := .venv/ready
+NOTEBOOKS := $(wildcard book/*/*.py)
+BUILD := $(BIN)/jupyter-book build . -W -n --keep-going --all
+
+.PHONY: help book test reproduce lab clean quick
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/'
+
+$(READY): requirements.txt pyproject.toml
+	python3 -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+quick: $(READY)
+	$(BIN)/python -m vaelib sweep mnist --profile quick
+
+book: quick ## train on the embedded data, and build the book into _build/html
+	$(BUILD)
+
+test: quick ## check the style, run the tests, execute every notebook on the embedded data, build the book
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/jupytext --sync --pre-commit-mode $(NOTEBOOKS)
+	$(BIN)/pytest
+	VAELIB_PROFILE=quick $(BIN)/pytest --nbval-lax $(NOTEBOOKS:.py=.ipynb)
+	$(BUILD)
+
+reproduce: $(READY) ## train a whole profile, and refresh what the book publishes: make reproduce PROFILE=paper
+	$(BIN)/python -m vaelib sweep mnist --profile $(PROFILE) --no-summary
+	VAELIB_PROFILE=$(PROFILE) TQDM_DISABLE=1 $(BIN)/jupytext --sync --execute $(NOTEBOOKS)
+	$(BIN)/python -m vaelib publish mnist --profile $(PROFILE)
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab book
+
+clean: ## remove what was built; runs, and the environment, stay
+	rm -rf _build book/runs/quick .pytest_cache .ruff_cache

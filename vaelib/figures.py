@@ -1,0 +1,152 @@
+"""The figures of the book. Every function takes tensors or figures, and returns a matplotlib figure."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.utils import make_grid
+
+STYLE = {
+    "figure.dpi": 144,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+WIDTH = 7.0  # inches, the width of a page
+
+
+def _figure(rows: int = 1, columns: int = 1, height: float = 2.6, **options) -> tuple[Figure, list[Axes]]:
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False, **options)
+    plt.close(figure)  # a notebook shows what a cell returns; pyplot need not show it once more
+    return figure, list(axes.flat)
+
+
+def _show(axes: Axes, images: Tensor, columns: int) -> None:
+    """Images (N, C, H, W), uint8 or in [0, 1], on a white grid."""
+    if images.dtype == torch.uint8:
+        images = images / 255
+    axes.imshow(make_grid(images.cpu(), columns, padding=1, pad_value=1).permute(1, 2, 0), interpolation="nearest")
+    axes.set_axis_off()
+
+
+def panels(images: Mapping[str, Tensor], columns: int, panels_in_row: int = 3) -> Figure:
+    """Grids of images beside each other, each with its title.
+
+    Parameters
+    ----------
+    images : from titles to tensors of shape (N, C, H, W), values in [0, 1] or uint8
+    columns : of each grid
+    panels_in_row : grids beside each other
+    """
+    rows = -(-len(images) // panels_in_row)
+    count, _, height, width = next(iter(images.values())).shape
+    aspect = (-(-count // columns) * height) / (columns * width)
+    figure, axes = _figure(rows, panels_in_row, rows * (WIDTH / panels_in_row * aspect + 0.2))
+    for each in axes:
+        each.set_axis_off()
+    for each, (title, batch) in zip(axes, images.items(), strict=False):
+        each.set_title(title)
+        _show(each, batch, columns)
+    return figure
+
+
+def rows(images: Mapping[str, Tensor]) -> Figure:
+    """Rows of images above each other, such as originals and reconstructions, each with its name.
+
+    Parameters
+    ----------
+    images : from names to tensors of shape (N, C, H, W), all with the same N
+    """
+    count, _, height, width = next(iter(images.values())).shape
+    figure, axes = _figure(len(images), 1, len(images) * (WIDTH / count * height / width + 0.22))
+    for each, (name, batch) in zip(axes, images.items(), strict=True):
+        each.set_title(name, loc="left")
+        _show(each, batch, count)
+    return figure
+
+
+def training(metrics: Sequence[Mapping[str, float]]) -> Figure:
+    """ELBO, reconstruction term and KL over the epochs, on train and test.
+
+    Parameters
+    ----------
+    metrics : one mapping an epoch, as `training.fit` returns them
+    """
+    figure, axes = _figure(1, 3)
+    epochs = [line["epoch"] for line in metrics]
+    for each, (key, title) in zip(
+        axes, (("elbo", "ELBO"), ("reconstruction", "log p(x | z)"), ("kl", "KL(q || p)")), strict=True
+    ):
+        for split, style in (("train", "--"), ("test", "-")):
+            each.plot(epochs, [line[f"{split}_{key}"] for line in metrics], style, label=split)
+        each.set(title=title, xlabel="epoch")
+    axes[0].set_ylabel("nats per image")
+    axes[0].legend()
+    return figure
+
+
+def over_dimensions(
+    latent_dims: Sequence[int], values: Mapping[str, Sequence[Sequence[float]]], units: Sequence[str]
+) -> Figure:
+    """Figures against the latent dimension: a point for each seed, a line through their means.
+
+    Parameters
+    ----------
+    latent_dims : the K of each column
+    values : from titles to values[K][seed], a panel each
+    units : of each panel
+    """
+    figure, axes = _figure(1, len(values))
+    for each, (title, columns), unit in zip(axes, values.items(), units, strict=True):
+        means = [sum(column) / len(column) for column in columns]
+        each.plot(range(len(latent_dims)), means, color="C0", alpha=0.6)
+        for position, column in enumerate(columns):
+            each.plot([position] * len(column), column, "o", color="C0", markersize=3)
+        each.set_xticks(range(len(latent_dims)), latent_dims)
+        each.set(title=title, xlabel="latent dimensions K", ylabel=unit)
+    return figure
+
+
+def histories(metrics: Mapping[str, Sequence[Mapping[str, float]]], key: str = "elbo") -> Figure:
+    """One panel for each training: a metric over the epochs on train and test, all on the same scale.
+
+    Parameters
+    ----------
+    metrics : from titles to what `training.fit` returned
+    key : "elbo", "reconstruction" or "kl"
+    """
+    figure, axes = _figure(1, len(metrics), sharey=True)
+    for each, (title, lines) in zip(axes, metrics.items(), strict=True):
+        epochs = [line["epoch"] for line in lines]
+        for split, style in (("train", "--"), ("test", "-")):
+            each.plot(epochs, [line[f"{split}_{key}"] for line in lines], style, label=split)
+        each.set(title=title, xlabel="epoch")
+    axes[0].set_ylabel("nats per image")
+    axes[0].legend()
+    return figure
+
+
+def codes(means: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
+    """Codes in the plane, coloured by class.
+
+    Parameters
+    ----------
+    means : Tensor of shape (N, 2)
+    labels : Tensor of shape (N,), counting into names
+    names : of the classes, ten at most
+    """
+    figure, (axes,) = _figure(height=4.6)
+    for label, name in enumerate(names):
+        x, y = means[labels == label].T
+        axes.scatter(x, y, s=4, alpha=0.5, linewidths=0, color=f"C{label}", label=name)
+        axes.annotate(name, (x.median(), y.median()), ha="center", va="center", fontsize=13, weight="bold")
+    axes.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
+    axes.legend(markerscale=3, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure

@@ -1,0 +1,131 @@
+"""Execute notebooks with papermill, several at once: a profile's trainings, then the pages that sum them up."""
+
+import hashlib
+import json
+from concurrent.futures import Executor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import papermill
+from tqdm import tqdm
+
+from . import files, profiles, runs
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to execute: where it is, where its executed copy (the page) goes, with which parameters.
+
+    `label` tells this page's title, figures and equations from those of other pages made from the same notebook. `run`
+    is the folder of the run that the notebook trains, if it trains one.
+    """
+
+    notebook: Path
+    page: Path
+    parameters: dict
+    label: str
+    run: Path | None = None
+
+    @property
+    def recipe(self) -> str:
+        """A hash of the notebook's cells and its parameters; a page keeps the one it was made with."""
+        cells = [cell.source for cell in nbformat.read(self.notebook, as_version=4).cells]
+        return hashlib.sha256(json.dumps([cells, self.parameters]).encode()).hexdigest()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the page is there, made from this very notebook with these parameters, and its run is complete."""
+        if self.run and not runs.is_complete(self.run):
+            return False
+        return self.page.exists() and nbformat.read(self.page, as_version=4).metadata.get("recipe") == self.recipe
+
+    @property
+    def failure(self) -> Path:
+        """Where the notebook is left, with the error in it, when it fails."""
+        return self.page.with_name(f"{self.page.stem}-failed.ipynb")
+
+
+def training_jobs(profile: str, experiment: str, notebook: Path, pages: Path) -> list[Job]:
+    """A job for every run of an experiment: each latent dimension and seed, the short and the long training."""
+    plan = profiles.load(profile, experiment)
+    jobs = []
+    for schedule, ending in ((plan.short, ""), (plan.long, "-long")):
+        for settings in plan.settings(schedule):
+            seed = f"-s{settings.seed}" if settings.seed != schedule.seeds[0] else ""
+            name = f"{experiment}-{notebook.stem}-k{settings.latent_dim}{seed}{ending}"
+            parameters = {"profile": profile, "latent_dim": settings.latent_dim}
+            parameters |= {"epochs": settings.epochs, "seed": settings.seed}
+            label = f"K = {settings.latent_dim}, {settings.epochs} epochs, seed {settings.seed}"
+            run = runs.default_root() / runs.name(plan.dataset, settings)
+            jobs.append(Job(notebook, pages / f"{name}.ipynb", parameters, f"{label} ({profile})", run))
+    return jobs
+
+
+def summary_jobs(profile: str, experiment: str, notebooks: list[Path], pages: Path) -> list[Job]:
+    """A job for each of the notebooks that look at all runs of an experiment."""
+    return [
+        Job(notebook, pages / f"{experiment}-{notebook.stem}.ipynb", {"profile": profile}, profile)
+        for notebook in notebooks
+    ]
+
+
+def sweep(jobs: list[Job], executor: Executor, description: str = "pages") -> dict[Job, BaseException]:
+    """Execute all jobs that are not finished; one that fails does not stop the others.
+
+    Parameters
+    ----------
+    jobs : list of Job
+    executor : concurrent.futures.Executor, or anything with its interface, such as Dask's `Client.get_executor()`
+    description : what the progress line calls them
+
+    Returns
+    -------
+    dict from each failed job to its error; its notebook is at `job.failure`
+    """
+    futures = {executor.submit(execute, job): job for job in jobs if not job.finished}
+    failures = {}
+    with tqdm(total=len(jobs), initial=len(jobs) - len(futures), desc=description, unit="page") as bar:
+        for future in as_completed(futures):
+            job = futures[future]
+            if error := future.exception():
+                failures[job] = error
+            bar.set_postfix_str(job.page.stem + (" FAILED" if error else ""), refresh=False)
+            bar.update()
+    return failures
+
+
+def execute(job: Job) -> None:
+    """Execute one notebook. Its page appears when all of it has worked; else the notebook is left at `job.failure`."""
+    job.page.parent.mkdir(parents=True, exist_ok=True)
+    recipe = job.recipe
+    papermill.execute_notebook(
+        str(job.notebook), str(job.failure), job.parameters, progress_bar=False, cwd=str(job.notebook.parent)
+    )
+    page = nbformat.read(job.failure, as_version=4)
+    _tidy(page, job.label)
+    page.metadata["recipe"] = recipe
+    files.write(job.page, nbformat.writes(page) + "\n")
+    job.failure.unlink()
+
+
+def _tidy(page: nbformat.NotebookNode, label: str) -> None:
+    """Make a page of its own: title and figure names with the label, nothing in it that differs from run to run."""
+    ending = "-" + "".join(character if character.isalnum() else "-" for character in label)
+    figures = {}
+    page.metadata.pop("papermill", None)
+    page.metadata.pop("jupytext", None)  # a page has no text beside it
+    for number, cell in enumerate(page.cells):
+        cell.metadata.pop("papermill", None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.id = f"parameters-{number}"
+        if figure := cell.metadata.get("mystnb", {}).get("figure"):
+            figures[figure["name"]] = figure["name"] + ending
+            figure["name"] += ending
+        cell.metadata.pop("execution", None)
+    title = next(cell for cell in page.cells if cell.source.startswith("# "))
+    heading, _, rest = title.source.partition("\n")
+    title.source = f"{heading}: {label}\n{rest}"
+    for cell in page.cells:
+        for name, new in figures.items():
+            cell.source = cell.source.replace(f"`{name}`", f"`{new}`") if cell.cell_type == "markdown" else cell.source
