@@ -43,6 +43,15 @@ def sweep(options: argparse.Namespace) -> None:
                 sys.exit(f"{len(failures)} of {len(jobs)} {description} failed")
 
 
+def publish(options: argparse.Namespace) -> None:
+    from . import publish as publishing
+
+    folders = publishing.records(options.profile, options.experiment, options.book / "records" / options.profile)
+    picture = options.book / "pictures" / f"{options.experiment}-prior-samples.png"
+    publishing.picture(options.book / options.experiment / "dimensions.ipynb", "fig-prior-samples", picture)
+    print(f"{len(folders)} records beside {folders[0]}, and {picture}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m vaelib", description=__doc__)
     commands = parser.add_subparsers(required=True)
@@ -72,6 +81,12 @@ def main() -> None:
     command.add_argument("--book", type=Path, default=Path("book"), metavar="FOLDER", help="of the notebooks")
     command.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="notebooks at once")
     command.add_argument("--no-summary", action="store_true", help="only train.ipynb, not the pages that sum up")
+
+    command = commands.add_parser(
+        "publish", parents=[common], help="copy the records of all runs, and the front page's picture, into the book"
+    )
+    command.set_defaults(function=publish)
+    command.add_argument("--book", type=Path, default=Path("book"), metavar="FOLDER", help="of the notebooks")
 
     options = parser.parse_args()
     try:

@@ -92,25 +92,22 @@ def training(metrics: Sequence[Mapping[str, float]]) -> Figure:
     return figure
 
 
-def over_dimensions(
-    latent_dims: Sequence[int], values: Mapping[str, Sequence[Sequence[float]]], units: Sequence[str]
-) -> Figure:
+def over_dimensions(latent_dims: Sequence[int], values: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     """Figures against the latent dimension: a point for each seed, a line through their means.
 
     Parameters
     ----------
     latent_dims : the K of each column
     values : from titles to values[K][seed], a panel each
-    units : of each panel
     """
     figure, axes = _figure(1, len(values))
-    for each, (title, columns), unit in zip(axes, values.items(), units, strict=True):
+    for each, (title, columns) in zip(axes, values.items(), strict=True):
         means = [sum(column) / len(column) for column in columns]
         each.plot(range(len(latent_dims)), means, color="C0", alpha=0.6)
         for position, column in enumerate(columns):
             each.plot([position] * len(column), column, "o", color="C0", markersize=3)
         each.set_xticks(range(len(latent_dims)), latent_dims)
-        each.set(title=title, xlabel="latent dimensions K", ylabel=unit)
+        each.set(title=title, xlabel="K")
     return figure
 
 

@@ -89,6 +89,14 @@ def train(
     return load(folder)
 
 
+def train_all(data: Dataset, settings: Sequence[Settings], root: Path | str | None = None) -> dict[int, list[Run]]:
+    """`train` for each of the settings in turn; the runs of each latent dimension, in the order given."""
+    runs: dict[int, list[Run]] = {}
+    for each in settings:
+        runs.setdefault(each.latent_dim, []).append(train(data, each, root))
+    return runs
+
+
 def is_complete(folder: Path) -> bool:
     """Whether a run was trained and evaluated."""
     return (folder / "evaluation.json").exists()

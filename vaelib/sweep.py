@@ -13,7 +13,7 @@ from tqdm import tqdm
 from . import files, profiles, runs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """One notebook to execute: where it is, where its executed copy (the page) goes, with which parameters.
 
@@ -29,16 +29,17 @@ class Job:
 
     @property
     def recipe(self) -> str:
-        """A hash of the notebook's cells and its parameters; a page keeps the one it was made with."""
+        """A hash of all that the page shows: the notebook's cells, the parameters, the run's evaluation."""
         cells = [cell.source for cell in nbformat.read(self.notebook, as_version=4).cells]
-        return hashlib.sha256(json.dumps([cells, self.parameters]).encode()).hexdigest()
+        evaluation = runs.load(self.run).evaluation if self.run else None
+        return hashlib.sha256(json.dumps([cells, self.parameters, evaluation]).encode()).hexdigest()
 
     @property
     def finished(self) -> bool:
-        """Whether the page is there, made from this very notebook with these parameters, and its run is complete."""
-        if self.run and not runs.is_complete(self.run):
+        """Whether the run is complete and its page shows it. A page that sums up many runs is never finished."""
+        if not self.run or not runs.is_complete(self.run) or not self.page.exists():
             return False
-        return self.page.exists() and nbformat.read(self.page, as_version=4).metadata.get("recipe") == self.recipe
+        return nbformat.read(self.page, as_version=4).metadata.get("recipe") == self.recipe
 
     @property
     def failure(self) -> Path:
@@ -98,13 +99,17 @@ def sweep(jobs: list[Job], executor: Executor, description: str = "pages") -> di
 def execute(job: Job) -> None:
     """Execute one notebook. Its page appears when all of it has worked; else the notebook is left at `job.failure`."""
     job.page.parent.mkdir(parents=True, exist_ok=True)
-    recipe = job.recipe
     papermill.execute_notebook(
-        str(job.notebook), str(job.failure), job.parameters, progress_bar=False, cwd=str(job.notebook.parent)
+        str(job.notebook),
+        str(job.failure),
+        job.parameters,
+        progress_bar=False,
+        cwd=str(job.notebook.parent),
+        extra_arguments=["--log-level=ERROR"],  # or each kernel writes a warning across the progress line
     )
     page = nbformat.read(job.failure, as_version=4)
     _tidy(page, job.label)
-    page.metadata["recipe"] = recipe
+    page.metadata["recipe"] = job.recipe
     files.write(job.page, nbformat.writes(page) + "\n")
     job.failure.unlink()
 

@@ -1,0 +1,149 @@
+"""Notebooks executed in bulk: pages, what is skipped, what fails; and what is published of the runs."""
+
+import base64
+import json
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from vaelib import __main__ as command_line
+from vaelib import profiles, publish, runs
+from vaelib.sweep import Job, sweep, training_jobs
+
+FIGURE = {"mystnb": {"figure": {"caption": "A caption.", "name": "fig-one"}}}
+EVALUATION = '{"test_elbo": -1.0}'
+METRICS = '{"epoch": 1}\n'
+
+
+def _notebook(path: Path, code: str) -> Path:
+    cells = [
+        new_markdown_cell("# A title\n\nSee {numref}`fig-one`."),
+        new_code_cell("latent_dim = 1", metadata={"tags": ["parameters"]}),
+        new_code_cell(code, metadata=FIGURE),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    return path
+
+
+def _run(folder: Path) -> Path:
+    """What a complete run leaves on disk, but for its weights."""
+    folder.mkdir(parents=True)
+    settings = {"latent_dim": 1, "epochs": 1, "seed": 0, "batch_size": 128, "learning_rate": 1e-3}
+    (folder / "config.json").write_text(json.dumps({"settings": settings}))
+    (folder / "metrics.jsonl").write_text(METRICS)
+    (folder / "evaluation.json").write_text(EVALUATION)
+    return folder
+
+
+def _job(notebook: Path, K: int, run: Path | None = None) -> Job:
+    page = notebook.parent / "pages" / f"page-k{K}.ipynb"
+    return Job(notebook, page, {"latent_dim": K}, f"K = {K} (quick)", run)
+
+
+def _complete_runs(plan):
+    for schedule in (plan.short, plan.long):
+        for settings in plan.settings(schedule):
+            _run(runs.default_root() / runs.name(plan.dataset, settings))
+
+
+@pytest.fixture
+def small_plan(monkeypatch, tmp_path):
+    """Two trainings in place of a whole profile, and runs in a temporary folder."""
+    plan = replace(profiles.load("quick", "mnist"), latent_dims=[1, 2])
+    plan = replace(plan, short=profiles.Schedule(1, [0]), long=profiles.Schedule(2, [0]))
+    monkeypatch.setattr(profiles, "load", lambda profile, experiment: plan)
+    monkeypatch.setenv("VAELIB_RUNS", str(tmp_path / "runs"))
+    return plan
+
+
+def test_a_page_is_executed_with_its_parameters_and_has_names_of_its_own(tmp_path):
+    job = _job(_notebook(tmp_path / "train.ipynb", "print(latent_dim * 100)"), 3)
+    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
+        assert sweep([job], executor) == {}
+    page = nbformat.read(job.page, as_version=4)
+    assert page.cells[-1].outputs[0].text == "300\n"
+    assert page.cells[0].source == "# A title: K = 3 (quick)\n\nSee {numref}`fig-one-K---3--quick-`."
+    assert page.cells[-1].metadata.mystnb.figure.name == "fig-one-K---3--quick-"
+    assert "papermill" not in page.metadata
+    assert not any("papermill" in cell.metadata for cell in page.cells)
+    assert list(job.page.parent.iterdir()) == [job.page]
+
+
+def test_one_failure_is_reported_with_its_notebook_and_the_others_finish(tmp_path):
+    notebook = _notebook(tmp_path / "train.ipynb", "assert latent_dim != 2, 'two is one too many'")
+    jobs = [_job(notebook, K) for K in (1, 2, 3)]
+    with ThreadPoolExecutor(1) as executor:
+        failures = sweep(jobs, executor)
+    assert list(failures) == [jobs[1]]
+    assert "two is one too many" in str(failures[jobs[1]])
+    assert [job.page.exists() for job in jobs] == [True, False, True]
+    assert any(output.output_type == "error" for output in nbformat.read(jobs[1].failure, 4).cells[-1].outputs)
+
+
+def test_a_page_is_skipped_only_while_run_notebook_and_parameters_are_the_same(tmp_path):
+    notebook = _notebook(tmp_path / "train.ipynb", "latent_dim")
+    job = _job(notebook, 1, run=tmp_path / "run")
+    assert not job.finished  # no run
+    _run(job.run)
+    assert not job.finished  # no page
+    with ThreadPoolExecutor(1) as executor:
+        sweep([job], executor)
+    assert job.finished
+    assert sweep([job], executor) == {}  # nothing is submitted: this executor has been shut down
+    assert not replace(job, parameters={"latent_dim": 2}).finished
+    (job.run / "evaluation.json").write_text('{"test_elbo": -2.0}')
+    assert not job.finished  # the run was made again
+    (job.run / "evaluation.json").write_text(EVALUATION)
+    assert job.finished
+    _notebook(notebook, "latent_dim + 1")
+    assert not job.finished  # the notebook was edited
+
+
+def test_every_run_of_a_profile_has_a_page_and_a_run_of_its_own():
+    jobs = training_jobs("paper", "mnist", Path("book/mnist/train.ipynb"), Path("pages"))
+    assert len(jobs) == 6 * 3 + 6 == len({job.page for job in jobs}) == len({job.run for job in jobs})
+    assert Path("pages/mnist-train-k64.ipynb") in {job.page for job in jobs}
+    assert {job.label for job in jobs} >= {"K = 2, 10 epochs, seed 1 (paper)", "K = 2, 100 epochs, seed 0 (paper)"}
+
+
+def test_the_command_exits_with_an_error_that_names_the_failed_page(small_plan, tmp_path, monkeypatch, capsys):
+    _complete_runs(small_plan)  # this notebook trains nothing itself
+    _notebook(tmp_path / "mnist" / "train.ipynb", "assert latent_dim != 2")
+    monkeypatch.setattr(sys, "argv", ["vaelib", "sweep", "mnist", "--book", str(tmp_path), "--workers", "2"])
+    with pytest.raises(SystemExit, match="2 of 4 runs failed"):
+        command_line.main()
+    failed = tmp_path / "runs" / "paper" / "mnist-train-k2-failed.ipynb"
+    assert str(failed) in capsys.readouterr().err
+    assert failed.exists()
+
+
+def test_published_records_are_the_runs_without_their_weights(small_plan, tmp_path):
+    with pytest.raises(FileNotFoundError, match="digits-k1-e1-s0"):
+        publish.records("quick", "mnist", tmp_path / "records")
+    _complete_runs(small_plan)
+    (runs.default_root() / "digits-k1-e1-s0" / "model.safetensors").touch()
+    folders = publish.records("quick", "mnist", tmp_path / "records")
+    names = ["digits-k1-e1-s0", "digits-k2-e1-s0", "digits-k1-e2-s0", "digits-k2-e2-s0"]
+    assert [folder.name for folder in folders] == names
+    assert runs.load(folders[0]).evaluation == json.loads(EVALUATION)
+    assert {path.name for path in folders[0].iterdir()} == {"config.json", "metrics.jsonl", "evaluation.json"}
+
+
+def test_a_picture_is_taken_from_the_notebook_that_shows_it(tmp_path):
+    notebook = _notebook(tmp_path / "page.ipynb", "draw()")
+    with pytest.raises(ValueError, match="shows no figure named 'fig-one'"):
+        publish.picture(notebook, "fig-one", tmp_path / "picture.png")
+    page = nbformat.read(notebook, as_version=4)
+    png = base64.b64encode(b"a picture").decode()
+    page.cells[-1].outputs = [new_output("display_data", data={"image/png": png})]
+    nbformat.write(page, notebook)
+    publish.picture(notebook, "fig-one", tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes() == b"a picture"
