@@ -89,10 +89,14 @@ def main() -> None:
     command.add_argument("--book", type=Path, default=Path("book"), metavar="FOLDER", help="of the notebooks")
 
     options = parser.parse_args()
+    if getattr(options, "workers", 1) < 1:
+        parser.error("--workers must be at least 1")
     try:
         options.function(options)
-    except (ValueError, FileNotFoundError, RuntimeError, FloatingPointError) as error:
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         parser.exit(1, f"error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "stopped; the same command goes on from where it was\n")
 
 
 if __name__ == "__main__":

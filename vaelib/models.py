@@ -113,14 +113,15 @@ def load(path: Path, device: torch.device | str = "cpu") -> VAE:
             metadata, names = file.metadata(), file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
         recipe, checksum = json.loads(metadata["recipe"]), metadata["sha256"]
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        with torch.device("meta"):  # nothing is drawn for weights that are replaced at once
+            model = mlp(tuple(recipe["image_shape"]), recipe["latent_dim"])
+        model.load_state_dict(tensors, assign=True)
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{path} is damaged, or holds no weights of vaelib ({error}); delete it to train again"
         ) from error
     if checksum != _checksum(tensors):
         raise ValueError(f"{path} is damaged: its checksum does not match; delete it to train again")
-    model = mlp(tuple(recipe["image_shape"]), recipe["latent_dim"])
-    model.load_state_dict(tensors)
     return model.to(device).eval()
 
 

@@ -21,7 +21,7 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     Parameters
     ----------
     x : Tensor of shape (B, ...), values in [0, 1]
-    logits : Tensor of the same shape, or one that broadcasts to it
+    logits : Tensor of the same shape
 
     Returns
     -------

@@ -22,6 +22,8 @@ from . import evaluation, files, models, training
 from .data import Dataset
 from .training import Settings
 
+ADVICE = "delete the run's folder to train it again"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -77,12 +79,14 @@ def train(
     _claim(folder, data, settings, device)
     weights = folder / "model.safetensors"
     if not weights.exists():
+        (folder / "evaluation.json").unlink(missing_ok=True)  # it would be of other weights
         with torch.random.fork_rng():  # the seed decides the initial weights, and nothing outside
             torch.manual_seed(settings.seed)
             model = models.mlp(data.image_shape, settings.latent_dim)
         training.fit(model.to(device), data, settings, folder)
         models.save(model, weights)
-    (folder / "checkpoint").unlink(missing_ok=True)
+    for leftover in (folder / "checkpoint", *folder.glob("*.part")):  # killed processes leave half-written files
+        leftover.unlink(missing_ok=True)
     if not (folder / "evaluation.json").exists():
         figures = evaluation.evaluate(models.load(weights, device), data)
         files.write(folder / "evaluation.json", json.dumps(figures, indent=1) + "\n")
@@ -112,10 +116,12 @@ def load(folder: Path) -> Run:
     ValueError
         If a file is damaged (the message names it).
     """
-    config = _read_json(folder / "config.json")
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    metrics = [_parse(line, folder / "metrics.jsonl") for line in lines]
-    return Run(folder, Settings(**config["settings"]), config, metrics, _read_json(folder / "evaluation.json"))
+    config, settings = _read_config(folder / "config.json")
+    path = folder / "metrics.jsonl"
+    metrics = [_parse(line, path) for line in path.read_bytes().splitlines()]
+    if len(metrics) != settings.epochs:
+        raise ValueError(f"{path} is damaged: {len(metrics)} epochs, not {settings.epochs}; {ADVICE}")
+    return Run(folder, settings, config, metrics, _read_json(folder / "evaluation.json"))
 
 
 def spread(runs: Sequence[Run], figure: str) -> tuple[float, float]:
@@ -140,7 +146,7 @@ def _claim(folder: Path, data: Dataset, settings: Settings, device: torch.device
         "data": {"name": data.name, "fingerprint": data.fingerprint, "image_shape": list(data.image_shape)},
     }
     if path.exists():
-        found = _read_json(path)
+        found, _ = _read_config(path)
         for part, wanted in config.items():
             for key, value in wanted.items():
                 if found[part][key] != value:
@@ -162,11 +168,22 @@ def device_name(device: torch.device) -> str:
 
 
 def _read_json(path: Path) -> dict:
-    return _parse(path.read_text(), path)
+    return _parse(path.read_bytes(), path)
 
 
-def _parse(text: str, path: Path) -> dict:
+def _read_config(path: Path) -> tuple[dict, Settings]:
+    config = _read_json(path)
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete the run's folder to train it again") from error
+        return config, Settings(**config["settings"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); {ADVICE}") from error
+
+
+def _parse(text: bytes, path: Path) -> dict:
+    try:
+        parsed = json.loads(text)
+    except ValueError as error:  # JSONDecodeError, or UnicodeDecodeError
+        raise ValueError(f"{path} is damaged ({error}); {ADVICE}") from error
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{path} is damaged: no table of names and values; {ADVICE}")
+    return parsed

@@ -40,8 +40,9 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-        if not isinstance(self.learning_rate, int | float) or not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be a positive number, not {self.learning_rate!r}")
+        rate = self.learning_rate
+        if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 < rate < math.inf:
+            raise ValueError(f"learning_rate must be a positive number, not {rate!r}")
 
 
 def fit(model: VAE, data: Dataset, settings: Settings, folder: Path, checkpoint_seconds: float = 10) -> list[dict]:
@@ -81,6 +82,10 @@ def fit(model: VAE, data: Dataset, settings: Settings, folder: Path, checkpoint_
 
     if checkpoint.exists():
         state = _read(checkpoint, device)
+        if state["device"] != device.type:  # their random numbers differ
+            raise ValueError(
+                f"{checkpoint} is of a training on {state['device']}, not {device.type}; go on there, or delete it"
+            )
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         shuffle.set_state(state["shuffle"].cpu())
@@ -116,7 +121,12 @@ def fit(model: VAE, data: Dataset, settings: Settings, folder: Path, checkpoint_
                     if time.monotonic() - saved >= checkpoint_seconds:
                         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
                         state |= {"shuffle": shuffle_state, "noise": noise.get_state(), "totals": totals}
-                        state |= {"step": step + 1, "seconds": time.monotonic() - started, "history": history}
+                        state |= {
+                            "device": device.type,
+                            "step": step + 1,
+                            "seconds": time.monotonic() - started,
+                            "history": history,
+                        }
                         _write(checkpoint, state)
                         saved = time.monotonic()
             test_reconstruction, test_kl = (terms.mean().item() for terms in evaluation.elbo(model, data.test.images))

@@ -75,4 +75,6 @@ class Dataset:
 
 def to_float(images: Tensor) -> Tensor:
     """uint8 pixels in 0..255 as float32 in [0, 1], the shape unchanged."""
+    if images.dtype != torch.uint8:
+        raise ValueError(f"expected uint8 pixels, got {images.dtype}")
     return images.to(torch.float32).div_(255)

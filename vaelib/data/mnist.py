@@ -1,8 +1,10 @@
 """MNIST, read from its four files; torchvision knows where they are to be had and what their checksums are."""
 
 import gzip
+import math
 import tempfile
 import zlib
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +54,7 @@ def _download(folder: Path, raw: Path, missing: list[str]) -> None:
             fetched = MNIST(temporary, download=True).raw_folder
             for name in missing:
                 Path(fetched, name).replace(raw / name)
-    except (OSError, RuntimeError) as error:  # RuntimeError: torchvision found no mirror that answers
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: torchvision found no mirror that answers
         raise FileNotFoundError(
             f"MNIST is incomplete: {', '.join(missing)} missing in {raw}, and the download failed ({error}). "
             f"Put the files there by hand, or name another folder (argument `folder`, or VAELIB_DATA)"
@@ -68,8 +70,10 @@ def _read(path: Path, md5: str) -> Tensor:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be unpacked ({error}); {advice}") from error
-    axes = content[3] if content[:3] == b"\x00\x00\x08" and len(content) > 3 else 0
-    shape = tuple(np.frombuffer(content[4 : 4 + 4 * axes], ">u4").tolist())
-    if not axes or len(content) != 4 + 4 * axes + np.prod(shape):
+    axes = 3 if "idx3" in path.name else 1
+    header, shape = 4 + 4 * axes, ()
+    if content[:4] == bytes([0, 0, 8, axes]) and len(content) >= header:
+        shape = tuple(np.frombuffer(content[4:header], ">u4").tolist())
+    if not shape or len(content) != header + math.prod(shape):
         raise ValueError(f"{path} is damaged: {len(content):,} bytes do not fit its header; {advice}")
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy())
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy())

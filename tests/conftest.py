@@ -1,0 +1,28 @@
+"""What several test files share: a data set small enough to train on in a fraction of a second, and such a training."""
+
+import pytest
+
+from vaelib import Settings, data, runs
+from vaelib.data import Dataset, Split
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return data.load("digits")
+
+
+@pytest.fixture(scope="session")
+def tiny(digits):
+    """Every fourth pixel of a few digits: 200 training and 40 test images of 1 x 7 x 7."""
+    train, test = (
+        Split(split.images[:count, :, ::4, ::4].contiguous(), split.labels[:count])
+        for split, count in ((digits.train, 200), (digits.test, 40))
+    )
+    return Dataset("tiny", train, test, digits.names)
+
+
+@pytest.fixture(scope="session")
+def trained(tiny, tmp_path_factory):
+    """A complete run, trained without interruption: 3 epochs of 7 steps, the last of them of 8 images."""
+    settings = Settings(latent_dim=2, epochs=3, batch_size=32)
+    return runs.train(tiny, settings, tmp_path_factory.mktemp("runs"), "cpu")

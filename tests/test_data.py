@@ -1,0 +1,424 @@
+"""The data sets: the bundled digits, MNIST's files in every state they may be in, and what the wrappers refuse."""
+
+import functools
+import gzip
+import hashlib
+import http.server
+import re
+import socket
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torchvision.datasets import MNIST
+
+from vaelib import data
+from vaelib.data import Dataset, Split, to_float
+
+NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+TEST = np.arange(1797) % 6 == 0  # of scikit-learn's digits
+
+
+def _idx(values):
+    """The IDX format: zero, zero, type 8, number of axes; each axis's length as a big-endian integer; the values."""
+    lengths = b"".join(length.to_bytes(4, "big") for length in values.shape)
+    return bytes([0, 0, 8, values.ndim]) + lengths + values.tobytes()
+
+
+@pytest.fixture
+def arrays(monkeypatch):
+    """A small MNIST, one array a file; its sums stand in for the real ones, and no mirror answers."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 12), ("t10k", 5)):
+        arrays[f"{part}-images-idx3-ubyte"] = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        arrays[f"{part}-labels-idx1-ubyte"] = rng.integers(0, 10, count, np.uint8)
+    resources = [(f"{name}.gz", hashlib.md5(_packed(arrays[name])).hexdigest()) for name in NAMES]
+    monkeypatch.setattr(MNIST, "resources", resources)
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.delenv("VAELIB_DATA", raising=False)
+    return arrays
+
+
+def _packed(array):
+    return gzip.compress(_idx(array), mtime=0)
+
+
+def _lay_out(folder, arrays, unpacked=()):
+    """Put the files where they belong, packed but for the named ones; returns the folder they are in."""
+    raw = folder / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, array in arrays.items():
+        if name in unpacked:
+            (raw / name).write_bytes(_idx(array))
+        else:
+            (raw / f"{name}.gz").write_bytes(_packed(array))
+    return raw
+
+
+def _contents(folder):
+    """Everything below a folder, with each file's content and the time of its last change."""
+    return {
+        path: (path.read_bytes(), path.stat().st_mtime_ns) if path.is_file() else None for path in folder.rglob("*")
+    }
+
+
+def _files(folder):
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def _mirror(monkeypatch, folder):
+    """Serve a folder over HTTP as MNIST's only mirror."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _split(count=4, shape=(1, 3, 3), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
+    return Split(images, torch.arange(count))
+
+
+def _sampling(count, places):
+    """The matrix that interpolates linearly between `count` values, at places in between."""
+    return np.stack([np.interp(places, np.arange(count), unit) for unit in np.eye(count)], 1)
+
+
+# The digits
+
+
+def test_digits_are_uint8_images_of_mnists_size(digits):
+    assert (digits.train.images.shape, digits.test.images.shape) == ((1497, 1, 28, 28), (300, 1, 28, 28))
+    assert digits.train.images.dtype == digits.test.images.dtype == torch.uint8
+    assert (len(digits.train), len(digits.test), digits.image_shape) == (1497, 300, (1, 28, 28))
+    assert digits.name == "digits"
+
+
+def test_every_digit_is_in_both_splits(digits):
+    assert digits.names == tuple("0123456789")
+    for split in (digits.train, digits.test):
+        assert split.labels.unique().tolist() == list(range(10))
+
+
+def test_every_sixth_digit_is_a_test_image_with_its_own_label(digits):
+    labels = load_digits().target
+    assert digits.train.labels.tolist() == labels[~TEST].tolist()
+    assert digits.test.labels.tolist() == labels[TEST].tolist()
+
+
+def test_digits_are_the_source_enlarged(digits):
+    source = load_digits().images[TEST] * 255 / 16
+    weights = _sampling(28, np.arange(8) * 3.5 + 1.25)  # the centres of the source's pixels
+    small = weights @ digits.test.images[:, 0].double().numpy() @ weights.T
+    assert np.abs(small - source).mean() < 5  # of 255
+    assert np.abs(small - np.roll(source, 1, 0)).mean() > 40  # no image is like the one before it
+
+
+def test_no_test_digit_is_also_a_training_one_unless_the_source_repeats_it(digits):
+    def repeated(train, test):
+        known = {image.tobytes() for image in train}
+        return [image.tobytes() in known for image in test]
+
+    source = load_digits().images
+    enlarged = repeated(digits.train.images.numpy(), digits.test.images.numpy())
+    assert enlarged == repeated(source[~TEST], source[TEST])
+
+
+def test_digits_need_no_folder(tmp_path):
+    data.load("digits", tmp_path / "nothing")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_fingerprint_is_the_same_at_every_load(digits):
+    assert re.fullmatch("[0-9a-f]{16}", digits.fingerprint)
+    assert data.load("digits").fingerprint == digits.fingerprint
+
+
+# The wrappers
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("tensor", ["images", "labels"])
+def test_the_fingerprint_changes_with_every_pixel_and_label(part, tensor):
+    splits = {"train": _split(), "test": _split(seed=1)}
+    before = Dataset("mine", **splits, names=()).fingerprint
+    getattr(splits[part], tensor).view(-1)[-1] += 1
+    assert Dataset("mine", **splits, names=()).fingerprint != before
+
+
+def test_the_fingerprint_changes_with_the_shape():
+    flat, tall = (_split(shape=shape) for shape in ((1, 2, 8), (1, 8, 2)))
+    tall = Split(flat.images.reshape(tall.images.shape), flat.labels)
+    assert Dataset("mine", flat, flat, ()).fingerprint != Dataset("mine", tall, tall, ()).fingerprint
+
+
+def test_a_given_fingerprint_is_kept():
+    assert Dataset("mine", _split(), _split(), (), fingerprint="0123456789abcdef").fingerprint == "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        (torch.zeros(4, 1, 3, 3), "torch.float32 of shape (4, 1, 3, 3)"),
+        (torch.zeros(4, 3, 3, dtype=torch.uint8), "torch.uint8 of shape (4, 3, 3)"),
+        (torch.zeros(0, 1, 3, 3, dtype=torch.uint8), "torch.uint8 of shape (0, 1, 3, 3)"),
+    ],
+)
+def test_a_split_refuses_what_are_not_images(images, found):
+    with pytest.raises(ValueError, match=re.escape("uint8 tensor of shape (N, C, H, W)") + ".*" + re.escape(found)):
+        Split(images, torch.zeros(len(images)))
+
+
+def test_a_split_refuses_another_number_of_labels():
+    with pytest.raises(ValueError, match="4 images but 3 labels"):
+        Split(torch.zeros(4, 1, 3, 3, dtype=torch.uint8), torch.zeros(3))
+
+
+def test_a_split_takes_a_column_an_attribute():
+    labels = torch.zeros(4, 40, dtype=torch.bool)
+    split = Split(torch.zeros(4, 1, 3, 3, dtype=torch.uint8), labels)
+    assert Dataset("mine", split, split, tuple(map(str, range(40)))).train.labels is labels
+
+
+def test_a_dataset_refuses_splits_of_different_shapes():
+    with pytest.raises(ValueError, match=re.escape("(1, 3, 3) and (1, 3, 4)")):
+        Dataset("mine", _split(), _split(shape=(1, 3, 4)), ())
+
+
+def test_to_float_divides_by_255():
+    pixels = torch.arange(256, dtype=torch.uint8).reshape(2, 2, 8, 8)
+    before = pixels.clone()
+    values = to_float(pixels)
+    assert values.dtype == torch.float32
+    torch.testing.assert_close(values.double(), before.double() / 255, rtol=1e-7, atol=0)
+    assert (values.min(), values.max()) == (0, 1)
+    assert torch.equal(pixels, before)
+
+
+def test_to_float_refuses_what_is_float_already():
+    values = torch.ones(2, 1, 3, 3)
+    with pytest.raises(ValueError, match="uint8"):
+        to_float(values)
+    assert torch.equal(values, torch.ones(2, 1, 3, 3))
+
+
+# MNIST
+
+LAYOUTS = {"packed": (), "unpacked": NAMES, "mixed": NAMES[1:3]}
+
+
+@pytest.mark.parametrize("unpacked", LAYOUTS.values(), ids=LAYOUTS)
+def test_mnist_is_read_from_packed_and_unpacked_files(tmp_path, arrays, unpacked):
+    _lay_out(tmp_path, arrays, unpacked)
+    mnist = data.load("mnist", tmp_path)
+    for split, part in ((mnist.train, "train"), (mnist.test, "t10k")):
+        assert np.array_equal(split.images[:, 0].numpy(), arrays[f"{part}-images-idx3-ubyte"])
+        assert split.labels.tolist() == arrays[f"{part}-labels-idx1-ubyte"].tolist()
+    assert (mnist.name, mnist.image_shape, mnist.names) == ("mnist", (1, 28, 28), tuple("0123456789"))
+
+
+def test_mnists_fingerprint_is_the_same_for_every_layout(tmp_path, arrays):
+    for layout, unpacked in LAYOUTS.items():
+        _lay_out(tmp_path / layout, arrays, unpacked)
+    assert len({data.load("mnist", tmp_path / layout).fingerprint for layout in LAYOUTS}) == 1
+
+
+@pytest.mark.parametrize("unpacked", LAYOUTS.values(), ids=LAYOUTS)
+def test_reading_mnist_changes_nothing_in_its_folder(tmp_path, arrays, unpacked):
+    _lay_out(tmp_path, arrays, unpacked)
+    before = _contents(tmp_path)
+    data.load("mnist", tmp_path)
+    assert _contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("length", [0, 5, 0.5, -1])
+def test_a_truncated_packed_file_is_refused_by_name(tmp_path, arrays, name, length):
+    path = _lay_out(tmp_path, arrays) / f"{name}.gz"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(length * len(content)) if isinstance(length, float) else length])
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        data.load("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.02, 0.5, 1.0])
+def test_a_flipped_byte_of_a_packed_file_is_refused_by_name(tmp_path, arrays, place):
+    path = _lay_out(tmp_path, arrays) / f"{NAMES[0]}.gz"
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        data.load("mnist", tmp_path)
+
+
+def test_a_packed_file_that_cannot_be_unpacked_is_refused_by_name(tmp_path, arrays, monkeypatch):
+    path = _lay_out(tmp_path, arrays) / f"{NAMES[0]}.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    sums = [(path.name, hashlib.md5(path.read_bytes()).hexdigest()), *MNIST.resources[1:]]
+    monkeypatch.setattr(MNIST, "resources", sums)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        data.load("mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: b"", id="empty"),
+        pytest.param(lambda content: content[:3], id="3 bytes"),
+        pytest.param(lambda content: content[:4], id="4 bytes"),
+        pytest.param(lambda content: content[:6], id="half a length"),
+        pytest.param(lambda content: content[:16], id="header only"),
+        pytest.param(lambda content: content[:-1], id="one byte less"),
+        pytest.param(lambda content: content + b"\0", id="one byte more"),
+        pytest.param(lambda content: b"\x01" + content[1:], id="no zero at the start"),
+        pytest.param(lambda content: content[:2] + b"\x0d" + content[3:], id="another type"),
+        pytest.param(lambda content: content[:3] + b"\x00" + content[4:], id="no axes"),
+        pytest.param(lambda content: content[:3] + b"\x02" + content[4:], id="an axis less"),
+        pytest.param(lambda content: content[:3] + b"\xff" + content[4:], id="255 axes"),
+        pytest.param(lambda content: content[:7] + bytes([content[7] + 1]) + content[8:], id="another length"),
+    ],
+)
+def test_a_damaged_unpacked_file_is_refused_by_name(tmp_path, arrays, damage):
+    path = _lay_out(tmp_path, arrays, NAMES) / NAMES[0]
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        data.load("mnist", tmp_path)
+
+
+@pytest.mark.parametrize(("name", "other"), [(NAMES[0], NAMES[1]), (NAMES[1], NAMES[0])])
+def test_an_unpacked_file_with_the_contents_of_another_is_refused_by_name(tmp_path, arrays, name, other):
+    path = _lay_out(tmp_path, arrays, NAMES) / name
+    path.write_bytes(_idx(arrays[other]))
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        data.load("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("unpacked", [LAYOUTS["packed"], LAYOUTS["unpacked"]], ids=["packed", "unpacked"])
+def test_a_missing_file_that_no_mirror_has_is_named(tmp_path, arrays, name, unpacked):
+    raw = _lay_out(tmp_path, arrays, unpacked)
+    (raw / (name if unpacked else f"{name}.gz")).unlink()
+    before = _files(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"{name}.gz missing in {re.escape(str(raw))}"):
+        data.load("mnist", tmp_path)
+    assert _files(tmp_path) == before
+    assert all(path.is_file() for path in raw.iterdir())
+
+
+def test_a_failed_download_names_all_that_is_missing_and_leaves_no_file(tmp_path, arrays):
+    with pytest.raises(FileNotFoundError) as error:
+        data.load("mnist", tmp_path / "new")
+    assert all(f"{name}.gz" in str(error.value) for name in NAMES)
+    assert str(tmp_path / "new") in str(error.value)
+    assert _files(tmp_path) == []
+    assert list((tmp_path / "new" / "MNIST" / "raw").glob("*")) == []
+
+
+def test_a_download_that_breaks_after_some_files_leaves_none(tmp_path, arrays, monkeypatch):
+    served = _lay_out(tmp_path / "mirror", arrays)
+    (served / f"{NAMES[2]}.gz").unlink()
+    with _mirror(monkeypatch, served), pytest.raises(FileNotFoundError, match="the download failed"):
+        data.load("mnist", tmp_path / "mine")
+    assert _files(tmp_path / "mine") == []
+
+
+def test_a_damaged_download_leaves_no_file(tmp_path, arrays, monkeypatch):
+    served = _lay_out(tmp_path / "mirror", arrays)
+    (served / f"{NAMES[2]}.gz").write_bytes(b"<html>please log in</html>")
+    with _mirror(monkeypatch, served), pytest.raises(FileNotFoundError, match="the download failed"):
+        data.load("mnist", tmp_path / "mine")
+    assert _files(tmp_path / "mine") == []
+
+
+def test_a_mirror_that_does_not_speak_http_counts_as_a_failed_download(tmp_path, arrays, monkeypatch):
+    def answer(listener):
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(10_000)
+            connection.sendall(b"go away\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{listener.getsockname()[1]}/"])
+        thread = threading.Thread(target=answer, args=(listener,))
+        thread.start()
+        try:
+            with pytest.raises(FileNotFoundError, match="the download failed"):
+                data.load("mnist", tmp_path)
+        finally:
+            thread.join()
+    assert _files(tmp_path) == []
+
+
+def test_a_download_puts_exactly_the_four_files_there(tmp_path, arrays, monkeypatch):
+    served = _lay_out(tmp_path / "mirror", arrays)
+    with _mirror(monkeypatch, served):
+        mnist = data.load("mnist", tmp_path / "mine")
+    raw = tmp_path / "mine" / "MNIST" / "raw"
+    assert {path.name: path.read_bytes() for path in raw.iterdir()} == {
+        f"{name}.gz": _packed(array) for name, array in arrays.items()
+    }
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["MNIST"]
+    assert mnist.fingerprint == data.load("mnist", tmp_path / "mirror").fingerprint
+
+
+def test_a_download_leaves_the_files_that_are_there_alone(tmp_path, arrays, monkeypatch):
+    served = _lay_out(tmp_path / "mirror", arrays)
+    raw = _lay_out(tmp_path / "mine", arrays, NAMES[:2])
+    (raw / f"{NAMES[2]}.gz").unlink()
+    before = _contents(raw)
+    with _mirror(monkeypatch, served):
+        data.load("mnist", tmp_path / "mine")
+    after = _contents(raw)
+    assert after.pop(raw / f"{NAMES[2]}.gz")[0] == _packed(arrays[NAMES[2]])
+    assert after == before
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, arrays):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "file"))):
+        data.load("mnist", tmp_path / "file")
+
+
+# Which data, and where
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"'celeba'.*mnist.*digits"):
+        data.load("celeba")
+
+
+def test_the_environment_names_the_folder(tmp_path, arrays, monkeypatch):
+    _lay_out(tmp_path, arrays)
+    monkeypatch.setenv("VAELIB_DATA", str(tmp_path))
+    assert len(data.load("mnist").train) == 12
+
+
+@pytest.mark.parametrize("kind", [str, lambda path: path])
+def test_the_argument_wins_over_the_environment(tmp_path, arrays, monkeypatch, kind):
+    _lay_out(tmp_path / "argument", arrays)
+    monkeypatch.setenv("VAELIB_DATA", str(tmp_path / "environment"))
+    assert len(data.load("mnist", kind(tmp_path / "argument")).train) == 12
+    assert not (tmp_path / "environment").exists()
+
+
+def test_the_default_folder_is_in_the_users_cache(tmp_path, arrays, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _lay_out(tmp_path / ".cache" / "vaelib", arrays)
+    assert len(data.load("mnist").train) == 12

@@ -1,0 +1,259 @@
+"""The paper's architecture, its ELBO against a plain computation, and weights on disk."""
+
+import math
+import os
+import re
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from vaelib import models
+
+SHAPE = (1, 28, 28)
+
+
+@pytest.fixture(scope="module")
+def model():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return models.mlp(SHAPE, 2)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The bytes of a small model's file, and the length of what comes before the weights."""
+    path = tmp_path_factory.mktemp("saved") / "model.safetensors"
+    models.save(models.mlp((1, 2, 2), 2), path)
+    content = path.read_bytes()
+    return content, 8 + int.from_bytes(content[:8], "little")
+
+
+def _images(count=3, seed=0):
+    return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def _plain_elbo(weights, x, noise):
+    """Both terms, written out in matrix products and sums; weights by their names, everything in float64."""
+
+    def linear(name, values):
+        return values @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    x = x.double().reshape(len(x), -1)
+    hidden = linear("encoder.3", linear("encoder.1", x).clamp(min=0)).clamp(min=0)
+    mean, log_variance = linear("mean", hidden), linear("log_variance", hidden)
+    z = mean + (log_variance / 2).exp() * noise.double()
+    hidden = linear("decoder.2", linear("decoder.0", z).clamp(min=0)).clamp(min=0)
+    p = 1 / (1 + (-linear("decoder.4", hidden)).exp())
+    reconstruction = (x * p.log() + (1 - x) * (1 - p).log()).sum(1)
+    return reconstruction, 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1)
+
+
+def _float64_weights(model):
+    return {name: tensor.detach().double().clone() for name, tensor in model.state_dict().items()}
+
+
+def _noise(count, latent_dim, seed):
+    return torch.randn(count, latent_dim, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 64])
+def test_mlp_has_the_papers_layers(latent_dim):
+    model = models.mlp(SHAPE, latent_dim)
+
+    def sizes(part):
+        return [(layer.in_features, layer.out_features) for layer in part.modules() if isinstance(layer, nn.Linear)]
+
+    assert sizes(model.encoder) == [(784, 512), (512, 512)]
+    assert sizes(model.mean) == sizes(model.log_variance) == [(512, latent_dim)]
+    assert sizes(model.decoder) == [(latent_dim, 512), (512, 512), (512, 784)]
+    count = 784 * 512 + 512 + 512 * 512 + 512 + 2 * (512 * latent_dim + latent_dim)
+    count += latent_dim * 512 + 512 + 512 * 512 + 512 + 512 * 784 + 784
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 64])
+def test_encode_decode_and_sample_give_tensors_of_the_documented_shapes(latent_dim):
+    model = models.mlp(SHAPE, latent_dim)
+    mean, log_variance = model.encode(_images(5))
+    assert mean.shape == log_variance.shape == (5, latent_dim)
+    assert model.decode(mean).shape == (5, *SHAPE)
+    assert model.sample(4).shape == (4, *SHAPE)
+
+
+def test_decoded_and_sampled_pixels_are_probabilities(model):
+    for probabilities in (model.decode(_noise(50, 2, 0)), model.sample(50)):
+        assert probabilities.min() > 0
+        assert probabilities.max() < 1
+
+
+def test_sample_draws_from_its_generator_alone(model):
+    before = torch.get_rng_state()
+    first, again, other = (model.sample(3, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("image_shape", "latent_dim"), [(SHAPE, 1), (SHAPE, 2), ((3, 4, 5), 7)])
+def test_elbo_is_a_plain_computation_of_both_terms(image_shape, latent_dim):
+    model = models.mlp(image_shape, latent_dim)
+    x = torch.rand(6, *image_shape, generator=torch.Generator().manual_seed(3))
+    terms = model.elbo(x, torch.Generator().manual_seed(4))
+    expected = _plain_elbo(_float64_weights(model), x, _noise(6, latent_dim, 4))
+    for term, plain in zip(terms, expected, strict=True):
+        assert term.shape == (6,)
+        torch.testing.assert_close(term.double(), plain, rtol=1e-5, atol=1e-5)
+
+
+def test_gradient_of_the_loss_is_that_of_finite_differences(model):
+    x, noise = _images(), _noise(3, 2, 4)
+    reconstruction, kl = model.elbo(x, torch.Generator().manual_seed(4))
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    gradients = torch.autograd.grad((kl - reconstruction).mean(), parameters)
+    weights, step = _float64_weights(model), 1e-6
+
+    def loss(name, index, change):
+        moved = weights[name].clone()
+        moved.view(-1)[index] += change
+        reconstruction, kl = _plain_elbo(weights | {name: moved}, x, noise)
+        return (kl - reconstruction).mean().item()
+
+    for name, gradient in zip(names, gradients, strict=True):
+        index = int(gradient.abs().argmax())
+        difference = (loss(name, index, step) - loss(name, index, -step)) / (2 * step)
+        assert gradient.view(-1)[index].item() == pytest.approx(difference, rel=1e-3), name
+
+
+@pytest.mark.parametrize("shape", [(2, 784), (1, 28, 28), (2, 3, 28, 28), (2, 28, 28, 1), (2, 1, 28, 27)])
+def test_images_of_another_shape_are_refused_with_the_expected_one(model, shape):
+    for function in (model.encode, model.elbo):
+        with pytest.raises(ValueError, match=re.escape("(B, 1, 28, 28)") + ".*" + re.escape(str(shape))):
+            function(torch.zeros(shape))
+
+
+def test_uint8_images_are_refused_with_the_expected_type(model):
+    with pytest.raises(ValueError, match=r"expected float images in \[0, 1\].*uint8.*to_float"):
+        model.encode(torch.zeros(2, *SHAPE, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(("image_shape", "latent_dim"), [(SHAPE, 1), ((3, 4, 5), 7)])
+def test_a_saved_model_is_loaded_bit_for_bit_in_evaluation_mode(tmp_path, image_shape, latent_dim):
+    model = models.mlp(image_shape, latent_dim)
+    models.save(model, tmp_path / "model.safetensors")
+    loaded = models.load(tmp_path / "model.safetensors")
+    assert not loaded.training
+    assert (loaded.image_shape, loaded.latent_dim) == (image_shape, latent_dim)
+    expected = model.state_dict()
+    assert expected.keys() == loaded.state_dict().keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("length", [0, 7, 8, 100, 0.5, -1])
+def test_a_truncated_file_is_refused_by_name(tmp_path, saved, length):
+    content, _ = saved
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content[: int(len(content) * length) if isinstance(length, float) else length])
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        models.load(path)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.001, 0.3, 0.7, 1.0])
+def test_a_flipped_byte_of_the_weights_is_refused_by_name(tmp_path, saved, place):
+    content, start = saved
+    position = start + int(place * (len(content) - 1 - start))
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        models.load(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'{"__metadata__"', b'["__metadata__"'),
+        (b'"__metadata__"', b'"__metadatb__"'),
+        (b'"recipe"', b'"recipf"'),
+        (b'image_shape\\"', b'image_shapf\\"'),
+        (b'latent_dim\\"', b'latent_din\\"'),
+        (b'latent_dim\\": 2', b'latent_dim\\": 3'),
+        (b'latent_dim\\": 2', b'latent_dim\\": -'),
+        (b"[1, 2, 2]", b"[1, 2, 3]"),
+        (b"[1, 2, 2]", b"[1, 2. 2]"),
+        (b'"sha256"', b'"sha257"'),
+        (b'"mean.bias"', b'"mean.biat"'),
+        (b'"F32"', b'"I32"'),
+        (b'"F32"', b'"F33"'),
+        (b'"shape":[512]', b'"shape":[513]'),
+        (b'"shape"', b'"shap\xff"'),
+    ],
+)
+def test_a_wrong_byte_of_the_header_is_refused_by_name(tmp_path, saved, old, new):
+    content, start = saved
+    assert old in content[:start]
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content.replace(old, new, 1))
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        models.load(path)
+
+
+@pytest.mark.parametrize("position", [0, 3, 7])
+def test_a_wrong_byte_of_the_headers_length_is_refused_by_name(tmp_path, saved, position):
+    content, _ = saved
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        models.load(path)
+
+
+@pytest.mark.parametrize("content", [b"not weights at all, just some text\n" * 40, bytes(5000)])
+def test_a_file_that_is_not_safetensors_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        models.load(path)
+
+
+def test_weights_that_are_not_from_here_are_refused_by_name(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(safetensors.torch.save({"weight": torch.zeros(3)}))
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        models.load(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "model.safetensors"))):
+        models.load(tmp_path / "model.safetensors")
+
+
+def test_loading_leaves_the_global_random_state_alone(tmp_path, model):
+    models.save(model, tmp_path / "model.safetensors")
+    before = torch.get_rng_state()
+    models.load(tmp_path / "model.safetensors")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_saving_leaves_only_the_named_file(tmp_path, model):
+    for _ in range(2):
+        models.save(model, tmp_path / "model.safetensors")
+        assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_failed_save_leaves_the_folder_as_it_was(tmp_path, model, monkeypatch):
+    def refuse(*_):
+        raise OSError("no space left")
+
+    models.save(model, tmp_path / "good.safetensors")
+    before = (tmp_path / "good.safetensors").read_bytes()
+    monkeypatch.setattr(os, "replace", refuse)
+    for name in ("good.safetensors", "new.safetensors"):
+        with pytest.raises(OSError, match="no space left"):
+            models.save(models.mlp(SHAPE, 3), tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["good.safetensors"]
+    assert (tmp_path / "good.safetensors").read_bytes() == before
+
+
+def test_the_untrained_models_pixels_are_near_one_half(model):
+    reconstruction, _ = model.elbo(_images(20), torch.Generator().manual_seed(0))
+    assert reconstruction.mean().item() == pytest.approx(-784 * math.log(2), rel=0.01)

@@ -1,0 +1,453 @@
+"""Runs on disk: the same wherever they were interrupted, complete or refused."""
+
+import json
+import math
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from functools import partial
+from importlib.metadata import version
+
+import pytest
+import torch
+
+import vaelib
+from vaelib import Settings, data, evaluation, files, models, runs, training
+from vaelib.data import Dataset, Split
+
+FILES = ["config.json", "evaluation.json", "metrics.jsonl", "model.safetensors"]
+
+
+def _names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _without_seconds(metrics):
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in metrics]
+
+
+def _assert_same(run, other):
+    """Weights and figures, bit for bit."""
+    weights, others = run.model().state_dict(), other.model().state_dict()
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(tensor, others[name]) for name, tensor in weights.items())
+    assert _without_seconds(run.metrics) == _without_seconds(other.metrics)
+    assert run.evaluation == other.evaluation
+
+
+def _copy(run, root):
+    """The same run in another folder of runs, to be damaged there."""
+    folder = root / run.folder.name
+    folder.mkdir()
+    for path in run.folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def _interrupt(patch, module, name, call):
+    """Let the function's n-th call be interrupted, as by Ctrl-C."""
+    function, calls = getattr(module, name), []
+
+    def interrupted(*arguments, **options):
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return function(*arguments, **options)
+
+    patch.setattr(module, name, interrupted)
+
+
+def _often_saved(patch):
+    patch.setattr(training, "CHECK_EVERY", 2)
+    patch.setattr(training, "fit", partial(training.fit, checkpoint_seconds=0))
+
+
+def _refuse(*_, **__):
+    raise AssertionError("nothing is left to be done")
+
+
+# What a run is
+
+
+def test_a_complete_run_has_its_four_files(trained):
+    assert _names(trained.folder) == FILES
+    assert trained.folder.name == "tiny-k2-e3-s0"
+    assert runs.is_complete(trained.folder)
+
+
+def test_a_runs_name_tells_data_latent_dimension_epochs_and_seed():
+    assert runs.name("mnist", Settings(latent_dim=16, epochs=100, seed=3)) == "mnist-k16-e100-s3"
+
+
+def test_the_configuration_records_settings_data_and_versions(trained, tiny):
+    config = json.loads((trained.folder / "config.json").read_text())
+    assert config == trained.config
+    assert config["settings"] == asdict(trained.settings)
+    assert config["data"] == {"name": "tiny", "fingerprint": tiny.fingerprint, "image_shape": [1, 7, 7]}
+    assert config["environment"]["torch"] == version("torch")
+    assert config["environment"].keys() == {"vaelib", "torch", "torchvision", "numpy", "python", "device"}
+    assert config["environment"]["device"].startswith("CPU")
+
+
+def test_a_run_is_loaded_as_it_was_returned(trained):
+    loaded = runs.load(trained.folder)
+    assert loaded == trained
+    assert loaded.settings == Settings(latent_dim=2, epochs=3, batch_size=32)
+    assert [line["epoch"] for line in loaded.metrics] == [1, 2, 3]
+
+
+def test_the_evaluation_is_that_of_the_saved_model(trained, tiny):
+    assert evaluation.evaluate(trained.model(), tiny) == trained.evaluation
+    assert trained.metrics[-1]["test_elbo"] == pytest.approx(trained.evaluation["test_elbo"], rel=1e-5)
+
+
+def test_spread_is_the_mean_and_standard_deviation_over_runs(trained):
+    values = (1.0, 2.0, 4.5)
+    same = [replace(trained, evaluation={"test_elbo": value}) for value in values]
+    assert runs.spread(same, "test_elbo") == pytest.approx((2.5, math.sqrt((1.5**2 + 0.5**2 + 2**2) / 2)))
+
+
+def test_train_all_groups_its_runs_by_latent_dimension(tiny, tmp_path):
+    settings = [Settings(latent_dim, epochs=1, seed=seed) for seed in (1, 0) for latent_dim in (3, 2)]
+    trained = runs.train_all(tiny, settings, tmp_path)
+    seeds = {latent_dim: [run.settings.seed for run in group] for latent_dim, group in trained.items()}
+    assert seeds == {3: [1, 0], 2: [1, 0]}
+    assert all(run.settings.latent_dim == latent_dim for latent_dim, group in trained.items() for run in group)
+
+
+def test_the_environment_names_the_folder_of_runs(monkeypatch, tmp_path, tiny):
+    monkeypatch.setenv("VAELIB_RUNS", str(tmp_path))
+    assert runs.default_root() == tmp_path
+    run = runs.train(tiny, Settings(latent_dim=1, epochs=1), device="cpu")
+    assert run.folder == tmp_path / "tiny-k1-e1-s0"
+
+
+# Always the same
+
+
+def test_the_same_seed_gives_the_same_run(trained, tiny, tmp_path):
+    _assert_same(runs.train(tiny, trained.settings, tmp_path, "cpu"), trained)
+
+
+def test_another_seed_gives_another_run(trained, tiny, tmp_path):
+    other = runs.train(tiny, replace(trained.settings, seed=1), tmp_path, "cpu")
+    assert other.folder.name == "tiny-k2-e3-s1"
+    assert not torch.equal(other.model().mean.weight, trained.model().mean.weight)
+    assert other.evaluation["test_elbo"] != trained.evaluation["test_elbo"]
+
+
+def test_a_run_neither_uses_nor_changes_the_global_random_state(trained, tiny, tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(12345)
+        before = torch.get_rng_state()
+        run = runs.train(tiny, trained.settings, tmp_path, "cpu")
+        assert torch.equal(torch.get_rng_state(), before)
+    _assert_same(run, trained)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "call"),
+    [
+        (training, "to_float", 1),
+        (training, "to_float", 11),
+        (training, "_check_finite", 1),
+        (training, "_check_finite", 6),
+        (training, "_write", 4),
+        (os, "replace", 7),
+        (evaluation, "elbo", 1),
+        (evaluation, "elbo", 2),
+        (evaluation, "elbo", 4),
+        (models, "save", 1),
+        (models, "load", 1),
+        (evaluation, "log_prob", 1),
+        (runs, "load", 1),
+    ],
+)
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(trained, tiny, tmp_path, monkeypatch, module, name, call):
+    with monkeypatch.context() as patch:
+        _often_saved(patch)
+        _interrupt(patch, module, name, call)
+        with pytest.raises(KeyboardInterrupt):
+            runs.train(tiny, trained.settings, tmp_path, "cpu")
+    assert not list(tmp_path.rglob("*.part"))
+    run = runs.train(tiny, trained.settings, tmp_path, "cpu")
+    _assert_same(run, trained)
+    assert _names(run.folder) == FILES
+
+
+def test_a_run_interrupted_again_and_again_goes_on_as_if_it_had_not_been(trained, tiny, tmp_path, monkeypatch):
+    _often_saved(monkeypatch)
+    for _ in range(3):
+        with monkeypatch.context() as patch:
+            _interrupt(patch, training, "to_float", 5)
+            with pytest.raises(KeyboardInterrupt):
+                runs.train(tiny, trained.settings, tmp_path, "cpu")
+    _assert_same(runs.train(tiny, trained.settings, tmp_path, "cpu"), trained)
+
+
+def test_an_interrupted_training_does_not_start_over(trained, tiny, tmp_path, monkeypatch):
+    _often_saved(monkeypatch)
+    with monkeypatch.context() as patch:
+        _interrupt(patch, training, "to_float", 20)
+        with pytest.raises(KeyboardInterrupt):
+            runs.train(tiny, trained.settings, tmp_path, "cpu")
+    steps, to_float = [], training.to_float
+    monkeypatch.setattr(training, "to_float", lambda images: steps.append(1) or to_float(images))
+    runs.train(tiny, trained.settings, tmp_path, "cpu")
+    assert len(steps) == 21 - 18  # step 18, the fourth of the last epoch, ended with a checkpoint
+
+
+def test_leftovers_of_a_killed_process_are_cleared_away(trained, tiny, tmp_path):
+    folder = tmp_path / trained.folder.name
+    folder.mkdir()
+    for name in ("checkpoint.1.part", "metrics.jsonl.1.part", "config.json.1.part"):
+        (folder / name).write_bytes(b"half a file")
+    runs.train(tiny, trained.settings, tmp_path, "cpu")
+    assert _names(folder) == FILES
+
+
+# Importing takes seconds, so one process imports, and then forks one that trains for every line it reads.
+SCRIPT = """
+import os, sys
+from functools import partial
+from vaelib import Settings, data, runs, training
+
+def train(root):
+    check = training._check_finite
+    def progress(*arguments):
+        print("step", flush=True)
+        check(*arguments)
+    training._check_finite, training.CHECK_EVERY = progress, 2
+    training.fit = partial(training.fit, checkpoint_seconds=0)
+    digits = data.load("digits")
+    splits = (data.Split(s.images[:200, :, ::4, ::4], s.labels[:200]) for s in (digits.train, digits.test))
+    runs.train(data.Dataset("killed", *splits, digits.names), Settings(2, epochs=8, batch_size=32), root, "cpu")
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        train(line.strip())
+        os._exit(0)
+    print(child, flush=True)
+    print("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
+def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
+    server = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+    def life(root, steps=0, part=0.0):
+        """Train in a process of its own, to the end or until it is killed after some steps and part of one more."""
+        print(root, file=server.stdin, flush=True)
+        process = int(server.stdout.readline())
+        for _ in range(steps):
+            started = time.monotonic()
+            assert server.stdout.readline() == "step\n"
+        if steps:
+            time.sleep(part * (time.monotonic() - started))
+            os.kill(process, signal.SIGKILL)
+        return int(next(line for line in server.stdout if line.startswith("ended")).split()[1])
+
+    moments = random.Random(0)
+    with server:
+        for _ in range(3):
+            assert life(tmp_path / "killed", moments.randint(3, 6), moments.random()) == -signal.SIGKILL
+        assert life(tmp_path / "killed") == life(tmp_path / "whole") == 0
+    killed, whole = (runs.load(tmp_path / root / "killed-k2-e8-s0") for root in ("killed", "whole"))
+    _assert_same(killed, whole)
+    assert _names(killed.folder) == _names(whole.folder) == FILES
+
+
+# What is there already
+
+
+def test_a_complete_run_is_not_trained_again(trained, tiny, monkeypatch):
+    for module, name in ((training, "fit"), (evaluation, "evaluate"), (files, "write")):
+        monkeypatch.setattr(module, name, _refuse)
+    assert runs.train(tiny, trained.settings, trained.folder.parent, "cpu") == trained
+
+
+def test_a_trained_run_without_its_evaluation_is_only_evaluated(trained, tiny, tmp_path, monkeypatch):
+    folder = _copy(trained, tmp_path)
+    (folder / "evaluation.json").unlink()
+    assert not runs.is_complete(folder)
+    monkeypatch.setattr(training, "fit", _refuse)
+    assert runs.train(tiny, trained.settings, tmp_path, "cpu").evaluation == trained.evaluation
+
+
+def test_a_run_whose_weights_were_deleted_is_trained_and_evaluated_again(trained, tiny, tmp_path):
+    folder = _copy(trained, tmp_path)
+    (folder / "model.safetensors").unlink()
+    (folder / "evaluation.json").write_text('{"test_elbo": 0.0}')
+    _assert_same(runs.train(tiny, trained.settings, tmp_path), trained)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("learning_rate", 0.01), ("batch_size", 64)])
+def test_a_run_with_other_settings_is_refused_and_left_alone(trained, tiny, tmp_path, setting, value):
+    folder = _copy(trained, tmp_path)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    found = getattr(trained.settings, setting)
+    with pytest.raises(ValueError, match=f"{re.escape(str(folder))} holds a run with {setting} {found}, not {value}"):
+        runs.train(tiny, replace(trained.settings, **{setting: value}), tmp_path, "cpu")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_run_with_other_data_is_refused(trained, tiny, tmp_path):
+    folder = _copy(trained, tmp_path)
+    images = tiny.train.images.clone()
+    images[0, 0, 0, 0] += 1
+    other = Dataset("tiny", Split(images, tiny.train.labels), tiny.test, tiny.names)
+    with pytest.raises(ValueError, match=f"{re.escape(str(folder))} .* fingerprint .*{tiny.fingerprint}"):
+        runs.train(other, trained.settings, tmp_path, "cpu")
+
+
+def test_an_interrupted_run_with_other_settings_is_refused(trained, tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        _interrupt(patch, training, "to_float", 3)
+        with pytest.raises(KeyboardInterrupt):
+            runs.train(tiny, trained.settings, tmp_path, "cpu")
+    with pytest.raises(ValueError, match="learning_rate"):
+        runs.train(tiny, replace(trained.settings, learning_rate=0.1), tmp_path, "cpu")
+
+
+def test_a_loss_that_is_not_finite_leaves_no_weights(tiny, tmp_path):
+    settings = Settings(latent_dim=2, epochs=1, batch_size=32, learning_rate=1e20)
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step \d"):
+        runs.train(tiny, settings, tmp_path, "cpu")
+    assert _names(tmp_path / "tiny-k2-e1-s0") == ["config.json"]
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-100], lambda content: content[:-1] + b"\xff"])
+def test_a_damaged_checkpoint_is_refused_by_name(trained, tiny, tmp_path, monkeypatch, damage):
+    with monkeypatch.context() as patch:
+        _often_saved(patch)
+        _interrupt(patch, training, "_check_finite", 3)
+        with pytest.raises(KeyboardInterrupt):
+            runs.train(tiny, trained.settings, tmp_path, "cpu")
+    checkpoint = tmp_path / trained.folder.name / "checkpoint"
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    with pytest.raises(ValueError, match=re.escape(str(checkpoint))):
+        runs.train(tiny, trained.settings, tmp_path, "cpu")
+
+
+def test_damaged_weights_are_not_evaluated(trained, tiny, tmp_path):
+    folder = _copy(trained, tmp_path)
+    (folder / "evaluation.json").unlink()
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=re.escape(str(weights))):
+        runs.train(tiny, trained.settings, tmp_path, "cpu")
+
+
+# Loading what is not whole
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "evaluation.json"])
+def test_an_incomplete_run_names_the_missing_file(trained, tmp_path, name):
+    folder = _copy(trained, tmp_path)
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=re.escape(str(folder / name))):
+        runs.load(folder)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "nothing"))):
+        runs.load(tmp_path / "nothing")
+    assert not runs.is_complete(tmp_path / "nothing")
+
+
+def test_a_published_record_has_figures_but_no_model(trained, tmp_path):
+    folder = _copy(trained, tmp_path)
+    (folder / "model.safetensors").unlink()
+    run = runs.load(folder)
+    assert (run.metrics, run.evaluation) == (trained.metrics, trained.evaluation)
+    with pytest.raises(FileNotFoundError, match=re.escape(str(folder / "model.safetensors"))):
+        run.model()
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "evaluation.json"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: content[: len(content) // 2], id="half"),
+        pytest.param(lambda content: b"", id="empty"),
+        pytest.param(lambda content: b"\xff" + content, id="no text"),
+        pytest.param(lambda content: b"[]", id="no table"),
+    ],
+)
+def test_a_damaged_record_is_refused_by_name(trained, tmp_path, name, damage):
+    path = _copy(trained, tmp_path) / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        runs.load(path.parent)
+
+
+def test_metrics_that_lack_an_epoch_are_refused_by_name(trained, tmp_path):
+    path = _copy(trained, tmp_path) / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        runs.load(path.parent)
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"settings": {}, "data": {}}', b"[]", b'{"settings'])
+def test_a_damaged_configuration_stops_a_training_by_name(trained, tiny, tmp_path, content):
+    path = _copy(trained, tmp_path) / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        runs.train(tiny, trained.settings, tmp_path, "cpu")
+
+
+@pytest.mark.parametrize("settings", [{"latent_dim": 0}, {"latent_dim": 2, "depth": 3}, {}])
+def test_a_configuration_with_impossible_settings_is_refused_by_name(trained, tmp_path, settings):
+    path = _copy(trained, tmp_path) / "config.json"
+    path.write_text(json.dumps(trained.config | {"settings": settings}))
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        runs.load(path.parent)
+
+
+# Devices
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(tiny, tmp_path):
+    with pytest.raises(RuntimeError, match=r"'cuda' was asked for.*no GPU"):
+        runs.train(tiny, Settings(latent_dim=2), tmp_path, "cuda")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_default_is_the_cpu():
+    assert runs.choose_device() == torch.device("cpu")
+
+
+def test_the_device_asked_for_is_chosen():
+    assert runs.choose_device("cpu") == runs.choose_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(RuntimeError, match="abacus"):
+        runs.choose_device("abacus")
+
+
+def test_figures_on_disk_are_finite_numbers(trained):
+    figures = json.loads((trained.folder / "evaluation.json").read_text())
+    assert all(math.isfinite(value) for value in figures.values())
+
+
+def test_a_run_of_the_digits_can_be_trained_through_the_package(tmp_path):
+    small = data.load("digits")
+    small = Dataset("few", Split(small.train.images[:64], small.train.labels[:64]), small.test, small.names)
+    run = vaelib.train(small, vaelib.Settings(latent_dim=2, epochs=1), tmp_path)
+    assert run.model().sample(16).shape == (16, 1, 28, 28)

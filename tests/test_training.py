@@ -1,0 +1,214 @@
+"""The settings and the training loop: what it writes, where it stops, and what it refuses."""
+
+import json
+import math
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vaelib import evaluation, models, training
+from vaelib.data import to_float
+from vaelib.training import Settings
+
+SETTINGS = Settings(latent_dim=2, epochs=3, batch_size=32)
+STEPS = 7  # an epoch, for 200 images
+KEYS = {"epoch", "seconds"} | {
+    f"{split}_{term}" for split in ("train", "test") for term in ("elbo", "reconstruction", "kl")
+}
+
+
+def _model(data, settings=SETTINGS):
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        return models.mlp(data.image_shape, settings.latent_dim)
+
+
+def _fit(data, settings, folder, **options):
+    return training.fit(_model(data, settings), data, settings, folder, **options)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny, tmp_path_factory):
+    """The bytes of a sound checkpoint."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    _fit(tiny, SETTINGS, folder, checkpoint_seconds=0)
+    return (folder / "checkpoint").read_bytes()
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, 2.0, "three", True, None])
+@pytest.mark.parametrize("name", ["latent_dim", "epochs", "batch_size"])
+def test_settings_refuse_what_is_no_positive_whole_number(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, not {re.escape(repr(value))}"):
+        Settings(**{"latent_dim": 2, name: value})
+
+
+@pytest.mark.parametrize("value", [-1, 2.5, "three", True, None])
+def test_settings_refuse_what_is_no_seed(value):
+    with pytest.raises(ValueError, match="seed must be a whole number of at least 0"):
+        Settings(latent_dim=2, seed=value)
+
+
+@pytest.mark.parametrize("value", [0, -1e-3, math.nan, math.inf, "fast", None, True])
+def test_settings_refuse_what_is_no_learning_rate(value):
+    with pytest.raises(ValueError, match="learning_rate must be a positive number"):
+        Settings(latent_dim=2, learning_rate=value)
+
+
+def test_settings_take_the_least_values():
+    assert Settings(latent_dim=1, epochs=1, seed=0, batch_size=1, learning_rate=1).seed == 0
+
+
+def test_the_elbo_of_the_digits_improves(digits, tmp_path):
+    history = _fit(digits, Settings(latent_dim=2, epochs=5), tmp_path)
+    assert history[4]["test_elbo"] > history[0]["test_elbo"] + 10
+    assert history[4]["train_elbo"] > history[0]["train_elbo"] + 10
+
+
+def test_metrics_have_a_line_an_epoch_with_the_documented_keys(tiny, tmp_path):
+    history = _fit(tiny, SETTINGS, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == history
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    for line in lines:
+        assert line.keys() == KEYS
+        assert line["train_elbo"] == line["train_reconstruction"] - line["train_kl"]
+        assert line["test_elbo"] == line["test_reconstruction"] - line["test_kl"]
+        assert line["seconds"] >= 0
+
+
+def test_the_last_test_metrics_are_those_of_the_trained_model(tiny, tmp_path):
+    model = _model(tiny)
+    history = training.fit(model, tiny, SETTINGS, tmp_path)
+    reconstruction, kl = evaluation.elbo(model, tiny.test.images)
+    assert (history[-1]["test_reconstruction"], history[-1]["test_kl"]) == (reconstruction.mean(), kl.mean())
+    assert not model.training
+
+
+def test_train_metrics_are_averages_over_images_not_batches(tiny, tmp_path):
+    still = replace(SETTINGS, epochs=1, learning_rate=1e-30)
+    history = _fit(tiny, still, tmp_path)
+    _, kl = evaluation.elbo(_model(tiny), tiny.train.images)
+    assert history[0]["train_kl"] == pytest.approx(kl.mean().item(), rel=1e-6)
+
+
+def test_every_epoch_sees_every_image_once_in_another_order(tiny, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "to_float", lambda images: seen.append(images) or to_float(images))
+    _fit(tiny, replace(SETTINGS, epochs=2), tmp_path)
+    assert [len(batch) for batch in seen] == 2 * ([32] * 6 + [8])
+    first, second = torch.cat(seen[:STEPS]), torch.cat(seen[STEPS:])
+    assert not torch.equal(first, second)
+    expected = sorted(image.numpy().tobytes() for image in tiny.train.images)
+    assert [sorted(image.numpy().tobytes() for image in epoch) for epoch in (first, second)] == [expected, expected]
+
+
+def test_the_seed_decides_the_order_of_images_and_the_noise(tiny, tmp_path, monkeypatch):
+    elbo, drawn = models.VAE.elbo, []
+
+    def record(model, x, generator):
+        drawn.append((x, torch.randn(3, generator=generator.clone_state())))
+        return elbo(model, x, generator)
+
+    monkeypatch.setattr(models.VAE, "elbo", record)
+    for seed in (0, 1, 0):
+        (tmp_path / str(len(drawn))).mkdir()
+        _fit(tiny, replace(SETTINGS, seed=seed, epochs=1), tmp_path / str(len(drawn)))
+    first, other, again = drawn[0], drawn[STEPS + 1], drawn[2 * (STEPS + 1)]  # an epoch ends with the test images
+    assert all(map(torch.equal, first, again))
+    assert not any(map(torch.equal, first, other))
+
+
+def test_batches_larger_than_the_data_are_one_step(tiny, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "to_float", lambda images: seen.append(len(images)) or to_float(images))
+    _fit(tiny, replace(SETTINGS, epochs=2, batch_size=1000), tmp_path)
+    assert seen == [200, 200]
+
+
+def test_the_first_step_is_adams(tiny, tmp_path):
+    model, start = _model(tiny), _model(tiny)
+    training.fit(model, tiny, replace(SETTINGS, epochs=1, batch_size=200), tmp_path)
+    moves = (model.decoder[4].bias - start.decoder[4].bias).abs()
+    torch.testing.assert_close(moves, torch.full_like(moves, 1e-3), rtol=1e-3, atol=0)
+
+
+def test_training_leaves_the_global_random_state_alone(tiny, tmp_path):
+    before = torch.get_rng_state()
+    _fit(tiny, SETTINGS, tmp_path, checkpoint_seconds=0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_folder_holds_metrics_and_at_most_a_checkpoint(tiny, tmp_path):
+    _fit(tiny, SETTINGS, tmp_path, checkpoint_seconds=1000)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+    _fit(tiny, SETTINGS, tmp_path, checkpoint_seconds=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "metrics.jsonl"]
+
+
+def test_a_huge_learning_rate_stops_with_epoch_and_step(tiny, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf|-inf) at epoch 1, step [2-7];"):
+        _fit(tiny, replace(SETTINGS, learning_rate=1e20), tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("check_every", [1, 2, 50])
+def test_the_first_loss_that_is_not_finite_is_named(tiny, tmp_path, monkeypatch, check_every):
+    steps, elbo = [], models.VAE.elbo
+
+    def spoiled(model, x, generator):
+        reconstruction, kl = elbo(model, x, generator)
+        steps.append(1) if model.training else None
+        return reconstruction, kl * math.nan if len(steps) == STEPS + 4 else kl
+
+    monkeypatch.setattr(training, "CHECK_EVERY", check_every)
+    monkeypatch.setattr(models.VAE, "elbo", spoiled)
+    with pytest.raises(FloatingPointError, match="the loss is nan at epoch 2, step 4;"):
+        _fit(tiny, SETTINGS, tmp_path)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before_it(tiny, tmp_path, monkeypatch):
+    check, calls = training._check_finite, []
+
+    def fail_at_the_fifth(losses, epoch, step):
+        calls.append(step)
+        check(losses * math.nan if len(calls) == 5 else losses, epoch, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "CHECK_EVERY", 2)
+        patch.setattr(training, "_check_finite", fail_at_the_fifth)
+        with pytest.raises(FloatingPointError, match="epoch 2, step 1;"):
+            _fit(tiny, SETTINGS, tmp_path, checkpoint_seconds=0)
+    resumed, whole = _model(tiny), _model(tiny)
+    training.fit(resumed, tiny, SETTINGS, tmp_path)
+    (tmp_path / "whole").mkdir()
+    training.fit(whole, tiny, SETTINGS, tmp_path / "whole")
+    assert all(map(torch.equal, resumed.parameters(), whole.parameters()))
+
+
+@pytest.mark.parametrize("length", [0, 10, 32, 0.5, -1])
+def test_a_truncated_checkpoint_is_refused_by_name(tiny, tmp_path, checkpoint, length):
+    path = tmp_path / "checkpoint"
+    path.write_bytes(checkpoint[: int(length * len(checkpoint)) if isinstance(length, float) else length])
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        _fit(tiny, SETTINGS, tmp_path)
+
+
+@pytest.mark.parametrize("place", [0, 31, 32, 100, 0.5, -1])
+def test_a_flipped_byte_of_a_checkpoint_is_refused_by_name(tiny, tmp_path, checkpoint, place):
+    path, content = tmp_path / "checkpoint", bytearray(checkpoint)
+    content[int(place * len(content)) if isinstance(place, float) else place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        _fit(tiny, SETTINGS, tmp_path)
+    assert path.read_bytes() == content
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_refused(tiny, tmp_path, monkeypatch):
+    write = training._write
+    monkeypatch.setattr(training, "_write", lambda path, state: write(path, state | {"device": "cuda"}))
+    _fit(tiny, SETTINGS, tmp_path, checkpoint_seconds=0)
+    with pytest.raises(ValueError, match=r"checkpoint is of a training on cuda, not cpu"):
+        _fit(tiny, SETTINGS, tmp_path)
