@@ -2,7 +2,6 @@ PROFILE ?= paper
 BIN := .venv/bin
 READY := .venv/ready
 NOTEBOOKS := $(wildcard book/*/*.py)
-BUILD := $(BIN)/jupyter-book build . -W -n --keep-going --all
 
 .PHONY: help book test reproduce lab clean quick
 
@@ -18,15 +17,14 @@ quick: $(READY)
 	$(BIN)/python -m vaelib sweep mnist --profile quick
 
 book: quick ## train on the embedded data, and build the book into _build/html
-	$(BUILD)
+	$(BIN)/jupyter-book build . -W -n --keep-going --all
 
-test: quick ## check the style, run the tests, execute every notebook on the embedded data, build the book
+test: book ## do the same, then check the style, run the tests, and every notebook on the embedded data
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/jupytext --sync --pre-commit-mode $(NOTEBOOKS)
 	$(BIN)/pytest
 	VAELIB_PROFILE=quick $(BIN)/pytest --nbval-lax $(NOTEBOOKS:.py=.ipynb)
-	$(BUILD)
 
 reproduce: $(READY) ## train a whole profile, and refresh what the book publishes: make reproduce PROFILE=paper
 	$(BIN)/python -m vaelib sweep mnist --profile $(PROFILE) --no-summary

@@ -21,7 +21,7 @@ from torchvision.transforms import ToTensor
 
 from vaelib import Settings, data, models, training
 
-SETTINGS = Settings(latent_dim=2, epochs=4)
+SETTINGS = Settings(latent_dim=2, epochs=10)
 
 
 def loader(folder: str) -> float:

@@ -17,17 +17,19 @@
 # %% [markdown]
 # # The latent plane
 #
-# **Where does the encoder put the digits, and what lies between them?** With two latent dimensions both questions have
-# an answer that fits on a page: a map of the codes, and a map of what the decoder makes of every code. With one
+# **Where does the encoder put the digits, and what lies between them?** With two
+# latent dimensions both questions have an answer that fits on a page: a map of
+# the codes, and a map of what the decoder makes of every code. With one
 # dimension the map is a line.
 
 # %% tags=["parameters"]
 import os
 
-profile = os.environ.get("VAELIB_PROFILE", "paper")  # "paper": MNIST; "quick": scikit-learn's digits
+# "paper": MNIST; "quick": the digits that come with scikit-learn
+profile = os.environ.get("VAELIB_PROFILE", "paper")
 seed = 0
-data_folder = None  # default: the environment variable VAELIB_DATA, else ~/.cache/vaelib
-runs_folder = None  # default: the environment variable VAELIB_RUNS, else this project's `runs`
+data_folder = None  # default: VAELIB_DATA, else ~/.cache/vaelib
+runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
 
 # %%
 import torch
@@ -36,53 +38,60 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from vaelib import Settings, data, evaluation, figures, profiles, train
 
-experiment = profiles.load(profile, "mnist")
-digits = data.load(experiment.dataset, data_folder)
-line, plane = (train(digits, Settings(K, experiment.short.epochs, seed), runs_folder).model() for K in (1, 2))
+plan = profiles.load(profile, "mnist")
+digits = data.load(plan.dataset, data_folder)
+line, plane = (
+    train(digits, Settings(K, plan.short.epochs, seed), runs_folder).model()
+    for K in (1, 2)
+)
 
 # %% [markdown]
 # ## The map of codes
 #
-# Each point is the posterior mean of one test image. The model was never told which digit an image shows; the colours
-# come from the labels, after training.
+# Each point is the posterior mean of one test image. The model was never told
+# which digit an image shows; the colours come from the labels, after training.
 
 # %% mystnb={"figure": {"caption": "Posterior means of the test images in the latent plane, coloured by digit; a number stands at the median of its class.", "name": "fig-codes"}, "image": {"alt": "Scatter plot of test images in the latent plane; digits form coloured regions around their number."}}
 means, log_variances = evaluation.encode(plane, digits.test.images)
 figures.codes(means, digits.test.labels, digits.names)
 
 # %% [markdown]
-# How much does the code know of the digit? A classifier that reads nothing but the two numbers (ten nearest neighbours,
-# five-fold cross-validation over the test images) answers, and beside it one that reads the single number of K = 1.
+# How much does the code know of the digit? A classifier that reads nothing but
+# the two numbers (ten nearest neighbours, five-fold cross-validation over the
+# test images) answers, and beside it one that reads the single number of K = 1.
 # Guessing would be right one time in ten.
 
 # %%
 for model in (line, plane):
     code = evaluation.encode(model, digits.test.images)[0]
-    scores = cross_val_score(KNeighborsClassifier(10), code, digits.test.labels, cv=5)
-    print(f"K = {model.latent_dim}: {scores.mean():.3f} ± {scores.std():.3f} of the digits told from their code")
+    classifier = KNeighborsClassifier(10)
+    scores = cross_val_score(classifier, code, digits.test.labels, cv=5)
+    found = f"{100 * scores.mean():.1f} ± {100 * scores.std():.1f}%"
+    print(f"K = {model.latent_dim}: {found} of the digits told from their code")
 
 # %% [markdown]
-# Taken together, the codes should fill the prior, a normal distribution of mean 0 and variance 1 along each axis: the
-# variance of the means plus the mean of the variances should be near 1.
+# Taken together, the codes should fill the prior, a normal distribution of mean
+# 0 and variance 1 along each axis: the variance of the means plus the mean of
+# the variances should be near 1.
 
 # %%
-total_variance = means.var(0) + log_variances.exp().mean(0)
-print("mean of the codes:", [round(value, 2) for value in means.mean(0).tolist()])
-print("variance of the codes:", [round(value, 2) for value in total_variance.tolist()])
+variance = means.var(0) + log_variances.exp().mean(0)
+print("mean of the codes:", [round(each, 2) for each in means.mean(0).tolist()])
+print("variance of the codes:", [round(each, 2) for each in variance.tolist()])
 
 # %% [markdown]
 # ## The map of images
 #
-# The plane decoded on a grid. Its rows and columns lie at equal steps of the prior's *probability*, so that every
-# picture stands for the same share of the prior's samples: the quantiles come from the inverse of the normal
+# The plane decoded on a grid. Its rows and columns lie at equal steps of the
+# prior's *probability*, so that every picture stands for the same share of the
+# prior's samples: the quantiles come from the inverse of the normal
 # distribution, as in the original work {cite}`kingma2022auto`.
 
 # %%
-probabilities = (torch.arange(20) + 0.5) / 20
-quantiles = torch.special.ndtri(probabilities)
-first, second = torch.meshgrid(quantiles, quantiles.flip(0), indexing="xy")  # as on paper: second axis upwards
+quantiles = torch.special.ndtri((torch.arange(20) + 0.5) / 20)
+grid = torch.cartesian_prod(quantiles.flip(0), quantiles)  # rows, top down
 with torch.inference_mode():
-    images = plane.decode(torch.stack([first, second], -1).reshape(-1, 2))
+    images = plane.decode(grid.flip(1))  # the column is the first dimension
 
 # %% mystnb={"figure": {"caption": "The latent plane, decoded at the prior's quantiles: the first dimension runs to the right, the second upwards.", "name": "fig-plane"}, "image": {"alt": "Twenty rows of twenty decoded digits that change gradually in both directions."}}
 figures.panels({"": images}, columns=20, panels_in_row=1)
@@ -90,11 +99,12 @@ figures.panels({"": images}, columns=20, panels_in_row=1)
 # %% [markdown]
 # ## The line
 #
-# With K = 1 all there is lies on one line, from the prior's first percentile to its last. Digits that look alike are
-# neighbours, and a digit that has no room in the sequence is left out or squeezed in where it does not belong.
+# With K = 1 all there is lies on one line, here from the prior's first percentile
+# to its last. Digits that look alike are neighbours, and a digit that has no room
+# in the sequence is left out, or squeezed in where it does not belong.
 
 # %% mystnb={"figure": {"caption": "The latent line of K = 1, decoded at 48 quantiles of the prior, in reading order.", "name": "fig-line"}, "image": {"alt": "Three rows of sixteen decoded digits that change gradually from one to the next."}}
-along = torch.special.ndtri((torch.arange(48) + 0.5) / 48)
+quantiles = torch.special.ndtri((torch.arange(48) + 0.5) / 48)
 with torch.inference_mode():
-    images = line.decode(along[:, None])
+    images = line.decode(quantiles.unsqueeze(1))
 figures.panels({"": images}, columns=16, panels_in_row=1)

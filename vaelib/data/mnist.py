@@ -56,7 +56,7 @@ def _download(folder: Path, raw: Path, missing: list[str]) -> None:
                 Path(fetched, name).replace(raw / name)
     except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: torchvision found no mirror that answers
         raise FileNotFoundError(
-            f"MNIST is incomplete: {', '.join(missing)} missing in {raw}, and the download failed ({error}). "
+            f"MNIST is incomplete: {', '.join(missing)} missing in {raw}, and the download failed ({' '.join(str(error).split())}). "
             f"Put the files there by hand, or name another folder (argument `folder`, or VAELIB_DATA)"
         ) from error
 
