@@ -58,7 +58,7 @@ def test_the_dimensions_page_and_the_readme_show_what_the_records_hold(K):
     log_prob, units = (runs.spread(_short_runs(K), key)[0] for key in ("log_prob", "active_units"))
     long_settings = next(each for each in PLAN.settings(PLAN.long) if each.latent_dim == K)
     long = runs.load(BOOK / "records" / "paper" / runs.name("mnist", long_settings)).evaluation["test_elbo"]
-    row = f"| {K} | {-elbo:.1f} ± {deviation:.1f} | {log_prob:.1f} | {units:.1f} | {-long:.1f} |"
+    row = f"| {K} | {-elbo:.1f} ± {deviation:.1f} | {-log_prob:.1f} | {units:.1f} | {-long:.1f} |"
     assert row in (ROOT / "README.md").read_text()
 
 

@@ -191,6 +191,19 @@ def test_a_split_refuses_another_number_of_labels():
         Split(torch.zeros(4, 1, 3, 3, dtype=torch.uint8), torch.zeros(3))
 
 
+def test_a_split_refuses_what_are_no_tensors():
+    images = torch.zeros(4, 1, 3, 3, dtype=torch.uint8)
+    for wrong in (images.numpy(), torch.zeros(4)), (images, [0, 1, 2, 3]):
+        with pytest.raises(ValueError, match="must be tensors"):
+            Split(*wrong)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "/tmp/a", "a b"])
+def test_a_dataset_refuses_a_name_that_is_no_part_of_a_folders(name):
+    with pytest.raises(ValueError, match="a name becomes part of a folder's"):
+        Dataset(name, _split(), _split(), ())
+
+
 def test_a_split_takes_a_column_an_attribute():
     labels = torch.zeros(4, 40, dtype=torch.bool)
     split = Split(torch.zeros(4, 1, 3, 3, dtype=torch.uint8), labels)

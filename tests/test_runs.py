@@ -287,6 +287,14 @@ def test_a_trained_run_without_its_evaluation_is_only_evaluated(trained, tiny, t
     assert runs.train(tiny, trained.settings, tmp_path, "cpu").evaluation == trained.evaluation
 
 
+def test_a_run_that_another_process_is_training_is_refused(trained, tiny, tmp_path):
+    folder = _copy(trained, tmp_path)
+    (folder / "evaluation.json").unlink()
+    with files.locked(folder), pytest.raises(RuntimeError, match="in use by another process"):
+        runs.train(tiny, trained.settings, tmp_path)
+    _assert_same(runs.train(tiny, trained.settings, tmp_path), trained)
+
+
 def test_a_run_whose_weights_were_deleted_is_trained_and_evaluated_again(trained, tiny, tmp_path):
     folder = _copy(trained, tmp_path)
     (folder / "model.safetensors").unlink()

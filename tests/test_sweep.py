@@ -34,12 +34,13 @@ def _notebook(path: Path, code: str) -> Path:
 
 
 def _run(folder: Path) -> Path:
-    """What a complete run leaves on disk, but for its weights."""
+    """What a complete run leaves on disk; the weights are empty."""
     folder.mkdir(parents=True)
     settings = {"latent_dim": 1, "epochs": 1, "seed": 0, "batch_size": 128, "learning_rate": 1e-3}
     (folder / "config.json").write_text(json.dumps({"settings": settings}))
     (folder / "metrics.jsonl").write_text(METRICS)
     (folder / "evaluation.json").write_text(EVALUATION)
+    (folder / "model.safetensors").touch()
     return folder
 
 
@@ -107,6 +108,19 @@ def test_a_page_is_skipped_only_while_run_notebook_and_parameters_are_the_same(t
     assert not job.finished  # the notebook was edited
 
 
+def test_an_interrupted_sweep_executes_nothing_more(tmp_path, monkeypatch):
+    jobs = [_job(_notebook(tmp_path / "train.ipynb", "latent_dim"), K) for K in range(1, 9)]
+
+    def interrupted(futures):
+        yield next(iter(futures))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vaelib.sweep.as_completed", interrupted)
+    with ThreadPoolExecutor(1) as executor, pytest.raises(KeyboardInterrupt):
+        sweep(jobs, executor)
+    assert sum(job.page.exists() for job in jobs) <= 2
+
+
 def test_every_run_of_a_profile_has_a_page_and_a_run_of_its_own():
     jobs = training_jobs("paper", "mnist", Path("book/mnist/train.ipynb"), Path("pages"))
     assert len(jobs) == 6 * 3 + 6 == len({job.page for job in jobs}) == len({job.run for job in jobs})
@@ -129,7 +143,6 @@ def test_published_records_are_the_runs_without_their_weights(small_plan, tmp_pa
     with pytest.raises(FileNotFoundError, match="digits-k1-e1-s0"):
         publish.records("quick", "mnist", tmp_path / "records")
     _complete_runs(small_plan)
-    (runs.default_root() / "digits-k1-e1-s0" / "model.safetensors").touch()
     folders = publish.records("quick", "mnist", tmp_path / "records")
     names = ["digits-k1-e1-s0", "digits-k2-e1-s0", "digits-k1-e2-s0", "digits-k2-e2-s0"]
     assert [folder.name for folder in folders] == names

@@ -56,6 +56,16 @@ def test_settings_refuse_what_is_no_learning_rate(value):
         Settings(latent_dim=2, learning_rate=value)
 
 
+def test_settings_refuse_a_seed_that_generators_cannot_tell_from_a_smaller_one():
+    with pytest.raises(ValueError, match=r"seed must be below 2\*\*31"):
+        Settings(latent_dim=2, seed=2**31)
+
+
+def test_a_last_step_that_ruins_the_model_is_noticed(tiny, tmp_path):
+    with pytest.raises(FloatingPointError, match="the test ELBO is not finite after epoch 1, step 1"):
+        _fit(tiny, Settings(latent_dim=2, epochs=1, batch_size=1000, learning_rate=1e20), tmp_path)
+
+
 def test_settings_take_the_least_values():
     assert Settings(latent_dim=1, epochs=1, seed=0, batch_size=1, learning_rate=1).seed == 0
 

@@ -28,6 +28,11 @@ def sweep(options: argparse.Namespace) -> None:
     from . import sweep as batch  # papermill is needed for this alone, and a machine that only trains may lack it
 
     folder = options.book / options.experiment
+    if not (folder / "train.ipynb").exists():
+        raise FileNotFoundError(f"no train.ipynb in {folder}; run this in the project's folder, or give --book")
+    for variable in ("VAELIB_DATA", "VAELIB_RUNS"):  # a kernel runs in its notebook's folder
+        if variable in os.environ:
+            os.environ[variable] = str(Path(os.environ[variable]).expanduser().resolve())
     pages = options.book / "runs" / options.profile
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.workers)))
     os.environ["TQDM_DISABLE"] = "1"  # for the kernels, whose progress bars would end up in the pages
@@ -96,7 +101,7 @@ def main() -> None:
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         parser.exit(1, f"error: {error}\n")
     except KeyboardInterrupt:
-        parser.exit(130, "stopped; the same command goes on from where it was\n")
+        parser.exit(130, "stopped; the same command goes on from the last checkpoint\n")
 
 
 if __name__ == "__main__":

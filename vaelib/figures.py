@@ -72,6 +72,14 @@ def rows(images: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
+def _curve(axes: Axes, metrics: Sequence[Mapping[str, float]], key: str) -> None:
+    """A metric over the epochs, on train (dashed) and test."""
+    for split, style in (("train", "--"), ("test", "-")):
+        axes.plot([line["epoch"] for line in metrics], [line[f"{split}_{key}"] for line in metrics], style, label=split)
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
 def training(metrics: Sequence[Mapping[str, float]]) -> Figure:
     """ELBO, reconstruction term and KL over the epochs, on train and test.
 
@@ -80,13 +88,10 @@ def training(metrics: Sequence[Mapping[str, float]]) -> Figure:
     metrics : one mapping an epoch, as `training.fit` returns them
     """
     figure, axes = _figure(1, 3)
-    epochs = [line["epoch"] for line in metrics]
-    for each, (key, title) in zip(
-        axes, (("elbo", "ELBO"), ("reconstruction", "log p(x | z)"), ("kl", "KL(q || p)")), strict=True
-    ):
-        for split, style in (("train", "--"), ("test", "-")):
-            each.plot(epochs, [line[f"{split}_{key}"] for line in metrics], style, label=split)
-        each.set(title=title, xlabel="epoch")
+    titles = {"elbo": "ELBO", "reconstruction": "reconstruction term", "kl": "KL"}
+    for each, (key, title) in zip(axes, titles.items(), strict=True):
+        _curve(each, metrics, key)
+        each.set_title(title)
     axes[0].set_ylabel("nats per image")
     axes[0].legend()
     return figure
@@ -100,8 +105,11 @@ def over_dimensions(latent_dims: Sequence[int], values: Mapping[str, Sequence[Se
     latent_dims : the K of each column
     values : from titles to values[K][seed], a panel each
     """
-    figure, axes = _figure(1, len(values))
-    for each, (title, columns) in zip(axes, values.items(), strict=True):
+    rows = -(-len(values) // 3)
+    figure, axes = _figure(rows, 3, 2.1 * rows)
+    for each in axes[len(values) :]:
+        each.set_axis_off()
+    for each, (title, columns) in zip(axes, values.items(), strict=False):
         means = [sum(column) / len(column) for column in columns]
         each.plot(range(len(latent_dims)), means, color="C0", alpha=0.6)
         for position, column in enumerate(columns):
@@ -121,17 +129,15 @@ def histories(metrics: Mapping[str, Sequence[Mapping[str, float]]], key: str = "
     """
     figure, axes = _figure(1, len(metrics), sharey=True)
     for each, (title, lines) in zip(axes, metrics.items(), strict=True):
-        epochs = [line["epoch"] for line in lines]
-        for split, style in (("train", "--"), ("test", "-")):
-            each.plot(epochs, [line[f"{split}_{key}"] for line in lines], style, label=split)
-        each.set(title=title, xlabel="epoch")
+        _curve(each, lines, key)
+        each.set_title(title)
     axes[0].set_ylabel("nats per image")
     axes[0].legend()
     return figure
 
 
 def codes(means: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
-    """Codes in the plane, coloured by class.
+    """Codes in the plane, coloured by class: as they are, and with both axes at the quantiles of N(0, 1).
 
     Parameters
     ----------
@@ -139,11 +145,16 @@ def codes(means: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
     labels : Tensor of shape (N,), counting into names
     names : of the classes, ten at most
     """
-    figure, (axes,) = _figure(height=4.6)
-    for label, name in enumerate(names):
-        x, y = means[labels == label].T
-        axes.scatter(x, y, s=4, alpha=0.5, linewidths=0, color=f"C{label}", label=name)
-        axes.annotate(name, (x.median(), y.median()), ha="center", va="center", fontsize=13, weight="bold")
-    axes.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
-    axes.legend(markerscale=3, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure, axes = _figure(1, 2, 3.2)
+    quantiles = torch.special.ndtr(means)
+    for each, points in zip(axes, (means, quantiles), strict=True):
+        for label, name in enumerate(names):
+            each.scatter(*points[labels == label].T, s=3, alpha=0.5, linewidths=0, color=f"C{label}", label=name)
+        each.set(xlabel="$z_1$", ylabel="$z_2$", box_aspect=1)
+    ticks = torch.arange(-2.0, 3)
+    for axis in (axes[1].xaxis, axes[1].yaxis):
+        axis.set_ticks(torch.special.ndtr(ticks), [f"{tick:.0f}" for tick in ticks])
+    legend = figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", markerscale=3)
+    for handle in legend.legend_handles:
+        handle.set_alpha(1)
     return figure

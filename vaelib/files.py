@@ -1,6 +1,9 @@
 """Files that are either whole or not there."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -12,3 +15,22 @@ def write(path: Path, content: bytes | str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process alone; the hold ends with the block, or with the process.
+
+    Raises
+    ------
+    RuntimeError
+        If another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise RuntimeError(f"{folder} is in use by another process; wait until it has finished") from None
+    finally:
+        os.close(descriptor)

@@ -66,6 +66,7 @@ class VAE(nn.Module):
         z = objective.reparameterize(mean, log_variance, generator)  # (B, K)
         return objective.elbo(x, self.decoder(z).float(), mean, log_variance)
 
+    @torch.no_grad()
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Images decoded from `count` codes of the prior N(0, I), shape (count, C, H, W)."""
         return self.decode(torch.randn(count, self.latent_dim, generator=generator, device=self.device))
@@ -96,8 +97,8 @@ def save(model: VAE, path: Path) -> None:
     """Write a model as safetensors, whole or not at all, with what is needed to build it again and a checksum."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     recipe = {"image_shape": list(model.image_shape), "latent_dim": model.latent_dim}
-    metadata = {"recipe": json.dumps(recipe), "sha256": _checksum(tensors)}
-    files.write(path, safetensors.torch.save(tensors, metadata))
+    metadata = json.dumps(recipe | {"sha256": _checksum(tensors)})
+    files.write(path, safetensors.torch.save(tensors, {"vaelib": metadata}))
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> VAE:
@@ -112,7 +113,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> VAE:
         with safetensors.safe_open(path, "pt") as file:
             metadata, names = file.metadata(), file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
-        recipe, checksum = json.loads(metadata["recipe"]), metadata["sha256"]
+        recipe = json.loads(metadata["vaelib"])
         with torch.device("meta"):  # nothing is drawn for weights that are replaced at once
             model = mlp(tuple(recipe["image_shape"]), recipe["latent_dim"])
         model.load_state_dict(tensors, assign=True)
@@ -120,7 +121,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> VAE:
         raise ValueError(
             f"{path} is damaged, or holds no weights of vaelib ({error}); delete it to train again"
         ) from error
-    if checksum != _checksum(tensors):
+    if recipe.get("sha256") != _checksum(tensors):
         raise ValueError(f"{path} is damaged: its checksum does not match; delete it to train again")
     return model.to(device).eval()
 

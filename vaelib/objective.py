@@ -1,8 +1,7 @@
 """The objective, as pure functions of tensors: every value is in nats, one for each image.
 
 Sums run over pixels and over latent dimensions, never over images, and nothing is averaged here: whoever trains takes
-the mean over a batch. Equation numbers are those of the chapters in `book/idea`; [KW] is Kingma & Welling,
-Auto-Encoding Variational Bayes, arXiv:1312.6114.
+the mean over a batch. [KW] is Kingma & Welling, Auto-Encoding Variational Bayes, arXiv:1312.6114.
 """
 
 import math

@@ -44,7 +44,7 @@ def default_root() -> Path:
     """Where runs are kept: the environment variable VAELIB_RUNS, else `runs` in this project, else in this folder."""
     project = Path(__file__).resolve().parents[1]
     inside = project if (project / "pyproject.toml").exists() else Path()
-    return Path(os.environ.get("VAELIB_RUNS") or inside / "runs")
+    return Path(os.environ.get("VAELIB_RUNS") or inside / "runs").expanduser()
 
 
 def name(dataset: str, settings: Settings) -> str:
@@ -69,28 +69,31 @@ def train(
     ValueError
         If the run's folder holds a run with other settings or other data, or a damaged file.
     RuntimeError
-        If the device is not there.
+        If the device is not there, or another process is training the same run.
     FloatingPointError
         If the loss stops being finite.
     """
     device = choose_device(device)
-    folder = Path(root or default_root()) / name(data.name, settings)
+    folder = Path(root or default_root()).expanduser() / name(data.name, settings)
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, data, settings, device)
-    weights = folder / "model.safetensors"
-    if not weights.exists():
-        (folder / "evaluation.json").unlink(missing_ok=True)  # it would be of other weights
+    if not is_complete(folder):
+        with files.locked(folder):
+            _complete(folder, data, settings, device)
+    return load(folder)
+
+
+def _complete(folder: Path, data: Dataset, settings: Settings, device: torch.device) -> None:
+    weights, figures = folder / "model.safetensors", folder / "evaluation.json"
+    if not (weights.exists() and (folder / "metrics.jsonl").exists()):
         with torch.random.fork_rng():  # the seed decides the initial weights, and nothing outside
             torch.manual_seed(settings.seed)
             model = models.mlp(data.image_shape, settings.latent_dim)
         training.fit(model.to(device), data, settings, folder)
         models.save(model, weights)
+    files.write(figures, json.dumps(evaluation.evaluate(models.load(weights, device), data), indent=1) + "\n")
     for leftover in (folder / "checkpoint", *folder.glob("*.part")):  # killed processes leave half-written files
         leftover.unlink(missing_ok=True)
-    if not (folder / "evaluation.json").exists():
-        figures = evaluation.evaluate(models.load(weights, device), data)
-        files.write(folder / "evaluation.json", json.dumps(figures, indent=1) + "\n")
-    return load(folder)
 
 
 def train_all(data: Dataset, settings: Sequence[Settings], root: Path | str | None = None) -> dict[int, list[Run]]:
@@ -102,8 +105,8 @@ def train_all(data: Dataset, settings: Sequence[Settings], root: Path | str | No
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a run was trained and evaluated."""
-    return (folder / "evaluation.json").exists()
+    """Whether a run was trained and evaluated, and nothing of it was deleted since."""
+    return all((folder / file).exists() for file in ("metrics.jsonl", "model.safetensors", "evaluation.json"))
 
 
 def load(folder: Path) -> Run:
@@ -150,8 +153,9 @@ def _claim(folder: Path, data: Dataset, settings: Settings, device: torch.device
         for part, wanted in config.items():
             for key, value in wanted.items():
                 if found[part][key] != value:
+                    what = "on other images or labels: fingerprint" if key == "fingerprint" else f"with {key}"
                     raise ValueError(
-                        f"{folder} holds a run with {key} {found[part][key]!r}, not {value!r}; "
+                        f"{folder} holds a run {what} {found[part][key]!r}, not {value!r}; "
                         f"delete it, or choose another folder for runs"
                     )
         return

@@ -86,13 +86,18 @@ def sweep(jobs: list[Job], executor: Executor, description: str = "pages") -> di
     """
     futures = {executor.submit(execute, job): job for job in jobs if not job.finished}
     failures = {}
-    with tqdm(total=len(jobs), initial=len(jobs) - len(futures), desc=description, unit="page") as bar:
-        for future in as_completed(futures):
-            job = futures[future]
-            if error := future.exception():
-                failures[job] = error
-            bar.set_postfix_str(job.page.stem + (" FAILED" if error else ""), refresh=False)
-            bar.update()
+    try:
+        with tqdm(total=len(jobs), initial=len(jobs) - len(futures), desc=description, unit="page") as bar:
+            for future in as_completed(futures):
+                job = futures[future]
+                if error := future.exception():
+                    failures[job] = error
+                bar.set_postfix_str(job.page.stem + (" FAILED" if error else ""), refresh=False)
+                bar.update()
+    except KeyboardInterrupt:
+        for future in futures:  # or all that wait would still be executed
+            future.cancel()
+        raise
     return failures
 
 
@@ -132,5 +137,6 @@ def _tidy(page: nbformat.NotebookNode, label: str) -> None:
     heading, _, rest = title.source.partition("\n")
     title.source = f"{heading}: {label}\n{rest}"
     for cell in page.cells:
-        for name, new in figures.items():
-            cell.source = cell.source.replace(f"`{name}`", f"`{new}`") if cell.cell_type == "markdown" else cell.source
+        if cell.cell_type == "markdown":
+            for name, new in figures.items():
+                cell.source = cell.source.replace(f"`{name}`", f"`{new}`")

@@ -16,6 +16,7 @@ from . import evaluation, files
 from .data import Dataset, to_float
 from .models import VAE
 
+REMEDY = "try a smaller learning_rate, and look at the data"
 CHECK_EVERY = 50  # steps between looks at the loss: each look makes a GPU wait
 
 
@@ -40,6 +41,8 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        if self.seed >= 2**31:  # beyond, torch's generators repeat themselves
+            raise ValueError(f"seed must be below 2**31, not {self.seed}")
         rate = self.learning_rate
         if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 < rate < math.inf:
             raise ValueError(f"learning_rate must be a positive number, not {rate!r}")
@@ -57,7 +60,7 @@ def fit(model: VAE, data: Dataset, settings: Settings, folder: Path, checkpoint_
     data : Dataset; all of its training images go to that device, as uint8
     settings : Settings
     folder : gets `metrics.jsonl`, a line an epoch, and `checkpoint`; its name stands before the progress bar
-    checkpoint_seconds : how much work a killed process loses at the most
+    checkpoint_seconds : time between checkpoints: about as much work as a killed process loses
 
     Returns
     -------
@@ -69,13 +72,13 @@ def fit(model: VAE, data: Dataset, settings: Settings, folder: Path, checkpoint_
     FloatingPointError
         If the loss stops being finite; names the epoch and the step. The checkpoint stays as it last was.
     ValueError
-        If the checkpoint is damaged.
+        If the checkpoint is damaged, or of a training on another kind of device.
     """
     device, checkpoint = model.device, folder / "checkpoint"
     images = data.train.images.to(device)
     steps = math.ceil(len(images) / settings.batch_size)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
-    shuffle = torch.Generator().manual_seed(2 * settings.seed)  # two streams of random numbers that never coincide
+    shuffle = torch.Generator().manual_seed(2 * settings.seed)  # two streams of random numbers
     noise = torch.Generator(device).manual_seed(2 * settings.seed + 1)
     totals = torch.zeros(2, dtype=torch.float64, device=device)  # sums over this epoch's images of both ELBO terms
     first_step, seconds, history = 0, 0.0, []
@@ -130,6 +133,8 @@ def fit(model: VAE, data: Dataset, settings: Settings, folder: Path, checkpoint_
                         _write(checkpoint, state)
                         saved = time.monotonic()
             test_reconstruction, test_kl = (terms.mean().item() for terms in evaluation.elbo(model, data.test.images))
+            if not math.isfinite(test_reconstruction - test_kl):  # the last step may have done it
+                raise FloatingPointError(f"the test ELBO is not finite after epoch {epoch}, step {steps}; {REMEDY}")
             train_reconstruction, train_kl = (totals / len(images)).tolist()
             history.append(
                 {
@@ -155,10 +160,7 @@ def _check_finite(losses: Tensor, epoch: int, last_step: int) -> None:
     bad = (~losses.isfinite()).nonzero()
     if len(bad):
         step = last_step - len(losses) + 1 + int(bad[0])
-        raise FloatingPointError(
-            f"the loss is {losses[bad[0]].item()} at epoch {epoch}, step {step}; "
-            f"try a smaller learning_rate, and look at the data"
-        )
+        raise FloatingPointError(f"the loss is {losses[bad[0]].item()} at epoch {epoch}, step {step}; {REMEDY}")
 
 
 def _write(path: Path, state: dict) -> None:

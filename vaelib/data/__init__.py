@@ -31,4 +31,4 @@ def load(name: str, folder: str | Path | None = None) -> Dataset:
     if name not in LOADERS:
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(LOADERS)}")
     folder = folder or os.environ.get("VAELIB_DATA") or Path.home() / ".cache" / "vaelib"
-    return LOADERS[name](Path(folder))
+    return LOADERS[name](Path(folder).expanduser())

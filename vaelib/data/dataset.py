@@ -1,6 +1,7 @@
 """What every loader returns: two splits of uint8 images, what they are labelled with, and a fingerprint."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 import torch
@@ -19,13 +20,15 @@ class Split:
     Raises
     ------
     ValueError
-        If the images are not uint8 of four dimensions, or there are not as many labels as images.
+        If the images are no uint8 tensor of four dimensions, or there are not as many labels as images.
     """
 
     images: Tensor
     labels: Tensor
 
     def __post_init__(self):
+        if not isinstance(self.images, Tensor) or not isinstance(self.labels, Tensor):
+            raise ValueError("images and labels must be tensors; torch.as_tensor makes them of arrays and lists")
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or len(self.images) == 0:
             raise ValueError(
                 f"images must be a uint8 tensor of shape (N, C, H, W) with N > 0, "
@@ -44,7 +47,7 @@ class Dataset:
 
     Parameters
     ----------
-    name : what the data is called in the names of runs
+    name : what the data is called in the names of runs; letters, digits, dots, hyphens and underscores
     train, test : Split
     names : the names of the classes (labels count into it), or of the attributes (a column each)
     fingerprint : 16 hexadecimal digits that change with any pixel or label; computed when not given
@@ -57,6 +60,8 @@ class Dataset:
     fingerprint: str = ""
 
     def __post_init__(self):
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise ValueError(f"a name becomes part of a folder's, so it has letters, digits, . - _ only: {self.name!r}")
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             shapes = [tuple(split.images.shape[1:]) for split in (self.train, self.test)]
             raise ValueError(f"train and test images must have one shape, not {shapes[0]} and {shapes[1]}")

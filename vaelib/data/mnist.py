@@ -55,8 +55,9 @@ def _download(folder: Path, raw: Path, missing: list[str]) -> None:
             for name in missing:
                 Path(fetched, name).replace(raw / name)
     except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: torchvision found no mirror that answers
+        reason = " ".join(str(error).split())  # torchvision tells it in several lines
         raise FileNotFoundError(
-            f"MNIST is incomplete: {', '.join(missing)} missing in {raw}, and the download failed ({' '.join(str(error).split())}). "
+            f"MNIST is incomplete: {', '.join(missing)} missing in {raw}, and the download failed ({reason}). "
             f"Put the files there by hand, or name another folder (argument `folder`, or VAELIB_DATA)"
         ) from error
 
