@@ -27,6 +27,7 @@ test: book ## do the same, then check the style, run the tests, and every notebo
 	VAELIB_PROFILE=quick $(BIN)/pytest --nbval-lax $(NOTEBOOKS:.py=.ipynb)
 
 reproduce: $(READY) ## train a whole profile, and refresh what the book publishes: make reproduce PROFILE=paper
+	$(BIN)/jupytext --quiet --sync $(NOTEBOOKS)
 	$(BIN)/python -m vaelib sweep mnist --profile $(PROFILE) --no-summary
 	VAELIB_PROFILE=$(PROFILE) TQDM_DISABLE=1 $(BIN)/jupytext --sync --execute $(NOTEBOOKS)
 	$(BIN)/python -m vaelib publish mnist --profile $(PROFILE)

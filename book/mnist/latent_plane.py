@@ -50,8 +50,11 @@ line, plane = (
 #
 # Each point is the posterior mean of one test image. The model was never told
 # which digit an image shows; the colours come from the labels, after training.
+# On the left the plane as it is; on the right the same points with both axes
+# stretched so that the prior would cover the square evenly, which spreads out the
+# crowd in the middle.
 
-# %% mystnb={"figure": {"caption": "Posterior means of the test images in the latent plane, coloured by digit; a number stands at the median of its class.", "name": "fig-codes"}, "image": {"alt": "Scatter plot of test images in the latent plane; digits form coloured regions around their number."}}
+# %% mystnb={"figure": {"caption": "Posterior means of the test images in the latent plane, coloured by digit. Left: as they are; right: at the prior's quantiles.", "name": "fig-codes"}, "image": {"alt": "Two scatter plots of the test images in the latent plane, coloured by digit; most digits form a region of their own."}}
 means, log_variances = evaluation.encode(plane, digits.test.images)
 figures.codes(means, digits.test.labels, digits.names)
 
@@ -59,25 +62,28 @@ figures.codes(means, digits.test.labels, digits.names)
 # How much does the code know of the digit? A classifier that reads nothing but
 # the two numbers (ten nearest neighbours, five-fold cross-validation over the
 # test images) answers, and beside it one that reads the single number of K = 1.
-# Guessing would be right one time in ten.
+# Guessing would be right one time in ten. (± is the spread over the five folds.)
 
 # %%
 for model in (line, plane):
     code = evaluation.encode(model, digits.test.images)[0]
     classifier = KNeighborsClassifier(10)
     scores = cross_val_score(classifier, code, digits.test.labels, cv=5)
-    found = f"{100 * scores.mean():.1f} ± {100 * scores.std():.1f}%"
-    print(f"K = {model.latent_dim}: {found} of the digits told from their code")
+    mean, deviation = 100 * scores.mean(), 100 * scores.std()
+    print(
+        f"K = {model.latent_dim}: {mean:.1f} ± {deviation:.1f}% told right"
+    )
 
 # %% [markdown]
 # Taken together, the codes should fill the prior, a normal distribution of mean
-# 0 and variance 1 along each axis: the variance of the means plus the mean of
-# the variances should be near 1.
+# 0 and variance 1 along each axis. The variance of all codes is the variance of
+# the means plus the mean of the variances; as far as it is from 1, the prior's
+# samples miss some of the codes, or fall where there are none.
 
 # %%
 variance = means.var(0) + log_variances.exp().mean(0)
-print("mean of the codes:", [round(each, 2) for each in means.mean(0).tolist()])
-print("variance of the codes:", [round(each, 2) for each in variance.tolist()])
+print("mean:    ", [f"{each:.2f}" for each in means.mean(0)])
+print("variance:", [f"{each:.2f}" for each in variance])
 
 # %% [markdown]
 # ## The map of images
@@ -85,7 +91,8 @@ print("variance of the codes:", [round(each, 2) for each in variance.tolist()])
 # The plane decoded on a grid. Its rows and columns lie at equal steps of the
 # prior's *probability*, so that every picture stands for the same share of the
 # prior's samples: the quantiles come from the inverse of the normal
-# distribution, as in the original work {cite}`kingma2022auto`.
+# distribution, as in the original work {cite}`kingma2022auto`. It is the map on
+# the right above, seen from the decoder's side.
 
 # %%
 quantiles = torch.special.ndtri((torch.arange(20) + 0.5) / 20)
