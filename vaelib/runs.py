@@ -152,10 +152,11 @@ def _claim(folder: Path, data: Dataset, settings: Settings, device: torch.device
         found, _ = _read_config(path)
         for part, wanted in config.items():
             for key, value in wanted.items():
-                if found[part][key] != value:
+                there = found.get(part, {}).get(key)
+                if there != value:
                     what = "on other images or labels: fingerprint" if key == "fingerprint" else f"with {key}"
                     raise ValueError(
-                        f"{folder} holds a run {what} {found[part][key]!r}, not {value!r}; "
+                        f"{folder} holds a run {what} {there!r}, not {value!r}; "
                         f"delete it, or choose another folder for runs"
                     )
         return
