@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from itertools import pairwise
 
 import pytest
 import safetensors.torch
@@ -96,7 +97,7 @@ def test_sample_draws_from_its_generator_alone(model):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(("image_shape", "latent_dim"), [(SHAPE, 1), (SHAPE, 2), ((3, 4, 5), 7)])
+@pytest.mark.parametrize(("image_shape", "latent_dim"), [(SHAPE, 1), (SHAPE, 2), ((1, 4, 5), 7)])
 def test_elbo_is_a_plain_computation_of_both_terms(image_shape, latent_dim):
     model = models.mlp(image_shape, latent_dim)
     x = torch.rand(6, *image_shape, generator=torch.Generator().manual_seed(3))
@@ -138,7 +139,7 @@ def test_uint8_images_are_refused_with_the_expected_type(model):
         model.encode(torch.zeros(2, *SHAPE, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize(("image_shape", "latent_dim"), [(SHAPE, 1), ((3, 4, 5), 7)])
+@pytest.mark.parametrize(("image_shape", "latent_dim"), [(SHAPE, 1), ((1, 4, 5), 7)])
 def test_a_saved_model_is_loaded_bit_for_bit_in_evaluation_mode(tmp_path, image_shape, latent_dim):
     model = models.mlp(image_shape, latent_dim)
     models.save(model, tmp_path / "model.safetensors")
@@ -257,3 +258,79 @@ def test_a_failed_save_leaves_the_folder_as_it_was(tmp_path, model, monkeypatch)
 def test_the_untrained_models_pixels_are_near_one_half(model):
     reconstruction, _ = model.elbo(_images(20), torch.Generator().manual_seed(0))
     assert reconstruction.mean().item() == pytest.approx(-784 * math.log(2), rel=0.01)
+
+
+FACES = (3, 64, 48)
+
+
+def test_the_convolutional_model_has_the_geometry_of_the_paper():
+    model = models.conv(FACES, 64)
+    x, shapes = torch.rand(2, *FACES), []
+    for layer in model.encoder:
+        x = layer(x)
+        if isinstance(layer, torch.nn.ReLU):
+            shapes.append(tuple(x.shape[1:]))
+    assert shapes == [(32, 32, 24), (64, 16, 12), (128, 8, 6), (256, 4, 3)]
+    assert x.shape == (2, 3072)
+    z, shapes = torch.randn(2, 64), []
+    for layer in model.decoder:
+        z = layer(z)
+        if isinstance(layer, torch.nn.ConvTranspose2d):
+            shapes.append(tuple(z.shape[1:]))
+    assert shapes == [(128, 8, 6), (64, 16, 12), (32, 32, 24), FACES]
+    kinds = [type(layer).__name__ for layer in model.encoder] + [type(layer).__name__ for layer in model.decoder]
+    assert (
+        kinds
+        == ["Conv2d", "BatchNorm2d", "ReLU"] * 4
+        + ["Flatten", "Linear", "Unflatten"]
+        + [
+            "ReLU",
+            "ConvTranspose2d",
+        ]
+        * 4
+    )
+
+
+@pytest.mark.parametrize("K", [2, 64])
+def test_the_convolutional_model_has_as_many_parameters_as_the_paper_implies(K):
+    sizes = (3, 32, 64, 128, 256)
+    encoder = sum(16 * a * b + b + 2 * b for a, b in pairwise(sizes))  # weights, biases, batch norm's scale and shift
+    decoder = K * 3072 + 3072 + sum(16 * a * b + a for a, b in pairwise(sizes))
+    count = sum(parameter.numel() for parameter in models.conv(FACES, K).parameters())
+    assert count == encoder + 2 * (3072 * K + K) + decoder
+
+
+def test_the_convolutional_model_decodes_probabilities_and_gives_both_terms():
+    model = models.conv(FACES, 2)
+    images = model.sample(3)
+    assert images.shape == (3, *FACES)
+    assert images.min() > 0
+    assert images.max() < 1
+    assert [term.shape for term in model.elbo(images)] == [(3,), (3,)]
+
+
+def test_batch_norm_uses_running_statistics_in_evaluation_mode_only():
+    model, x = models.conv(FACES, 2), torch.rand(4, *FACES)
+    alone, together = model.eval().encode(x[:1])[0], model.encode(x)[0][:1]
+    torch.testing.assert_close(alone, together)
+    model.train()
+    assert not torch.allclose(model.encode(x[:2])[0][:1], model.encode(x)[0][:1])
+
+
+def test_convolutional_weights_and_running_statistics_survive_saving(tmp_path):
+    model, x = models.conv((3, 16, 32), 2), torch.rand(4, 3, 16, 32)
+    model.encode(x)  # moves the running statistics
+    models.save(model, tmp_path / "model.safetensors")
+    loaded = models.load(tmp_path / "model.safetensors")
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(loaded.encode(x)[0], model.eval().encode(x)[0])
+
+
+def test_sides_that_cannot_be_halved_four_times_are_refused():
+    with pytest.raises(ValueError, match="multiples of 16, not 64 x 50"):
+        models.conv((3, 64, 50), 2)
+
+
+def test_grey_images_get_the_fully_connected_model_and_colour_the_convolutional():
+    assert isinstance(models.build((1, 28, 28), 2).encoder[1], torch.nn.Linear)
+    assert isinstance(models.build(FACES, 2).encoder[0], torch.nn.Conv2d)

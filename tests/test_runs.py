@@ -459,3 +459,18 @@ def test_a_run_of_the_digits_can_be_trained_through_the_package(tmp_path):
     small = Dataset("few", Split(small.train.images[:64], small.train.labels[:64]), small.test, small.names)
     run = vaelib.train(small, vaelib.Settings(latent_dim=2, epochs=1), tmp_path)
     assert run.model().sample(16).shape == (16, 1, 28, 28)
+
+
+def test_a_colour_run_resumes_with_its_running_statistics(tmp_path, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (60, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    colour = Dataset("colour", Split(pixels[:48], torch.zeros(48)), Split(pixels[48:], torch.zeros(12)), ("none",))
+    settings = Settings(latent_dim=2, epochs=3, batch_size=16)
+    whole = runs.train(colour, settings, tmp_path / "whole")
+    fit = partial(training.fit, checkpoint_seconds=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", fit)
+        _interrupt(patch, evaluation, "elbo", 2)
+        with pytest.raises(KeyboardInterrupt):
+            runs.train(colour, settings, tmp_path / "parts")
+    _assert_same(runs.train(colour, settings, tmp_path / "parts"), whole)

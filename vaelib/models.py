@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import safetensors
@@ -93,8 +94,37 @@ def mlp(image_shape: tuple[int, int, int], latent_dim: int) -> VAE:
     return VAE(encoder, hidden, decoder, latent_dim, image_shape)
 
 
+def conv(image_shape: tuple[int, int, int], latent_dim: int) -> VAE:
+    """The convolutional VAE of the paper's section 5.1: each of four blocks halves (or doubles) height and width.
+
+    Raises
+    ------
+    ValueError
+        If height or width is no multiple of 16.
+    """
+    channels, height, width = image_shape
+    if height % 16 or width % 16:
+        raise ValueError(f"height and width must be multiples of 16, not {height} x {width}; crop or resize the images")
+    block = {"kernel_size": 4, "stride": 2, "padding": 1}
+    sizes = (channels, 32, 64, 128, 256)
+    smallest = (256, height // 16, width // 16)  # (256, 4, 3) for 64 x 48
+    features = math.prod(smallest)
+    down, up = [], []
+    for outer, inner in pairwise(sizes):
+        down += [nn.Conv2d(outer, inner, **block), nn.BatchNorm2d(inner), nn.ReLU()]
+        up = [nn.ReLU(), nn.ConvTranspose2d(inner, outer, **block), *up]
+    encoder = nn.Sequential(*down, nn.Flatten())  # (B, 3072)
+    decoder = nn.Sequential(nn.Linear(latent_dim, features), nn.Unflatten(1, smallest), *up)
+    return VAE(encoder, features, decoder, latent_dim, image_shape)
+
+
+def build(image_shape: tuple[int, int, int], latent_dim: int) -> VAE:
+    """The paper's model for such images: fully connected for grey ones, convolutional for colour."""
+    return (mlp if image_shape[0] == 1 else conv)(image_shape, latent_dim)
+
+
 def save(model: VAE, path: Path) -> None:
-    """Write a model as safetensors, whole or not at all, with what is needed to build it again and a checksum."""
+    """Write a model of `build` as safetensors, whole or not at all, with its recipe and a checksum."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     recipe = {"image_shape": list(model.image_shape), "latent_dim": model.latent_dim}
     metadata = json.dumps(recipe | {"sha256": _checksum(tensors)})
@@ -115,7 +145,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> VAE:
             tensors = {name: file.get_tensor(name) for name in names}
         recipe = json.loads(metadata["vaelib"])
         with torch.device("meta"):  # nothing is drawn for weights that are replaced at once
-            model = mlp(tuple(recipe["image_shape"]), recipe["latent_dim"])
+            model = build(tuple(recipe["image_shape"]), recipe["latent_dim"])
         model.load_state_dict(tensors, assign=True)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(

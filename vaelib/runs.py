@@ -88,7 +88,7 @@ def _complete(folder: Path, data: Dataset, settings: Settings, device: torch.dev
     if not (weights.exists() and (folder / "metrics.jsonl").exists()):
         with torch.random.fork_rng():  # the seed decides the initial weights, and nothing outside
             torch.manual_seed(settings.seed)
-            model = models.mlp(data.image_shape, settings.latent_dim)
+            model = models.build(data.image_shape, settings.latent_dim)
         training.fit(model.to(device), data, settings, folder)
         models.save(model, weights)
     files.write(figures, json.dumps(evaluation.evaluate(models.load(weights, device), data), indent=1) + "\n")
