@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
-from . import digits, mnist
+from . import digits, faces, mnist
 from .dataset import Dataset, Split, to_float
 
 __all__ = ["Dataset", "Split", "load", "to_float"]
 
-LOADERS = {"mnist": mnist.load, "digits": digits.load}
+LOADERS = {"mnist": mnist.load, "digits": digits.load, "faces": faces.load}
 
 
 def load(name: str, folder: str | Path | None = None) -> Dataset:
@@ -16,8 +16,9 @@ def load(name: str, folder: str | Path | None = None) -> Dataset:
 
     Parameters
     ----------
-    name : "mnist" (60,000 + 10,000 handwritten digits, downloaded once) or
-        "digits" (1,497 + 300 smaller ones that come with scikit-learn: no folder, no network)
+    name : "mnist" (60,000 + 10,000 handwritten digits, downloaded once),
+        "digits" (1,497 + 300 smaller ones that come with scikit-learn: no folder, no network) or
+        "faces" (4,000 + 1,000 coloured ones with 15 attributes, drawn here from known factors: no folder, no network)
     folder : where the files are, or where a download goes;
         by default the environment variable VAELIB_DATA, else `~/.cache/vaelib`
 

@@ -1,0 +1,226 @@
+"""The drawn faces: what is in them, that they come out the same every time, and that each factor does its own work."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from vaelib import data
+from vaelib.data import faces, to_float
+
+MOUTH = (slice(38, 50), slice(13, 35))  # rows, columns
+EYES = (slice(22, 38), slice(6, 42))
+LEFT_HALF, RIGHT_HALF = (slice(None), slice(0, 24)), (slice(None), slice(24, 48))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faces")
+    faces = data.load("faces", folder / "nothing")
+    assert list(folder.iterdir()) == []
+    return faces
+
+
+def _strip(name, values, base=None):
+    """Faces that differ in one factor only, as floats."""
+    factors = torch.zeros(len(values), len(faces.FACTORS)) if base is None else base.repeat(len(values), 1)
+    factors[:, faces.FACTORS.index(name)] = torch.tensor(values)
+    return to_float(faces.render(factors))
+
+
+def _mean(images, place):
+    return images[:, :, *place].mean((1, 2, 3))
+
+
+# The data set
+
+
+def test_faces_are_uint8_images_with_a_column_an_attribute(drawn):
+    assert (drawn.name, drawn.image_shape, drawn.names) == ("faces", (3, 64, 48), tuple(faces.ATTRIBUTES))
+    assert (len(drawn.train), len(drawn.test)) == (4000, 1000)
+    for split in (drawn.train, drawn.test):
+        assert (split.images.dtype, split.labels.dtype) == (torch.uint8, torch.bool)
+        assert split.labels.shape == (len(split), len(faces.ATTRIBUTES))
+
+
+def test_every_attribute_is_there_and_not_there_in_a_tenth_of_both_splits(drawn):
+    for split in (drawn.train, drawn.test):
+        shares = split.labels.float().mean(0)
+        assert (torch.minimum(shares, 1 - shares) >= 0.1).all(), dict(zip(drawn.names, shares.tolist(), strict=True))
+
+
+def test_no_test_face_is_also_a_training_one(drawn):
+    known = {image.numpy().tobytes() for image in drawn.train.images}
+    assert len(known) == 4000
+    assert not any(image.numpy().tobytes() in known for image in drawn.test.images)
+
+
+def test_labels_follow_the_table(monkeypatch, drawn):
+    render = faces.render
+    monkeypatch.setattr(faces, "render", lambda factors: None)
+    factors = faces.generate(1000, 1)[1]
+    assert torch.equal(render(factors[-50:]), drawn.test.images[-50:])
+    for column, (name, low, high) in zip(drawn.test.labels.T, faces.ATTRIBUTES.values(), strict=True):
+        values = factors[:, faces.FACTORS.index(name)].tolist()
+        assert column.tolist() == [low < value <= high for value in values]
+
+
+def test_a_face_has_exactly_one_hair_colour(drawn):
+    columns = [drawn.names.index(name) for name in ("Black_Hair", "Brown_Hair", "Blond_Hair")]
+    assert (drawn.train.labels[:, columns].sum(1) == 1).all()
+
+
+# Drawing at random
+
+
+def test_generate_gives_images_and_factors():
+    images, factors = faces.generate(7, 3)
+    assert (images.shape, images.dtype) == ((7, 3, 64, 48), torch.uint8)
+    assert (factors.shape, factors.dtype) == ((7, len(faces.FACTORS)), torch.float32)
+    assert torch.equal(faces.render(factors), images)
+
+
+def test_a_seed_gives_the_same_faces_and_another_seed_others():
+    (images, factors), (again, same), (others, _) = (faces.generate(20, seed) for seed in (3, 3, 4))
+    assert torch.equal(images, again) and torch.equal(factors, same)
+    assert all((image != other).any() for image in images for other in others)
+
+
+def test_generate_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    faces.generate(2, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_the_chunk_size_changes_no_pixel(monkeypatch, chunk):
+    images, factors = faces.generate(60, 3)
+    monkeypatch.setattr(faces, "CHUNK", chunk)
+    again, same = faces.generate(60, 3)
+    assert torch.equal(images, again) and torch.equal(factors, same)
+
+
+def test_a_processor_without_vector_instructions_draws_the_same_faces():
+    images = faces.generate(100, 3)[0]
+    code = "import sys; from vaelib.data import faces; sys.stdout.buffer.write(faces.generate(100, 3)[0].numpy())"
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": "default"}
+    plain = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout
+    assert plain == images.numpy().tobytes()
+
+
+def test_factors_are_independent_standard_normals(monkeypatch):
+    monkeypatch.setattr(faces, "render", lambda factors: None)
+    factors = faces.generate(4000, 0)[1]
+    assert factors.abs().max() == 2.5
+    assert factors.mean(0).abs().max() < 0.06
+    assert (factors.std(0) - 0.99).abs().max() < 0.05
+    assert (factors.T.corrcoef() - torch.eye(len(faces.FACTORS))).abs().max() < 0.06
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.0, True, "3", None])
+def test_a_bad_count_is_refused(count):
+    with pytest.raises(ValueError, match=re.escape(f"count must be a positive integer, not {count!r}")):
+        faces.generate(count, 0)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 0.0, False, "0", None])
+def test_a_bad_seed_is_refused(seed):
+    with pytest.raises(ValueError, match=re.escape(f"seed must be an integer from 0 to 2^63 - 1, not {seed!r}")):
+        faces.generate(1, seed)
+
+
+@pytest.mark.parametrize(
+    "factors",
+    [
+        torch.zeros(2, len(faces.FACTORS) + 1),
+        torch.zeros(len(faces.FACTORS)),
+        torch.zeros(0, len(faces.FACTORS)),
+        torch.zeros(2, len(faces.FACTORS), dtype=torch.int64),
+    ],
+)
+def test_render_refuses_what_are_no_factors(factors):
+    with pytest.raises(ValueError, match=re.escape(f"not {factors.dtype} of shape {tuple(factors.shape)}")):
+        faces.render(factors)
+
+
+# What each factor does
+
+
+@pytest.mark.parametrize("name", faces.FACTORS)
+def test_every_factor_is_seen(name):
+    low, high = _strip(name, [-2.0, 2.0])
+    assert (low - high).abs().max() > 0.15
+    assert (low - high).abs().mean() > 0.002
+
+
+@pytest.mark.parametrize("name", faces.FACTORS)
+def test_extreme_factors_give_faces_too(name):
+    for image in _strip(name, [-2.5, 2.5]):
+        assert image.std() > 0.05
+        assert ((image == 0) | (image == 1)).float().mean() < 0.1  # hardly anything is blown out
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("smile", MOUTH), ("mouth_opening", MOUTH), ("glasses", EYES)],
+    ids=lambda value: str(value)[:13],
+)
+def test_a_factor_of_a_part_changes_that_part_alone(name, place):
+    low, high = _strip(name, [-2.0, 2.0])
+    change = (low - high).abs().amax(0)
+    inside = change[place].sum()
+    assert inside > 0.85 * change.sum()
+    assert change[place].max() > 0.3
+    assert (change > 0).float().mean() < 0.25
+
+
+def test_glasses_are_there_or_not():
+    bare, nearly, barely, surely = _strip("glasses", [-2.0, 0.59, 0.61, 2.0])
+    assert torch.equal(bare, nearly) and torch.equal(barely, surely)
+    assert barely[:, *EYES].mean() < bare[:, *EYES].mean()
+
+
+def test_the_smile_bends_the_mouth_up():
+    for image, bends in zip(_strip("smile", [-2.0, 0.0, 2.0]), ("down", "hardly", "up"), strict=True):
+        darkness = (0.35 - image[1, *MOUTH]).clamp(min=0)  # the line between the lips
+        rows = torch.arange(len(darkness))[:, None]
+        height = -(rows * darkness).sum(0) / darkness.sum(0)
+        bend = height[[7, 14]].mean() - height[10:12].mean()  # of what is towards the corners over the middle
+        assert bends == ("up" if bend > 0.7 else "down" if bend < -0.7 else "hardly"), bend
+
+
+def test_the_side_of_the_light_is_the_brighter_one():
+    images = _strip("light_direction", [-2.0, -1.0, 0.0, 1.0, 2.0])
+    excess = _mean(images, RIGHT_HALF) - _mean(images, LEFT_HALF)
+    assert (excess.diff() > 0.03).all()
+    assert excess[2].abs() < 0.01
+    face = _mean(images, (slice(24, 46), slice(24, 36))) - _mean(images, (slice(24, 46), slice(12, 24)))
+    assert (face.diff() > 0.03).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("light_level", (slice(None), slice(None))),
+        ("skin_tone", (slice(32, 38), slice(12, 36))),
+        ("hair_colour", (slice(9, 14), slice(18, 30))),
+        ("background_level", (slice(0, 6), slice(None))),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_runs_from_dark_to_bright_does(name, place):
+    assert (_mean(_strip(name, [-2.0, -1.0, 0.0, 1.0, 2.0]), place).diff() > 0.02).all()
+
+
+def test_longer_hair_covers_more_beside_the_neck():
+    dark = _strip("hair_length", [-2.0, 0.0, 1.0, 2.0])
+    covered = (dark[:, :, 32:62, 4:44].mean(1) < 0.35).float().mean((1, 2))
+    assert (covered.diff() > 0).all()
+
+
+def test_bangs_cover_the_forehead():
+    forehead = _mean(_strip("bangs", [-2.0, 0.0, 2.0]), (slice(16, 24), slice(18, 30)))
+    assert (forehead.diff() < -0.02).all()
