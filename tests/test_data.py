@@ -413,8 +413,8 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, arrays):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"'celeba'.*mnist.*digits"):
-        data.load("celeba")
+    with pytest.raises(ValueError, match=r"'cifar'.*mnist.*digits.*celeba"):
+        data.load("cifar")
 
 
 def test_the_environment_names_the_folder(tmp_path, arrays, monkeypatch):

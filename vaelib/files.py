@@ -18,17 +18,17 @@ def write(path: Path, content: bytes | str) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold a folder for this process alone; the hold ends with the block, or with the process.
 
     Raises
     ------
     RuntimeError
-        If another process holds it.
+        If another process holds it, unless told to wait until it does not.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     except BlockingIOError:
         raise RuntimeError(f"{folder} is in use by another process; wait until it has finished") from None
