@@ -72,12 +72,18 @@ def rows(images: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, metrics: Sequence[Mapping[str, float]], key: str) -> None:
-    """A metric over the epochs, on train (dashed) and test."""
-    for split, style in (("train", "--"), ("test", "-")):
-        axes.plot([line["epoch"] for line in metrics], [line[f"{split}_{key}"] for line in metrics], style, label=split)
-    axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+def _curves(panels: Mapping[str, tuple[Sequence[Mapping[str, float]], str]], **options) -> Figure:
+    """A panel for each title: some metrics over the epochs, of which one is shown on train (dashed) and test."""
+    figure, axes = _figure(1, len(panels), **options)
+    for each, (title, (metrics, key)) in zip(axes, panels.items(), strict=True):
+        epochs = [line["epoch"] for line in metrics]
+        for split, style in (("train", "--"), ("test", "-")):
+            each.plot(epochs, [line[f"{split}_{key}"] for line in metrics], style, label=split)
+        each.set(title=title, xlabel="epoch")
+        each.xaxis.get_major_locator().set_params(integer=True)
+    axes[0].set_ylabel("nats per image")
+    axes[0].legend()
+    return figure
 
 
 def training(metrics: Sequence[Mapping[str, float]]) -> Figure:
@@ -87,14 +93,8 @@ def training(metrics: Sequence[Mapping[str, float]]) -> Figure:
     ----------
     metrics : one mapping an epoch, as `training.fit` returns them
     """
-    figure, axes = _figure(1, 3)
     titles = {"elbo": "ELBO", "reconstruction": "reconstruction term", "kl": "KL"}
-    for each, (key, title) in zip(axes, titles.items(), strict=True):
-        _curve(each, metrics, key)
-        each.set_title(title)
-    axes[0].set_ylabel("nats per image")
-    axes[0].legend()
-    return figure
+    return _curves({title: (metrics, key) for key, title in titles.items()})
 
 
 def over_dimensions(latent_dims: Sequence[int], values: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
@@ -127,13 +127,7 @@ def histories(metrics: Mapping[str, Sequence[Mapping[str, float]]], key: str = "
     metrics : from titles to what `training.fit` returned
     key : "elbo", "reconstruction" or "kl"
     """
-    figure, axes = _figure(1, len(metrics), sharey=True)
-    for each, (title, lines) in zip(axes, metrics.items(), strict=True):
-        _curve(each, lines, key)
-        each.set_title(title)
-    axes[0].set_ylabel("nats per image")
-    axes[0].legend()
-    return figure
+    return _curves({title: (lines, key) for title, lines in metrics.items()}, sharey=True)
 
 
 def codes(means: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
