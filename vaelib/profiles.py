@@ -18,15 +18,17 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment of one profile: which data, which latent dimensions, the paper's training and a longer one."""
+    """One experiment of one profile: which data, which latent dimensions, the paper's training, perhaps a longer one."""
 
     dataset: str
     latent_dims: list[int]
     short: Schedule
-    long: Schedule
+    long: Schedule | None = None
 
-    def settings(self, schedule: Schedule) -> list[Settings]:
-        """The settings of every training of a schedule, seed by seed."""
+    def settings(self, schedule: Schedule | None) -> list[Settings]:
+        """The settings of every training of a schedule, seed by seed; none without a schedule."""
+        if schedule is None:
+            return []
         return [
             Settings(latent_dim=latent_dim, epochs=schedule.epochs, seed=seed)
             for seed in schedule.seeds
@@ -35,7 +37,7 @@ class Experiment:
 
 
 def load(profile: str, experiment: str) -> Experiment:
-    """The experiment ("mnist") of a profile ("quick", "paper").
+    """The experiment ("mnist", "celeba") of a profile ("quick", "paper").
 
     Raises
     ------
@@ -47,5 +49,5 @@ def load(profile: str, experiment: str) -> Experiment:
         if key not in table:
             raise ValueError(f"unknown {kind} {key!r}; known: {', '.join(table)}")
         table = table[key]
-    schedules = {name: Schedule(**table.pop(name)) for name in ("short", "long")}
+    schedules = {name: Schedule(**table.pop(name)) for name in ("short", "long") if name in table}
     return Experiment(**table, **schedules)
