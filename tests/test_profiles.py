@@ -58,14 +58,29 @@ def test_settings_go_through_the_latent_dimensions_seed_by_seed():
     ]
 
 
+@pytest.mark.parametrize(("profile", "dataset", "smallest"), [("quick", "faces", 2), ("paper", "celeba", 2)])
+def test_the_faces_have_a_profile_without_a_long_training(profile, dataset, smallest):
+    experiment = profiles.load(profile, "celeba")
+    assert experiment.dataset == dataset
+    assert min(experiment.latent_dims) == smallest
+    assert 64 in experiment.latent_dims
+    assert experiment.settings(experiment.long) == []
+
+
+def test_more_seeds_come_after_all_others():
+    schedule = profiles.Schedule(epochs=7, seeds=[0], more_seeds={8: [1, 2]})
+    settings = profiles.Experiment("digits", [1, 8], schedule).settings(schedule)
+    assert [(each.latent_dim, each.seed) for each in settings] == [(1, 0), (8, 0), (8, 1), (8, 2)]
+
+
 def test_an_unknown_profile_lists_the_known_ones():
     with pytest.raises(ValueError, match="unknown profile 'nope'; known: quick, paper"):
         profiles.load("nope", "mnist")
 
 
 def test_an_unknown_experiment_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown experiment 'faces'; known: .*mnist"):
-        profiles.load("quick", "faces")
+    with pytest.raises(ValueError, match=r"unknown experiment 'nope'; known: .*mnist"):
+        profiles.load("quick", "nope")
 
 
 def test_the_command_trains_all_of_a_profile(monkeypatch, capsys, started):
@@ -109,7 +124,7 @@ def test_an_unknown_profile_is_one_line_on_standard_error():
 
 
 def test_an_unknown_experiment_is_one_line(monkeypatch, capsys, started):
-    assert "unknown experiment 'faces'" in _error(monkeypatch, capsys, "train", "faces", "--profile", "quick")
+    assert "unknown experiment 'nope'" in _error(monkeypatch, capsys, "train", "nope", "--profile", "quick")
 
 
 @pytest.mark.parametrize(

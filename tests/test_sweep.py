@@ -1,6 +1,7 @@
 """Notebooks executed in bulk: pages, what is skipped, what fails; and what is published of the runs."""
 
 import base64
+import copy
 import json
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from vaelib import __main__ as command_line
-from vaelib import profiles, publish, runs
+from vaelib import models, profiles, publish, runs
 from vaelib.sweep import Job, sweep, training_jobs
 
 FIGURE = {"mystnb": {"figure": {"caption": "A caption.", "name": "fig-one"}}}
@@ -160,3 +162,36 @@ def test_a_picture_is_taken_from_the_notebook_that_shows_it(tmp_path):
     nbformat.write(page, notebook)
     publish.picture(notebook, "fig-one", tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes() == b"a picture"
+
+
+def test_published_weights_decode_as_the_run_does_and_come_with_a_card(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("VAELIB_RUNS", str(trained.folder.parent))
+    schedule = profiles.Schedule(trained.settings.epochs, [0])
+    monkeypatch.setattr(profiles, "load", lambda *_: profiles.Experiment("tiny", [2], schedule))
+    path = publish.weights("quick", "mnist", tmp_path / "weights")
+    assert path.stat().st_size < 0.6 * (trained.folder / "model.safetensors").stat().st_size
+    monkeypatch.setattr(models, "WEIGHTS", path.parent)
+    published, z = models.published("mnist-k2"), 2 * torch.randn(1000, 2)
+    assert {each.dtype for each in published.parameters()} == {torch.float32}
+    torch.testing.assert_close(published.decode(z), trained.model().decode(z), rtol=0, atol=2 / 255)
+    card = path.with_suffix(".md").read_text()
+    assert f"test ELBO | {trained.evaluation['test_elbo']:.2f} nats" in card
+    assert "learning_rate 0.001" in card and trained.config["data"]["fingerprint"] in card
+    assert {each.name for each in path.parent.iterdir()} == {"mnist-k2.safetensors", "mnist-k2.md"}
+
+
+def test_weights_that_half_precision_would_change_are_not_published(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("VAELIB_RUNS", str(trained.folder.parent))
+    schedule = profiles.Schedule(trained.settings.epochs, [0])
+    monkeypatch.setattr(profiles, "load", lambda *_: profiles.Experiment("tiny", [2], schedule))
+    rough = trained.model()
+    rough.decoder[0].weight.data += 1000.0  # of which half precision keeps no fractions
+    monkeypatch.setattr(runs.Run, "model", lambda self: copy.deepcopy(rough))
+    with pytest.raises(ValueError, match="half precision changes tiny-k2-e3-s0's pixels by"):
+        publish.weights("quick", "mnist", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_published_model_lists_the_known_ones():
+    with pytest.raises(ValueError, match="no published model 'nope'; known: "):
+        models.published("nope")

@@ -8,14 +8,16 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from . import data, profiles, runs
+from . import data, models, profiles, runs
 
 
 def train(options: argparse.Namespace) -> None:
     experiment = profiles.load(options.profile, options.experiment)
     schedule = experiment.long if options.long else experiment.short
     epochs = schedule.epochs if options.epochs is None else options.epochs
-    schedule = replace(schedule, epochs=epochs, seeds=options.seed or schedule.seeds)
+    schedule = replace(schedule, epochs=epochs)
+    if options.seed or options.latent_dim:
+        schedule = replace(schedule, seeds=options.seed or schedule.seeds, more_seeds={})
     experiment = replace(experiment, latent_dims=options.latent_dim or experiment.latent_dims)
     settings = experiment.settings(schedule)
     dataset = data.load(experiment.dataset, options.data)
@@ -53,8 +55,10 @@ def publish(options: argparse.Namespace) -> None:
 
     folders = publishing.records(options.profile, options.experiment, options.book / "records" / options.profile)
     picture = options.book / "pictures" / f"{options.experiment}-prior-samples.png"
-    publishing.picture(options.book / options.experiment / "dimensions.ipynb", "fig-prior-samples", picture)
-    print(f"{len(folders)} records beside {folders[0]}, and {picture}")
+    notebook = options.book / options.experiment / "dimensions.ipynb"
+    publishing.picture(notebook, f"fig-{options.experiment}-prior-samples", picture)
+    weights = publishing.weights(options.profile, options.experiment, models.WEIGHTS)
+    print(f"{len(folders)} records beside {folders[0]}; {picture}; {weights}")
 
 
 def main() -> None:
@@ -88,7 +92,9 @@ def main() -> None:
     command.add_argument("--no-summary", action="store_true", help="only train.ipynb, not the pages that sum up")
 
     command = commands.add_parser(
-        "publish", parents=[common], help="copy the records of all runs, and the front page's picture, into the book"
+        "publish",
+        parents=[common],
+        help="copy all runs' records and the front page's picture into the book, weights into the package",
     )
     command.set_defaults(function=publish)
     command.add_argument("--book", type=Path, default=Path("book"), metavar="FOLDER", help="of the notebooks")

@@ -152,3 +152,53 @@ def codes(means: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
     for handle in legend.legend_handles:
         handle.set_alpha(1)
     return figure
+
+
+def dots(names: Sequence[str], values: Mapping[str, Tensor], label: str, errors: Mapping[str, Tensor] = {}) -> Figure:
+    """A line for each name, and on it a dot for each series, such as an attribute's accuracy and the majority's.
+
+    Parameters
+    ----------
+    names : of the N lines, from top to bottom
+    values : from the series' names to tensors of shape (N,)
+    label : of the axis
+    errors : of the series that have any: half the length of their error bars, tensors of shape (N,)
+    """
+    figure, (axes,) = _figure(height=0.6 + 0.16 * len(names))
+    lines = range(len(names))
+    for number, (name, each) in enumerate(values.items()):
+        axes.errorbar(each, lines, xerr=errors.get(name), fmt="os^D"[number], markersize=4, label=name)
+    axes.set_yticks(lines, [name.replace("_", " ") for name in names])
+    axes.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
+    axes.grid(axis="y", alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=len(values))
+    return figure
+
+
+def lines(x: Sequence[float], curves: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, **axes) -> Figure:
+    """Curves over the same x in one panel; further arguments go to matplotlib's `Axes.set`."""
+    figure, (panel,) = _figure()
+    for name, each in curves.items():
+        panel.plot(x, each, "o-", markersize=3, label=name)
+    panel.set(xlabel=xlabel, ylabel=ylabel, **axes)
+    panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def matrix(values: Tensor, rows: Sequence[str], columns: Sequence[str], label: str, height: float = 4) -> Figure:
+    """A table of numbers as colours, white at zero.
+
+    Parameters
+    ----------
+    values : Tensor of shape (len(rows), len(columns))
+    rows, columns : names
+    label : of the colours
+    height : in inches
+    """
+    figure, (axes,) = _figure(height=height)
+    limit = values.abs().max()
+    image = axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    axes.set_xticks(range(len(columns)), [name.replace("_", " ") for name in columns], rotation=90)
+    axes.set_yticks(range(len(rows)), [name.replace("_", " ") for name in rows])
+    figure.colorbar(image, label=label)
+    return figure

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from . import files, objective
 
+WEIGHTS = Path(__file__).with_name("weights")
+
 
 class VAE(nn.Module):
     """A Gaussian encoder, a Bernoulli decoder and a standard normal prior.
@@ -124,7 +126,10 @@ def build(image_shape: tuple[int, int, int], latent_dim: int) -> VAE:
 
 
 def save(model: VAE, path: Path) -> None:
-    """Write a model of `build` as safetensors, whole or not at all, with its recipe and a checksum."""
+    """Write a model of `build` as safetensors, whole or not at all, with its recipe and a checksum.
+
+    A model in half precision (`model.half()`) takes half the room.
+    """
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     recipe = {"image_shape": list(model.image_shape), "latent_dim": model.latent_dim}
     metadata = json.dumps(recipe | {"sha256": _checksum(tensors)})
@@ -132,7 +137,7 @@ def save(model: VAE, path: Path) -> None:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> VAE:
-    """The model that `save` wrote, in evaluation mode.
+    """The model that `save` wrote, in single precision and evaluation mode.
 
     Raises
     ------
@@ -153,7 +158,21 @@ def load(path: Path, device: torch.device | str = "cpu") -> VAE:
         ) from error
     if recipe.get("sha256") != _checksum(tensors):
         raise ValueError(f"{path} is damaged: its checksum does not match; delete it to train again")
-    return model.to(device).eval()
+    return model.float().to(device).eval()
+
+
+def published(name: str, device: torch.device | str = "cpu") -> VAE:
+    """A trained model that comes with the package: "mnist-k2" or "celeba-k64"; `vaelib/weights` has their cards.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name; lists those that there are.
+    """
+    known = sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
+    if name not in known:
+        raise ValueError(f"no published model {name!r}; known: {', '.join(known)}")
+    return load(WEIGHTS / f"{name}.safetensors", device)
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

@@ -1,6 +1,6 @@
 """Profiles: the same experiments in several sizes, as `profiles.yml` lists them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 
 import yaml
@@ -10,15 +10,16 @@ from .training import Settings
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train, and with which seeds."""
+    """How long to train, and with which seeds; `more_seeds` are of single latent dimensions, for the spread there."""
 
     epochs: int
     seeds: list[int]
+    more_seeds: dict[int, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment of one profile: which data, which latent dimensions, the paper's training, perhaps a longer one."""
+    """One experiment of one profile: which data and latent dimensions, the paper's training, perhaps a longer one."""
 
     dataset: str
     latent_dims: list[int]
@@ -29,15 +30,13 @@ class Experiment:
         """The settings of every training of a schedule, seed by seed; none without a schedule."""
         if schedule is None:
             return []
-        return [
-            Settings(latent_dim=latent_dim, epochs=schedule.epochs, seed=seed)
-            for seed in schedule.seeds
-            for latent_dim in self.latent_dims
-        ]
+        pairs = [(latent_dim, seed) for seed in schedule.seeds for latent_dim in self.latent_dims]
+        pairs += [(latent_dim, seed) for latent_dim, seeds in schedule.more_seeds.items() for seed in seeds]
+        return [Settings(latent_dim=latent_dim, epochs=schedule.epochs, seed=seed) for latent_dim, seed in pairs]
 
 
 def load(profile: str, experiment: str) -> Experiment:
-    """The experiment ("mnist", "celeba") of a profile ("quick", "paper").
+    """The experiment ("mnist", "celeba", "faces") of a profile ("quick", "paper").
 
     Raises
     ------

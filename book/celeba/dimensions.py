@@ -1,0 +1,327 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,mystnb,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # How many dimensions does a face need?
+#
+# **The paper trains the convolutional VAE with codes of 2, 8, 16, 32, 64 and 96
+# numbers, and looks at what each of them invents.** It finds an average face
+# under changing light with two dimensions, the best faces with 32 to 64, and
+# distinctly worse ones with 96, for which it blames "dead spots" of the prior:
+# places that no face was encoded to. This page repeats the experiment, counts,
+# and tests the story.
+
+# %% tags=["parameters"]
+import os
+
+# "paper": CelebA; "quick": faces drawn by the package itself
+profile = os.environ.get("VAELIB_PROFILE", "paper")
+data_folder = None  # default: VAELIB_DATA, else ~/.cache/vaelib
+runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
+
+# %%
+import torch
+from IPython.display import Markdown
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import cross_val_score
+from tabulate import tabulate
+
+from vaelib import data, evaluation, features, figures, profiles, runs
+from vaelib.objective import reparameterize
+
+plan = profiles.load(profile, "celeba")
+photos = data.load(plan.dataset, data_folder)
+count, test_count = len(photos.train), len(photos.test)
+print(f"{photos.name}: {count:,} training and {test_count:,} test images")
+
+# %% [markdown]
+# Runs that exist are loaded; a missing one is trained here.
+# (`python -m vaelib sweep celeba` trains them several at once.)
+
+# %%
+trained = runs.train_all(photos, plan.settings(plan.short), runs_folder)
+models = {K: first.model() for K, (first, *_) in trained.items()}
+for K, each in trained.items():
+    seeds = ", ".join(str(run.settings.seed) for run in each)
+    print(f"K = {K}: {plan.short.epochs} epochs, seeds {seeds}")
+
+# %% [markdown]
+# ## What they invent
+#
+# Thirty-two codes from the prior for each K, decoded by the model of the first
+# seed.
+
+# %% mystnb={"figure": {"caption": "Images decoded from codes of the prior, for each K. The paper's Figure 4.", "name": "fig-celeba-prior-samples"}, "image": {"alt": "A grid of 32 decoded faces for each number of latent dimensions."}}
+invented = {
+    f"K = {K}": model.sample(32, torch.manual_seed(0))
+    for K, model in models.items()
+}
+figures.panels(invented, columns=8)
+
+# %% [markdown]
+# ## What they are worth
+#
+# The bound, its two terms, a tighter bound of log p(x) from 50 samples an image,
+# the latent dimensions in use, and the squared error of reconstructions from the
+# posterior mean, over all test images: nats per image, or as named. Where there are several
+# seeds, their mean ± standard deviation.
+
+
+# %%
+def shown(K, figure, digits=1):
+    values = [run.evaluation[figure] for run in trained[K]]
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    mean, deviation = runs.spread(trained[K], figure)
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+
+
+columns = {
+    "ELBO": "test_elbo",
+    "reconstruction term": "test_reconstruction",
+    "KL": "test_kl",
+    "log p(x), at least": "log_prob",
+    "active units": "active_units",
+}
+table = {"K": list(trained)}
+for title, figure in columns.items():
+    table[title] = [shown(K, figure) for K in trained]
+error = "reconstruction_error"
+table["squared error"] = [shown(K, error, 4) for K in trained]
+Markdown(tabulate(table, "keys", tablefmt="github", disable_numparse=True))
+
+# %% mystnb={"figure": {"caption": "The same against the number of latent dimensions; a point is a seed, the line joins the means.", "name": "fig-celeba-over-dimensions"}, "image": {"alt": "Six plots against the number of latent dimensions: ELBO, reconstruction term, KL, log p(x), active units and squared error per pixel."}}
+columns["squared error per pixel"] = error
+values = {
+    title: [
+        [run.evaluation[figure] for run in each]
+        for each in trained.values()
+    ]
+    for title, figure in columns.items()
+}
+figures.over_dimensions(list(trained), values)
+
+# %% [markdown]
+# Does any of them overfit? Dashed: the training images, while the weights moved;
+# solid: the test images after each epoch, in which batch normalisation uses its
+# running averages, another reason why the solid line is restless early on.
+
+# %% mystnb={"figure": {"caption": "The ELBO over the epochs for each K. Dashed: the training images; solid: the test images.", "name": "fig-celeba-histories"}, "image": {"alt": "A plot of the ELBO over the epochs for each number of latent dimensions, on training and test images."}}
+histories = {
+    f"K = {K}": first.metrics for K, (first, *_) in trained.items()
+}
+figures.histories(histories)
+
+# %%
+table = []
+for K, (first, *_) in trained.items():
+    final = first.evaluation
+    best = max(first.metrics, key=lambda epoch: epoch["test_elbo"])
+    gap = final["train_elbo"] - final["test_elbo"]
+    lost = best["test_elbo"] - first.metrics[-1]["test_elbo"]
+    table.append([K, gap, best["epoch"], lost])
+headers = ["K", "gap of train and test", "best epoch on test", "lost since"]
+Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".1f"))
+
+# %% [markdown]
+# ## Two dimensions: is it the light?
+#
+# The paper says that two numbers can hold little more than the direction of the
+# light. So let the two numbers predict: first properties of the images that can
+# be counted, by linear regression (R², on images that the regression has not
+# seen: 1 is perfect, 0 is no better than the mean); then the attributes, by
+# logistic regression (area under the ROC curve: 0.5 is guessing).
+
+# %%
+smallest = models[min(models)]
+codes = evaluation.encode(smallest, photos.test.images)[0]
+pixels = data.to_float(photos.test.images)
+grey = pixels.mean(1)  # (N, H, W)
+middle = grey[:, 16:48, 12:36].mean((1, 2))
+edge = torch.cat([grey[:, :16, :6], grey[:, :16, -6:]], 2).mean((1, 2))
+statistics = {
+    "brightness": grey.mean((1, 2)),
+    "contrast": grey.flatten(1).std(1),
+    "right half less left half": grey[:, :, 24:].mean((1, 2))
+    - grey[:, :, :24].mean((1, 2)),
+    "lower half less upper half": grey[:, 32:].mean((1, 2))
+    - grey[:, :32].mean((1, 2)),
+    "face (middle) brightness": middle,
+    "background (upper corners) brightness": edge,
+    "background less face": edge - middle,
+    "red less blue": (pixels[:, 0] - pixels[:, 2]).mean((1, 2)),
+}
+
+# %%
+told = {}
+for name, each in statistics.items():
+    score = cross_val_score(LinearRegression(), codes, each, cv=5)
+    told[name] = float(score.mean())
+table = sorted(told.items(), key=lambda row: -row[1])
+headers = ["property of the image", f"R² from the {min(models)} codes"]
+Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
+
+# %%
+table = []
+for column, name in enumerate(photos.names):
+    labels = photos.test.labels[:, column]
+    if 10 <= labels.sum() <= test_count - 10:
+        area = cross_val_score(
+            LogisticRegression(), codes, labels, cv=5, scoring="roc_auc"
+        )
+        table.append([name, float(area.mean()), float(area.std())])
+table.sort(key=lambda row: -row[1])
+headers = ["attribute", "area under the ROC curve", "±"]
+Markdown(tabulate(table[:8], headers, tablefmt="github", floatfmt=".2f"))
+
+# %% [markdown]
+# ## The prior against where the faces are
+#
+# If training were perfect, the codes of all images together, the *aggregate
+# posterior*, would be distributed as the prior. For each K: the variance
+# of the sampled codes of the training images along the axes (the prior's is 1),
+# the largest correlation of two axes, and the divergence in nats of the normal
+# distribution that has the codes' mean and covariance from the prior.
+
+# %%
+generator = torch.Generator().manual_seed(0)
+encoded, held_out, fitted, table = {}, {}, {}, []
+for K, model in models.items():
+    means, log_variances = evaluation.encode(model, photos.train.images)
+    encoded[K] = reparameterize(means, log_variances, generator)
+    posterior = evaluation.encode(model, photos.test.images)
+    held_out[K] = reparameterize(*posterior, generator)
+    mean, covariance = encoded[K].mean(0), encoded[K].T.cov()
+    fitted[K] = torch.distributions.MultivariateNormal(mean, covariance)
+    variance = covariance.diag()
+    off_diagonal = encoded[K].T.corrcoef().fill_diagonal_(0).abs().max()
+    prior = torch.distributions.MultivariateNormal(
+        torch.zeros(K), torch.eye(K)
+    )
+    distance = torch.distributions.kl_divergence(fitted[K], prior)
+    row = [K, variance.min(), variance.max(), off_diagonal, distance]
+    table.append([float(each) for each in row])
+headers = ["K", "least variance", "most", "largest correlation", "KL, nats"]
+Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".3g"))
+
+# %% [markdown]
+# ## Are there dead spots?
+#
+# A dead spot is a place of the prior where no face was encoded. So take, for each
+# code, its distance to the nearest code of a training image. Codes of *test*
+# images are faces for sure, and set the scale: how many of the prior's codes lie
+# farther out than 95% of them?
+#
+# And are images from out there worse? A judge that has only seen real images (a classifier of
+# their attributes) gives features; an image passes if its features lie within the
+# neighbourhood of some real test image: closer to it than its third nearest real neighbour
+# {cite}`kynkaanniemi2019improved`. Prior samples are sorted by distance into
+# fifths, and the share that passes is counted in each.
+
+# %%
+judge = features.train(photos, runs_folder)
+real = features.extract(judge, photos.test.images)
+radius = torch.cdist(real, real).kthvalue(4, dim=1).values  # 1st: itself
+
+
+def passes(images):
+    """Which images lie in a real image's neighbourhood."""
+    found = features.extract(judge, images).split(1000)
+    near = [(torch.cdist(part, real) < radius).any(1) for part in found]
+    return torch.cat(near).float()
+
+
+def decode(model, codes):
+    with torch.inference_mode():
+        return torch.cat([model.decode(part) for part in codes.split(500)])
+
+
+def nearest(codes, K):
+    return torch.cdist(codes, encoded[K]).min(1).values
+
+
+# %%
+drawn = 5 * (test_count // 5) * (1 if profile == "quick" else 5)
+beyond, fifths, share, table = {}, {}, {}, []
+for K, model in models.items():
+    codes = torch.randn(drawn, K, generator=generator)
+    limit = nearest(held_out[K], K).quantile(0.95)
+    away = nearest(codes, K)
+    beyond[K] = (away > limit).float().mean().item()
+    passed = passes(decode(model, codes[away.argsort()]))
+    fifths[K] = passed.reshape(5, -1).mean(1).tolist()
+    share[K] = passed.mean().item()
+    reconstructed = passes(decode(model, held_out[K])).mean().item()
+    row = [K, beyond[K], *fifths[K], reconstructed]
+    table.append([row[0], *(f"{each:.0%}" for each in row[1:])])
+headers = ["K", "beyond 95% of faces", "nearest fifth passes", "2nd", "3rd"]
+headers += ["4th", "farthest", "reconstructions pass"]
+Markdown(tabulate(table, headers, tablefmt="github"))
+
+# %% mystnb={"figure": {"caption": "The share of prior samples that pass as real in the judge's features, from the fifth of them nearest to the encoded faces to the farthest.", "name": "fig-celeba-dead-spots"}, "image": {"alt": "A curve for each number of latent dimensions, over five groups of samples by their distance to the encoded training images."}}
+figures.lines(
+    [1, 2, 3, 4, 5],
+    {f"K = {K}": each for K, each in fifths.items()},
+    "fifth of the samples, by distance to the nearest encoded face",
+    "share that passes",
+    xticks=[1, 2, 3, 4, 5],
+)
+
+# %% [markdown]
+# What do the two ends look like? Of the largest K, the samples that lie nearest
+# to encoded faces, and the farthest.
+
+# %% mystnb={"figure": {"caption": "Samples of the largest K: those nearest to encoded training faces, and those farthest away.", "name": "fig-celeba-near-far"}, "image": {"alt": "Two rows of twelve decoded faces: from codes near to those of training images, and from codes far away."}}
+most = max(models)
+codes = torch.randn(drawn, most, generator=generator)
+order = nearest(codes, most).argsort()
+ends = {"nearest": codes[order[:12]], "farthest": codes[order[-12:]]}
+figures.rows({name: decode(models[most], z) for name, z in ends.items()})
+
+# %% [markdown]
+# A remedy tests the cause. If the prior's dead spots were to blame, samples of the
+# normal distribution *fitted* to the encoded faces, which avoids those spots as far as
+# such a distribution can, would be better faces. The Fréchet distance between
+# the features of as many samples as there are test images, and of the test images; lower is better, and
+# real training images give the lowest value to be hoped for.
+
+# %%
+other = features.extract(judge, photos.train.images[:test_count])
+least = features.frechet_distance(real, other)
+
+
+def distance(model, codes):
+    found = features.extract(judge, decode(model, codes))
+    return features.frechet_distance(real, found)
+
+
+# %%
+frechet, table = {}, []
+torch.manual_seed(0)
+for K, each in trained.items():
+    size = test_count, K
+    frechet[K] = [distance(run.model(), torch.randn(size)) for run in each]
+    repaired = distance(models[K], fitted[K].sample((test_count,)))
+    copied = distance(models[K], held_out[K])
+    value = torch.tensor(frechet[K])
+    if len(value) > 1:
+        prior = f"{value.mean():.2f} ± {value.std():.2f}"
+    else:
+        prior = f"{value.item():.2f}"
+    table.append([K, prior, f"{repaired:.2f}", f"{copied:.2f}"])
+headers = ["K", "prior samples", "fitted normal", "reconstructions"]
+print(f"real training images: {least:.2f}")
+Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))

@@ -1,0 +1,195 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,mystnb,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Faces that nobody has
+#
+# **What does the decoder make of codes that no face was encoded into?** The paper
+# draws codes from the prior and finds diverse, distinct faces. This page draws
+# them too, and asks two questions that pictures leave open: are the faces new,
+# or does the model recite its training images; and are they as diverse as real
+# ones?
+
+# %% tags=["parameters"]
+import os
+
+# "paper": CelebA; "quick": faces drawn by the package itself
+profile = os.environ.get("VAELIB_PROFILE", "paper")
+latent_dim = 64  # K
+seed = 0
+data_folder = None  # default: VAELIB_DATA, else ~/.cache/vaelib
+runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
+
+# %%
+import torch
+from IPython.display import Markdown
+from myst_nb import glue
+from tabulate import tabulate
+
+from vaelib import (
+    Settings,
+    data,
+    evaluation,
+    features,
+    figures,
+    profiles,
+    train,
+)
+from vaelib.objective import reparameterize
+
+plan = profiles.load(profile, "celeba")
+photos = data.load(plan.dataset, data_folder)
+settings = Settings(latent_dim, plan.short.epochs, seed)
+run = train(photos, settings, runs_folder)
+model = run.model()
+count, test_count = len(photos.train), len(photos.test)
+print(f"{photos.name}: {count:,} training and {test_count:,} test images")
+print(f"{run.folder.name}: {settings.epochs} epochs")
+
+# %% [markdown]
+# ## Samples
+
+# %% mystnb={"figure": {"caption": "Images decoded from codes of the prior. The paper's Figure 3.", "name": "fig-celeba-samples"}, "image": {"alt": "Six rows of sixteen decoded faces."}}
+samples = model.sample(test_count, torch.manual_seed(0))
+figures.panels({"": samples[:96]}, columns=16, panels_in_row=1)
+
+# %% [markdown]
+# ## Are they copies?
+#
+# Below each sample, the training image that is nearest to it, by squared error of the
+# pixels. A model that recites would show the same face twice.
+
+# %%
+library = data.to_float(photos.train.images).flatten(1)
+
+
+def nearest(pictures):
+    """Squared error to the nearest training image, and which one it is."""
+    parts = [torch.cdist(part, library) for part in pictures.split(500)]
+    distance, index = torch.cat(parts).min(1)
+    return distance.square() / library.shape[1], index
+
+
+distance, index = nearest(samples.flatten(1))
+
+# %% mystnb={"figure": {"caption": "Twelve samples, and below each the training image nearest to it.", "name": "fig-celeba-nearest"}, "image": {"alt": "Two rows of twelve faces: samples above, and below them photographs with similar light and pose, but of other faces."}}
+neighbours = photos.train.images[index[:12]]
+figures.rows(
+    {"samples": samples[:12], "nearest training images": neighbours}
+)
+
+# %% [markdown]
+# A sample is smooth, and smooth images are near to many others. So the
+# right comparison is with images that are just as smooth and certainly no copies
+# of the training images: reconstructions of *test* images. And what a copy would look
+# like is known as well: a reconstruction of a *training* image. Sampled codes
+# all three; the median, and the share of each kind that lies closer to a
+# training image than half of the training images' own reconstructions do.
+
+# %%
+generator = torch.Generator().manual_seed(0)
+
+
+def reconstructed(images):
+    codes = reparameterize(*evaluation.encode(model, images), generator)
+    with torch.inference_mode():
+        return torch.cat([model.decode(part) for part in codes.split(500)])
+
+
+copies = {
+    "prior samples": samples,
+    "reconstructed test images": reconstructed(photos.test.images),
+    "reconstructed training images": reconstructed(
+        photos.train.images[:test_count]
+    ),
+}
+nearness = {
+    name: nearest(each.flatten(1))[0] for name, each in copies.items()
+}
+close = nearness["reconstructed training images"].median()
+table = [
+    (name, each.median().item(), f"{(each < close).float().mean():.0%}")
+    for name, each in nearness.items()
+]
+headers = ["images", "median squared error", "closer than a copy"]
+Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".4f"))
+
+# %% [markdown]
+# Two facts belong to this. Samples are less extreme than faces, so that they lie closer
+# to *everything*; and of the training images' reconstructions only some
+# have their own original as the nearest training image:
+
+# %%
+own = nearest(copies["reconstructed training images"].flatten(1))[1]
+recited = (own == torch.arange(test_count)).float().mean().item()
+print(f"{recited:.0%} of reconstructed training images find their original")
+
+# %% [markdown]
+# ## Are they diverse?
+#
+# Two measures. Pixel by pixel: the variance over the images, summed up as a share
+# of the test images' own. And by the features of a classifier that has only seen
+# real images: the Fréchet distance to the test images (its scale is the
+# features' own variance; it is not the FID of other papers), with two figures to read it
+# by: other real images, which is as good as it gets, and the average face again
+# and again, which is as bad.
+
+# %%
+judge = features.train(photos, runs_folder)
+tests = data.to_float(photos.test.images)
+real = features.extract(judge, photos.test.images)
+average = data.to_float(photos.train.images).mean(0)
+others = {
+    "other real images": data.to_float(photos.train.images[:test_count]),
+    **copies,
+    "the average image": average.expand(test_count, -1, -1, -1),
+}
+
+
+def diversity(pictures):
+    """Variance as a share of the test images', and the Fréchet distance."""
+    share = (pictures.var(0).sum() / tests.var(0).sum()).item()
+    found = features.extract(judge, pictures)
+    return share, features.frechet_distance(real, found)
+
+
+table = [[name, *diversity(each)] for name, each in others.items()]
+share, distance_to_real = table[1][1:]
+headers = ["images", "variance, share", "Fréchet distance"]
+Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
+
+# %% [markdown]
+# ## What that says of the paper's claim
+#
+# *Prior samples are diverse and show distinct faces.* Our conditions: the samples have
+# at least half of the test images' variance; and in the judge's features they lie
+# nearer to real images than to the average image's distance by half. The claim
+# holds if both are so, and in part if one is.
+
+# %%
+conditions = [share > 0.5, distance_to_real < table[-1][2] / 2]
+verdicts = {2: "holds", 1: "holds in part", 0: "does not hold"}
+verdict = verdicts[sum(conditions)]
+measured = (
+    f"{share:.0%} of the variance of real faces; Fréchet distance "
+    f"{distance_to_real:.1f}, the average face {table[-1][2]:.1f}, "
+    f"real faces {table[0][2]:.1f}"
+)
+print(f"{verdict}: {measured}")
+
+# %% tags=["hide-cell"]
+glue("diverse_measured", measured, display=False)
+glue("diverse_verdict", verdict, display=False)

@@ -1,0 +1,72 @@
+"""Directions of attributes, against codes whose directions were planted."""
+
+import pytest
+import torch
+
+from vaelib import attributes, models
+
+K = 6
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """Codes with very unequal scales; an attribute linear in them but for some noise, and one that is chance."""
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.tensor([0.05, 0.2, 0.5, 1.0, 2.0, 4.0])
+    codes = torch.randn(3000, K, generator=generator) * scale + 3
+    direction = torch.nn.functional.normalize(torch.randn(K, generator=generator) / scale, dim=0)
+    score = (codes - 3) @ direction
+    noise = torch.randn(3000, generator=generator)
+    labels = torch.stack([score + 0.3 * score.std() * noise > 0, noise > 1], 1)
+    return codes, labels, direction
+
+
+@pytest.fixture(scope="module")
+def found(planted):
+    codes, labels, _ = planted
+    return attributes.fit(codes, labels, ["Planted", "Chance"])
+
+
+def test_the_direction_is_the_planted_one_and_the_standardised_one_is_not(planted, found):
+    assert found["Planted"].direction @ planted[2] > 0.99
+    assert found["Planted"].standardised_direction @ planted[2] < 0.95
+
+
+def test_the_score_grows_fastest_along_the_direction(planted, found):
+    start = planted[0][:1].double()
+    attribute = found["Planted"]
+    slopes = attribute.score(start + 1e-3 * torch.eye(K)) - attribute.score(start)
+    assert slopes / slopes.norm() @ attribute.direction > 0.9999
+
+
+def test_accuracy_is_of_unseen_codes_and_beside_the_majority(planted, found):
+    planted_one, chance = found["Planted"], found["Chance"]
+    assert planted_one.accuracy.shape == planted_one.auc.shape == (5,)
+    assert planted_one.accuracy.mean() > 0.88
+    assert planted_one.auc.mean() > 0.95
+    assert chance.majority == pytest.approx(1 - planted[1][:, 1].float().mean().item())
+    assert chance.accuracy.mean() == pytest.approx(chance.majority, abs=0.01)
+    assert chance.auc.mean() == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.parametrize("present", [0, 4, 96, 100])
+def test_an_attribute_of_one_class_is_named(present):
+    labels = (torch.arange(100) < present)[:, None]
+    with pytest.raises(ValueError, match=f"Bald is there in {present} of 100 images; 5 with it and 5 without"):
+        attributes.fit(torch.randn(100, 2), labels, ["Bald"])
+
+
+def test_names_that_do_not_fit_the_labels_are_refused():
+    with pytest.raises(ValueError, match=r"labels \(N, 2\), a column for each name, not \(100, 2\) and \(100, 1\)"):
+        attributes.fit(torch.randn(100, 2), torch.ones(100, 1, dtype=torch.bool), ["Bald", "Smiling"])
+
+
+def test_a_walk_passes_through_its_start():
+    model = models.conv((3, 32, 16), K).eval()
+    codes, direction = torch.randn(3, K), torch.randn(K)
+    steps = torch.tensor([-1.0, 0, 2])
+    walk = attributes.traverse(model, codes, direction, steps)
+    assert walk.shape == (3, 3, 3, 32, 16)
+    for column, step in enumerate(steps):
+        torch.testing.assert_close(walk[:, column], model.decode(codes + step * direction), rtol=0, atol=1e-5)
+    assert not model.training

@@ -1,0 +1,66 @@
+"""The classifier whose features measure looks, and the distance between them."""
+
+import pytest
+import torch
+
+from vaelib import features
+from vaelib.data import Dataset, Split, to_float
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 64, 48)])
+def test_a_classifier_takes_digits_and_faces(shape):
+    network = features.classifier(shape, 7).eval()
+    images = torch.rand(5, *shape)
+    assert network(images).shape == (5, 7)
+    assert features.extract(network, images).shape == (5, features.FEATURES)
+
+
+def test_it_learns_classes_and_is_trained_only_once(digits, tmp_path, monkeypatch):
+    network = features.train(digits, tmp_path, "cpu")
+    with torch.inference_mode():
+        right = network(to_float(digits.test.images)).argmax(1) == digits.test.labels
+    assert right.float().mean() > 0.95
+    monkeypatch.setattr(features, "_fit", lambda *_: pytest.fail("trained again"))
+    again = features.train(digits, tmp_path, "cpu")
+    assert not again.training
+    pair = [features.extract(each, digits.test.images) for each in (network, again)]
+    assert torch.equal(*pair)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+
+
+def test_features_have_a_scale(digits, tmp_path):
+    found = features.extract(features.train(digits, tmp_path, "cpu"), digits.train.images)
+    alive = found.std(0) > 1e-3
+    assert alive.sum() > features.FEATURES / 2
+    assert found[:, alive].std(0).mean() == pytest.approx(1, abs=0.2)
+
+
+def test_it_learns_attributes(tmp_path):
+    images = torch.zeros(1024, 3, 16, 16, dtype=torch.uint8)
+    images[::2, 0], images[::3, 1] = 200, 200
+    labels = torch.zeros(1024, 2, dtype=torch.bool)
+    labels[::2, 0], labels[::3, 1] = True, True
+    split = Split(images, labels)
+    network = features.train(Dataset("colours", split, split, ("Red", "Green")), tmp_path, "cpu")
+    with torch.inference_mode():
+        assert ((network(to_float(images)) > 0) == labels).all()
+
+
+def test_a_damaged_file_of_weights_is_named(digits, tmp_path):
+    path = tmp_path / f"features-digits-{digits.fingerprint}.safetensors"
+    path.write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=rf"{path} is damaged .*; delete it"):
+        features.train(digits, tmp_path, "cpu")
+
+
+def test_the_distance_is_that_of_normal_distributions():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(50_000, 3, generator=generator)
+    b = torch.randn(50_000, 3, generator=generator) * 2 + torch.tensor([1.0, 0, 3])
+    assert features.frechet_distance(a, a) == pytest.approx(0, abs=1e-3)
+    assert features.frechet_distance(a, b) == pytest.approx(10 + 3 * (2 - 1) ** 2, rel=0.03)
+
+
+def test_too_few_images_for_a_covariance_are_refused():
+    with pytest.raises(ValueError, match="8 features need more images than that for a covariance, not 100 and 8"):
+        features.frechet_distance(torch.randn(100, 8), torch.randn(8, 8))

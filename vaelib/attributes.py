@@ -1,0 +1,114 @@
+"""Attributes as directions of the code space: found by logistic regression, walked along by the decoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from .models import VAE
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """What a linear classifier makes of a binary attribute, given codes.
+
+    Parameters
+    ----------
+    name : such as "Smiling"
+    classifier : standardises codes (N, K), then weighs them; fitted to all of them
+    accuracy, auc : on codes that the classifier had not seen: one value for each fold
+    majority : the accuracy of always giving the commoner answer
+    """
+
+    name: str
+    classifier: Pipeline
+    accuracy: Tensor
+    auc: Tensor
+    majority: float
+
+    @property
+    def standardised_direction(self) -> Tensor:
+        """The classifier's weights of *standardised* codes, as a unit vector (K,): no direction of the code space."""
+        return _unit(self.classifier[-1].coef_[0])
+
+    @property
+    def direction(self) -> Tensor:
+        """The unit vector (K,) of the code space along which the classifier's score grows fastest.
+
+        The score is w . (z - m) / s + b, with m and s the codes' means and standard deviations, so its gradient with
+        respect to the code z is w / s, and not w.
+        """
+        return _unit(self.classifier[-1].coef_[0] / self.classifier[0].scale_)
+
+    def score(self, codes: Tensor) -> Tensor:
+        """The classifier's log-odds, (N,), that the attribute is there, for codes (N, K)."""
+        return torch.from_numpy(self.classifier.decision_function(codes.numpy())).float()
+
+
+def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> dict[str, Attribute]:
+    """A logistic regression for each attribute, judged by cross-validation.
+
+    Parameters
+    ----------
+    codes : Tensor of shape (N, K), such as posterior means of test images
+    labels : bool Tensor of shape (N, A)
+    names : of the A attributes
+    folds : parts of the codes; each is classified by a regression fitted to the others
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or an attribute is there, or is missing, in fewer codes than there are folds.
+    """
+    if codes.ndim != 2 or labels.shape != (len(codes), len(names)):
+        raise ValueError(
+            f"expected codes (N, K) and labels (N, {len(names)}), a column for each name, "
+            f"not {tuple(codes.shape)} and {tuple(labels.shape)}"
+        )
+    x, found = codes.numpy(), {}
+    for name, column in zip(names, labels.T.numpy(), strict=True):
+        present = int(column.sum())
+        if min(present, len(column) - present) < folds:
+            raise ValueError(
+                f"{name} is there in {present} of {len(column)} images; {folds} with it and {folds} without are "
+                f"needed: take more images, or leave it out"
+            )
+        accuracy, auc = [], []
+        for seen, unseen in StratifiedKFold(folds, shuffle=True, random_state=0).split(x, column):
+            classifier = _classifier().fit(x[seen], column[seen])
+            accuracy.append(classifier.score(x[unseen], column[unseen]))
+            auc.append(roc_auc_score(column[unseen], classifier.decision_function(x[unseen])))
+        majority = max(present, len(column) - present) / len(column)
+        classifier = _classifier().fit(x, column)
+        found[name] = Attribute(name, classifier, torch.tensor(accuracy), torch.tensor(auc), majority)
+    return found
+
+
+@torch.inference_mode()
+def traverse(model: VAE, codes: Tensor, direction: Tensor, steps: Tensor) -> Tensor:
+    """Images decoded along a direction, (N, T, C, H, W), values in [0, 1].
+
+    Parameters
+    ----------
+    model : VAE in evaluation mode
+    codes : Tensor of shape (N, K), where to start
+    direction : Tensor of shape (K,)
+    steps : Tensor of shape (T,), how far to go along it, in units of its length
+    """
+    path = codes[:, None] + steps[:, None] * direction  # (N, T, K)
+    return model.decode(path.flatten(0, 1)).unflatten(0, path.shape[:2])
+
+
+def _classifier() -> Pipeline:
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+
+
+def _unit(vector) -> Tensor:
+    vector = torch.as_tensor(vector, dtype=torch.float32)
+    return vector / vector.norm()

@@ -1,0 +1,116 @@
+"""A yardstick for the looks of images: the features of a small classifier that has only seen real ones.
+
+Distances between features mean something for one data set and one such classifier. They are no Inception features, and
+the Fréchet distances here are not comparable with published ones ("FID").
+"""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torchmetrics.image.fid import FrechetInceptionDistance
+from tqdm import tqdm
+
+from . import files, runs
+from .data import Dataset, to_float
+
+FEATURES = 64  # so few that a thousand images tell their covariance
+EPOCHS, BATCH = 8, 128
+
+
+def classifier(image_shape: tuple[int, int, int], outputs: int) -> nn.Sequential:
+    """From images (B, C, H, W) to logits (B, outputs) by three convolutions; all but the last layer give FEATURES.
+
+    The features have mean 0 and variance 1 over the training images, which gives distances between them a scale.
+    """
+    channels, height, width = image_shape
+    sizes, layers = (channels, 32, 64, 128), []
+    for before, after in pairwise(sizes):
+        layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+        height, width = height // 2, width // 2
+    hidden, scale = nn.Linear(sizes[-1] * height * width, FEATURES), nn.BatchNorm1d(FEATURES, affine=False)
+    return nn.Sequential(*layers, nn.Flatten(), hidden, nn.ReLU(), scale, nn.Linear(FEATURES, outputs))
+
+
+def train(data: Dataset, root: Path | str | None = None, device: torch.device | str | None = None) -> nn.Sequential:
+    """A classifier of the training images' classes or attributes, in evaluation mode; or the one trained before.
+
+    Parameters
+    ----------
+    data : Dataset
+    root : folder of all runs, where the weights are kept; `runs.default_root()` if not given
+    device : where to train; a GPU if there is one
+
+    Raises
+    ------
+    ValueError
+        If the file of weights is damaged.
+    """
+    device = runs.choose_device(device)
+    path = Path(root or runs.default_root()).expanduser() / f"features-{data.name}-{data.fingerprint}.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = classifier(data.image_shape, len(data.names)).to(device)
+    if path.exists():
+        try:
+            network.load_state_dict(safetensors.torch.load_file(path, str(device)))
+        except (safetensors.SafetensorError, RuntimeError) as error:
+            raise ValueError(f"{path} is damaged ({error}); delete it to have the classifier trained again") from error
+        return network.eval()
+    _fit(network, data.train.images.to(device), data.train.labels.to(device))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write(path, safetensors.torch.save({name: each.cpu() for name, each in network.state_dict().items()}))
+    return network.eval()
+
+
+def _fit(network: nn.Sequential, images: Tensor, labels: Tensor) -> None:
+    attributes = labels.ndim == 2
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    shuffle = torch.Generator().manual_seed(0)
+    with tqdm(total=EPOCHS * math.ceil(len(images) / BATCH), desc="a classifier for features", unit="step") as bar:
+        for _ in range(EPOCHS):
+            for batch in torch.randperm(len(images), generator=shuffle).to(images.device).split(BATCH):
+                logits, wanted = network(to_float(images[batch])), labels[batch]
+                loss = (
+                    binary_cross_entropy_with_logits(logits, wanted.float())
+                    if attributes
+                    else cross_entropy(logits, wanted)
+                )
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                bar.update()
+
+
+@torch.inference_mode()
+def extract(network: nn.Sequential, images: Tensor) -> Tensor:
+    """Features, (N, FEATURES), of images (N, C, H, W), uint8 or float in [0, 1]; on the CPU."""
+    device = next(network.parameters()).device
+    parts = (to_float(part) if part.dtype == torch.uint8 else part for part in images.split(1000))
+    return torch.cat([network[:-1](part.to(device)).cpu() for part in parts])
+
+
+def frechet_distance(real: Tensor, others: Tensor) -> float:
+    """Fréchet distance of two normal distributions with the means and covariances of these features.
+
+    Heusel et al., arXiv:1706.08500, with features of our own. Fewer images make it larger: compare equal numbers.
+
+    Parameters
+    ----------
+    real, others : Tensors of shape (N, F), each with N > F
+    """
+    if min(len(real), len(others)) <= real.shape[1]:
+        raise ValueError(
+            f"{real.shape[1]} features need more images than that for a covariance, not {len(real)} and {len(others)}"
+        )
+    given = nn.Identity()  # torchmetrics would apply a network here, but has features already
+    given.num_features = real.shape[1]
+    metric = FrechetInceptionDistance(given)
+    metric.update(real, real=True)
+    metric.update(others, real=False)
+    return metric.compute().item()
