@@ -25,7 +25,7 @@ METRICS = '{"epoch": 1}\n'
 
 def _notebook(path: Path, code: str) -> Path:
     cells = [
-        new_markdown_cell("# A title\n\nSee {numref}`fig-one`."),
+        new_markdown_cell("# A title\n\nSee {numref}`fig-one` and {eq}`eq-one`.\n\n$$\nx\n$$ (eq-one)"),
         new_code_cell("latent_dim = 1", metadata={"tags": ["parameters"]}),
         new_code_cell(code, metadata=FIGURE),
     ]
@@ -73,7 +73,10 @@ def test_a_page_is_executed_with_its_parameters_and_has_names_of_its_own(tmp_pat
         assert sweep([job], executor) == {}
     page = nbformat.read(job.page, as_version=4)
     assert page.cells[-1].outputs[0].text == "300\n"
-    assert page.cells[0].source == "# A title: K = 3 (quick)\n\nSee {numref}`fig-one-K---3--quick-`."
+    title, text, equation = page.cells[0].source.split("\n\n")
+    assert title == "# A title: K = 3 (quick)"
+    assert text == "See {numref}`fig-one-K---3--quick-` and {eq}`eq-one-K---3--quick-`."
+    assert equation == "$$\nx\n$$ (eq-one-K---3--quick-)"
     assert page.cells[-1].metadata.mystnb.figure.name == "fig-one-K---3--quick-"
     assert "papermill" not in page.metadata
     assert not any("papermill" in cell.metadata for cell in page.cells)

@@ -56,15 +56,17 @@ def train(data: Dataset, root: Path | str | None = None, device: torch.device | 
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = classifier(data.image_shape, len(data.names)).to(device)
-    if path.exists():
-        try:
-            network.load_state_dict(safetensors.torch.load_file(path, str(device)))
-        except (safetensors.SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{path} is damaged ({error}); delete it to have the classifier trained again") from error
-        return network.eval()
-    _fit(network, data.train.images.to(device), data.train.labels.to(device))
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write(path, safetensors.torch.save({name: each.cpu() for name, each in network.state_dict().items()}))
+    with files.locked(path.parent, wait=True):  # of two notebooks that need it, one trains it and the other waits
+        if path.exists():
+            try:
+                network.load_state_dict(safetensors.torch.load_file(path, str(device)))
+            except (safetensors.SafetensorError, RuntimeError) as error:
+                raise ValueError(f"{path} is damaged ({error}); delete it to have the classifier trained") from error
+        else:
+            _fit(network, data.train.images.to(device), data.train.labels.to(device))
+            weights = {name: each.cpu() for name, each in network.state_dict().items()}
+            files.write(path, safetensors.torch.save(weights))
     return network.eval()
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,9 +121,9 @@ def execute(job: Job) -> None:
 
 
 def _tidy(page: nbformat.NotebookNode, label: str) -> None:
-    """Make a page of its own: title and figure names with the label, nothing in it that differs from run to run."""
+    """Make a page of its own: its title and names with the label, nothing in it that differs from run to run."""
     ending = "-" + "".join(character if character.isalnum() else "-" for character in label)
-    figures = {}
+    names = []  # of figures and equations
     page.metadata.pop("papermill", None)
     page.metadata.pop("jupytext", None)  # a page has no text beside it
     for number, cell in enumerate(page.cells):
@@ -130,13 +131,15 @@ def _tidy(page: nbformat.NotebookNode, label: str) -> None:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.id = f"parameters-{number}"
         if figure := cell.metadata.get("mystnb", {}).get("figure"):
-            figures[figure["name"]] = figure["name"] + ending
+            names.append(figure["name"])
             figure["name"] += ending
+        names += re.findall(r"^\$\$ \((.+)\)$", cell.source, re.MULTILINE)
         cell.metadata.pop("execution", None)
     title = next(cell for cell in page.cells if cell.source.startswith("# "))
     heading, _, rest = title.source.partition("\n")
     title.source = f"{heading}: {label}\n{rest}"
     for cell in page.cells:
         if cell.cell_type == "markdown":
-            for name, new in figures.items():
-                cell.source = cell.source.replace(f"`{name}`", f"`{new}`")
+            for name in names:
+                cell.source = cell.source.replace(f"`{name}`", f"`{name}{ending}`")
+                cell.source = cell.source.replace(f"$$ ({name})", f"$$ ({name}{ending})")

@@ -35,6 +35,7 @@ runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
 # %%
 import torch
 from IPython.display import Markdown
+from myst_nb import glue
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import cross_val_score
 from tabulate import tabulate
@@ -325,3 +326,99 @@ for K, each in trained.items():
 headers = ["K", "prior samples", "fitted normal", "reconstructions"]
 print(f"real training images: {least:.2f}")
 Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
+
+# %% [markdown]
+# ## What that says of the paper's claims
+#
+# The paper states no conditions, so these are ours; each is applied to the
+# figures above. A claim *holds* if all of its conditions do, *holds in part* if
+# some do.
+
+
+# %%
+def judge_claim(conditions):
+    if all(conditions):
+        return "holds"
+    return "holds in part" if any(conditions) else "does not hold"
+
+
+claims = {}
+least = min(models)
+samples = models[least].sample(test_count, torch.manual_seed(0))
+varied = (samples.var(0).sum() / pixels.var(0).sum()).item()
+most = max(models)
+rivals = [K for K in models if 32 <= K < most] or [least]
+mean_distance = {K: sum(each) / len(each) for K, each in frechet.items()}
+best = min(mean_distance, key=mean_distance.get)
+
+# %% [markdown]
+# *With very few dimensions the decoder gives an average face, and the code holds
+# mostly the direction of the light.* The conditions: samples of the smallest K have less than
+# half of the test images' variance; the two codes predict more than half of
+# the variance of some property of the light (left to right, top to bottom, or the
+# brightness); and of all properties that of the light's direction, left to
+# right, is predicted best.
+
+# %%
+sideways = "right half less left half"
+light = [sideways, "lower half less upper half", "brightness"]
+ahead = max(told, key=told.get)
+claims["average"] = (
+    "Few dimensions give an average face, and hold the light's direction",
+    f"{varied:.0%} of the variance of real faces; R² of left to right "
+    f"{told[sideways]:.2f}, best: {ahead} ({told[ahead]:.2f})",
+    judge_claim(
+        [
+            varied < 0.5,
+            max(told[each] for each in light) > 0.5,
+            ahead == sideways,
+        ]
+    ),
+)
+
+# %% [markdown]
+# *Very many dimensions are distinctly worse than 32 to 64, because of dead spots
+# in the prior; 32 to 64 are best.* The conditions: the Fréchet distance of prior
+# samples at the largest K is more than a tenth above the best of 32 and 64; the K with the
+# smallest distance is 32 or 64; and, as the cause, of the largest K's samples the farthest
+# fifth passes less than half as often as the nearest.
+
+# %%
+nearest_fifth, farthest_fifth = fifths[most][0], fifths[most][-1]
+rival = min(mean_distance[K] for K in rivals)
+claims["most"] = (
+    "Too many dimensions are worse, for dead spots; 32 to 64 are best",
+    f"Fréchet distance {mean_distance[most]:.1f} at K = {most}, "
+    f"{mean_distance[best]:.1f} at the best, K = {best}; farthest samples pass "
+    f"{farthest_fifth:.0%}, nearest {nearest_fifth:.0%}",
+    judge_claim(
+        [
+            mean_distance[most] > 1.1 * rival,
+            32 <= best <= 64,
+            farthest_fifth < nearest_fifth / 2,
+        ]
+    ),
+)
+
+# %%
+headers = ["claim", "measured", "verdict"]
+Markdown(tabulate(claims.values(), headers, tablefmt="github"))
+
+# %% tags=["hide-cell"]
+for K in trained:
+    glue(
+        f"negative_elbo_{K}",
+        shown(K, "test_elbo").lstrip("-"),
+        display=False,
+    )
+    glue(
+        f"negative_log_prob_{K}",
+        shown(K, "log_prob").lstrip("-"),
+        display=False,
+    )
+    glue(f"active_units_{K}", shown(K, "active_units"), display=False)
+    glue(f"error_{K}", shown(K, error, 4), display=False)
+    glue(f"frechet_{K}", mean_distance[K], display=False)
+for name, (_, measured, verdict) in claims.items():
+    glue(f"{name}_measured", measured, display=False)
+    glue(f"{name}_verdict", verdict, display=False)
