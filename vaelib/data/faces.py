@@ -2,6 +2,7 @@
 
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from .dataset import Dataset, Split
 
 HEIGHT, WIDTH = 64, 48
+SIDES = (-1, 1)  # left, right
 CHUNK = 50  # faces drawn at once: few enough for a processor's cache; it changes no pixel
 
 FACTORS = (
@@ -23,7 +25,7 @@ FACTORS = (
     "mouth_opening",  # closed below -0.5
     "masculinity",  # jaw, brows, lips and the shadow of a beard
     "yaw",  # looking to the left of the image (-) or to its right (+)
-    "tilt",
+    "tilt",  # the crown towards the left of the image (-) or its right (+)
     "background_hue",  # blue, grey, brown
     "background_level",  # dark to bright
     "face_width",
@@ -112,147 +114,185 @@ def render(factors: Tensor) -> Tensor:
 
 
 def _draw(factors: Tensor) -> Tensor:
-    """Paint from back to front. Lengths are in pixels; u and v are the head's own axes, from between the eyes.
+    """Paint from back to front, in place.
 
     Only sums, products, quotients, square roots and comparisons, which every processor rounds alike: no exponentials
     or sines, so the images, and with them the data set's fingerprint, are the same everywhere.
     """
-    f = dict(zip(FACTORS, factors[:, :, None, None].unbind(1), strict=True))  # (N, 1, 1) each
-    x = torch.arange(WIDTH, dtype=torch.float32)[None, None, :] - 23.5
-    y = torch.arange(HEIGHT, dtype=torch.float32)[None, :, None] - 31
-    tilt, turn, male = 0.045 * f["tilt"], 1.6 * f["yaw"], f["masculinity"]
-    u, v = x + tilt * (y - 20), y - tilt * x
-    width = 13.2 + f["face_width"] + 0.25 * male
-    skin, hair = _palette(f["skin_tone"], SKIN), _palette(f["hair_colour"], HAIR)
-    across = ((x + 0 * y) / 22).clamp(-1, 1) * f["light_direction"]  # of the light, on what is flat
+    g = _geometry(factors)
+    image = _background(g)
+    for paint in (_hair_behind, _clothes_and_neck, _head, _eyes, _nose, _mouth, _glasses, _hair_in_front):
+        paint(image, g)
+    return _finish(image, g)
 
-    # Background, brighter in the middle
-    room = _palette(f["background_hue"], BACKGROUND) * (1 + 0.22 * f["background_level"])[:, None]
-    image = room * (1.06 - 0.00016 * (x * x + y * y) + 0.13 * across)[:, None]
 
-    # Hair behind the head, down to `end`; the longer, the fuller
-    end, full = 12.5 + 9 * f["hair_length"], (2.4 + 0.6 * f["hair_length"]).clamp(1.4, 3.4)
-    uu, vv = (u / (width + full)).square().clamp(max=2), (v / (21.5 + full)).square().clamp(max=2)
-    dome = ((uu + vv - 0.3 * uu * vv).sqrt() - 1) * (width + full)
-    sides = u.abs() - (width + full) - 0.05 * v.clamp(0, 30)
-    hair_mask = _soft(torch.where(v < 0, dome, sides)) * _soft(v - end + 0.018 * u * u, 5)
-    strands = 1 + 0.06 * _wave(u * 0.29 + 0.04 * v) + 0.05 * _wave(u * 0.43 - 0.03 * v)
-    gloss = (1 - ((v + 17 - 0.02 * u * u) / 5).square()).clamp(0) * (0.20 + 0.15 * across)
-    locks = hair * (strands * (1 + 0.25 * across) + gloss)[:, None]
-    image = _over(image, hair_mask, locks * 0.72)
+def _geometry(factors: Tensor) -> SimpleNamespace:
+    """What the painters share: the FACTORS by name, (N, 1, 1, 1); where each pixel is, and masks, (N, 1, H, W).
 
-    # Shoulders and neck, in the shadow of the chin
-    cloth = torch.tensor(CLOTHES)[None, :, None, None] * (1 + 0.25 * across)[:, None]
-    image = _over(image, _soft(_ellipse(x, y - 40, 23 + 0.7 * male, 17)), cloth)
-    nape = u.abs() - (6.3 + 0.5 * male) - 0.012 * (v - 14).clamp(0).square()
-    under = 0.62 + 0.022 * (v - 16).clamp(0, 14)
-    neck = _soft(nape) * _soft(10 - v) * _soft(_ellipse(x, y - 21, 11, 9), 2)
-    image = _over(image, neck, skin * (under * (1 + 0.25 * across))[:, None])
+    Lengths are in pixels. What broadcasts to these shapes may have less.
+    """
+    g = SimpleNamespace(**dict(zip(FACTORS, factors[:, :, None, None, None].unbind(1), strict=True)))
+    g.x = torch.arange(WIDTH, dtype=torch.float32) - 23.5
+    g.y = torch.arange(HEIGHT, dtype=torch.float32)[:, None] - 31
+    lean = 0.045 * g.tilt
+    g.u, g.v = g.x + lean * (g.y - 20), g.y - lean * g.x  # the head's own axes, from between the eyes
+    g.turn = 1.6 * g.yaw
+    g.w = g.u - g.turn  # from the turned middle of the face
+    g.eyes = [(side, g.w - side * (6.1 - 0.25 * (side * g.turn).clamp(0))) for side in SIDES]  # from each one's middle
+    g.across = (g.x / 22).clamp(-1, 1) * g.light_direction  # the light on what is flat
+    g.grin = g.smile + 0.3  # a face at rest looks friendly
+    g.skin, g.hair = _palette(g.skin_tone, SKIN), _palette(g.hair_colour, HAIR)
 
-    # The head: ears, and a rounded shape whose lower half is squarer or more pointed
-    h = u - 0.35 * turn
-    across2 = (h / width).clamp(-1, 1)
-    for side in (-1, 1):
-        ear = _soft(_ellipse(h - side * width, v - 2, 2.2, 4.4))
-        image = _over(image, ear, skin * (0.82 + 0.2 * side * f["light_direction"] * 0.6).clamp(0.4)[:, None])
-    uu, vv = (h / width).square().clamp(max=2), (v / torch.where(v < 0, 21.5, 20 + 0.4 * male)).square().clamp(max=2)
-    square = torch.where(v < 0, torch.zeros(()), (0.18 + 0.22 * male).clamp(-0.4, 0.7))
-    radius = (uu + vv - square * uu * vv).clamp(0).sqrt()
-    head = _soft((radius - 1) * width)
-    depth = (1 - radius.square()).clamp(0).sqrt()  # how far the skin faces the viewer
-    light = 0.80 + 0.27 * depth + 0.24 * f["light_direction"] * across2 * (1.2 - 0.5 * depth)
-    face = skin * light.clamp(0.25)[:, None]
-    beard = _blob(h, v - 17, width + 1, 13) * (male * 0.13).clamp(0)
-    face = face * (1 - beard[:, None] * torch.tensor((0.9, 0.8, 0.65))[None, :, None, None])
-    image = _over(image, head, face)
+    # The head is a rounded shape whose lower half is squarer or more pointed; `radius` is 1 on its edge
+    g.width = 13.2 + g.face_width + 0.25 * g.masculinity
+    g.h = g.u - 0.35 * g.turn  # from the middle of the head, which turns less than the face
+    height = torch.where(g.v < 0, 21.5, 20 + 0.4 * g.masculinity)
+    uu, vv = (g.h / g.width).square().clamp(max=2), (g.v / height).square().clamp(max=2)
+    square = torch.where(g.v < 0, 0.0, (0.18 + 0.22 * g.masculinity).clamp(-0.4, 0.7))
+    g.radius = (uu + vv - square * uu * vv).clamp(0).sqrt()
+    g.head = _soft((g.radius - 1) * g.width)
 
-    # Cheeks and the hollows of the eyes; w is measured from the turned middle of the face
-    w = u - turn
-    smile = f["smile"] + 0.3  # a face at rest looks friendly
-    for side in (-1, 1):
-        cheek = head * _blob(w - side * 7.8, v - 7 + 0.25 * smile, 6, 5)
-        image = _over(image, 0.22 * cheek, skin * torch.tensor((1.08, 0.72, 0.68))[None, :, None, None])
-        eye = side * (6.1 - 0.25 * (side * turn).clamp(0))
-        e = w - eye
-        image = _shade(image, 0.25 * head * _blob(e, v + 2, 5.5, 5.5))
-        # White, iris, pupil, a glint, the lid's line
+    # The hair reaches down to `end`; the longer, the fuller
+    end, full = 12.5 + 9 * g.hair_length, (2.4 + 0.6 * g.hair_length).clamp(1.4, 3.4)
+    uu, vv = (g.u / (g.width + full)).square().clamp(max=2), (g.v / (21.5 + full)).square().clamp(max=2)
+    dome = ((uu + vv - 0.3 * uu * vv).sqrt() - 1) * (g.width + full)
+    sides = g.u.abs() - (g.width + full) - 0.05 * g.v.clamp(0, 30)
+    g.hair_mask = _soft(torch.where(g.v < 0, dome, sides)) * _soft(g.v - end + 0.018 * g.u * g.u, 5)
+    strands = 1 + 0.06 * _wave(g.u * 0.29 + 0.04 * g.v) + 0.05 * _wave(g.u * 0.43 - 0.03 * g.v)
+    gloss = (1 - ((g.v + 17 - 0.02 * g.u * g.u) / 5).square()).clamp(0) * (0.20 + 0.15 * g.across)
+    g.locks = g.hair * (strands * (1 + 0.25 * g.across) + gloss)
+    return g
+
+
+def _background(g: SimpleNamespace) -> Tensor:
+    """A wall, brighter in the middle; the image that all else is painted on, (N, 3, H, W)."""
+    room = _palette(g.background_hue, BACKGROUND) * (1 + 0.22 * g.background_level)
+    return room * (1.06 - 0.00016 * (g.x * g.x + g.y * g.y) + 0.13 * g.across)
+
+
+def _hair_behind(image: Tensor, g: SimpleNamespace) -> None:
+    """All of the hair, darker than in front."""
+    _over(image, g.hair_mask, g.locks * 0.72)
+
+
+def _clothes_and_neck(image: Tensor, g: SimpleNamespace) -> None:
+    """Shoulders, and a neck in the shadow of the chin."""
+    _over(image, _soft(_ellipse(g.x, g.y - 40, 23 + 0.7 * g.masculinity, 17)), _rgb(*CLOTHES) * (1 + 0.25 * g.across))
+    nape = g.u.abs() - (6.3 + 0.5 * g.masculinity) - 0.012 * (g.v - 14).clamp(0).square()
+    under = 0.62 + 0.022 * (g.v - 16).clamp(0, 14)
+    neck = _soft(nape) * _soft(10 - g.v) * _soft(_ellipse(g.x, g.y - 21, 11, 9), 2)
+    _over(image, neck, g.skin * (under * (1 + 0.25 * g.across)))
+
+
+def _head(image: Tensor, g: SimpleNamespace) -> None:
+    """Ears, the lit head with the shadow of a beard, and cheeks."""
+    for side in SIDES:
+        ear = _soft(_ellipse(g.h - side * g.width, g.v - 2, 2.2, 4.4))
+        _over(image, ear, g.skin * (0.82 + 0.2 * side * g.light_direction * 0.6).clamp(0.4))
+    depth = (1 - g.radius.square()).clamp(0).sqrt()  # how far the skin faces the viewer
+    light = 0.80 + 0.27 * depth + 0.24 * g.light_direction * (g.h / g.width).clamp(-1, 1) * (1.2 - 0.5 * depth)
+    beard = _blob(g.h, g.v - 17, g.width + 1, 13) * (g.masculinity * 0.13).clamp(0)
+    _over(image, g.head, g.skin * light.clamp(0.25) * (1 - beard * _rgb(0.9, 0.8, 0.65)))
+    for side in SIDES:
+        cheek = g.head * _blob(g.w - side * 7.8, g.v - 7 + 0.25 * g.grin, 6, 5)
+        _over(image, 0.22 * cheek, g.skin * _rgb(1.08, 0.72, 0.68))
+
+
+def _eyes(image: Tensor, g: SimpleNamespace) -> None:
+    """Their hollows, then white, iris, pupil, a glint, the lid's line, and brows that masculinity thickens, lowers."""
+    v, male = g.v, g.masculinity
+    for side, e in g.eyes:
+        _shade(image, 0.25 * g.head * _blob(e, v + 2, 5.5, 5.5))
         lids = (e / 3.5).square()
         opening = torch.maximum(-0.1 - v - 1.9 * (1 - lids), v - 0.1 - 1.3 * (1 - lids))
         white = _soft(opening) * _soft(e.abs() - 3.5)
-        image = _over(image, white, torch.tensor(WHITE)[None, :, None, None] * (0.92 + 0.08 * across)[:, None])
-        gaze = e - 0.25 * turn
-        image = _over(image, white * _soft(_ellipse(gaze, v, 1.75, 1.75)), torch.tensor((0.30, 0.22, 0.16)))
-        image = _over(image, white * _soft(_ellipse(gaze, v, 0.8, 0.8)), torch.tensor(INK))
-        image = _over(image, 0.8 * _soft(_ellipse(gaze - 0.7, v + 0.8, 0.5, 0.5)), torch.tensor((1.0, 1.0, 1.0)))
+        _over(image, white, _rgb(*WHITE) * (0.92 + 0.08 * g.across))
+        gaze = e - 0.25 * g.turn
+        _over(image, white * _soft(_ellipse(gaze, v, 1.75, 1.75)), _rgb(0.30, 0.22, 0.16))
+        _over(image, white * _soft(_ellipse(gaze, v, 0.8, 0.8)), _rgb(*INK))
+        _over(image, 0.8 * _soft(_ellipse(gaze - 0.7, v + 0.8, 0.5, 0.5)), _rgb(1.0, 1.0, 1.0))
         lid = _soft((v + 0.3 + 1.9 * (1 - lids)).abs() - 0.45) * _soft(e.abs() - 3.8)
-        image = _over(image, (0.75 - 0.08 * male) * lid, torch.tensor(INK))
-        # The brow, thicker and lower with masculinity
+        _over(image, (0.75 - 0.08 * male) * lid, _rgb(*INK))
         arch = v + 5.9 - 0.35 * male - 0.055 * (e + side * 0.4).square() + 0.10 * side * e
         brow = _soft(arch.abs() - (0.75 + 0.28 * male).clamp(0.4)) * _soft(e.abs() - 4.4, 2)
-        image = _over(image, (0.75 + 0.1 * male) * brow, hair * 0.55 + 0.05)
+        _over(image, (0.75 + 0.1 * male) * brow, g.hair * 0.55 + 0.05)
 
-    # Nose: a light ridge, a shadow on the side away from the light, the tip and the nostrils
-    n = u - 1.5 * turn
-    ridge = _blob(n, v - 2.5, 1.8, 8)
-    image = _shade(image, -0.10 * ridge)
-    for side in (-1, 1):
-        dark = (0.14 - 0.07 * side * f["light_direction"]).clamp(0, 0.32)
-        image = _shade(image, dark * _blob(n - side * 2.4, v - 3, 2.2, 7))
-        image = _shade(image, 0.5 * _blob(n - side * 1.6, v - 7.6, 1.5, 1.1))
-    image = _shade(image, 0.20 * _blob(n, v - 8.3, 4, 1.8))
 
-    # Mouth: a curve, bent by the smile; lips that taper to its corners; between them the teeth and the dark
-    reach = 5.0 + 0.45 * smile
-    m = (w / reach).square()
-    curve = v - 12.4 + 1.25 * smile * (m - 0.4)
+def _nose(image: Tensor, g: SimpleNamespace) -> None:
+    """A light ridge, a shadow on the side away from the light, the nostrils and the tip."""
+    n = g.u - 1.5 * g.turn
+    _shade(image, -0.10 * _blob(n, g.v - 2.5, 1.8, 8))
+    for side in SIDES:
+        dark = (0.14 - 0.07 * side * g.light_direction).clamp(0, 0.32)
+        _shade(image, dark * _blob(n - side * 2.4, g.v - 3, 2.2, 7))
+        _shade(image, 0.5 * _blob(n - side * 1.6, g.v - 7.6, 1.5, 1.1))
+    _shade(image, 0.20 * _blob(n, g.v - 8.3, 4, 1.8))
+
+
+def _mouth(image: Tensor, g: SimpleNamespace) -> None:
+    """A curve, bent by the smile; lips that taper to its corners; the dark and the teeth between them; its shadows."""
+    reach = 5.0 + 0.45 * g.grin
+    m = (g.w / reach).square()
+    curve = g.v - 12.4 + 1.25 * g.grin * (m - 0.4)
     taper = (1 - m).clamp(0)
-    gap = (f["mouth_opening"] + 0.5).clamp(0) * 1.25 * taper
-    lip = 1.35 - 0.12 * male
-    within = _soft(w.abs() - reach)
+    gap = (g.mouth_opening + 0.5).clamp(0) * 1.25 * taper
+    lip = 1.35 - 0.12 * g.masculinity
+    within = _soft(g.w.abs() - reach)
     lips = _soft(torch.maximum(-curve - gap * 0.4 - lip * taper, curve - gap * 0.6 - (lip + 0.35) * taper)) * within
-    red = skin * torch.tensor((0.90, 0.56, 0.55))[None, :, None, None] * (1 + 0.15 * across)[:, None]
-    image = _over(image, (0.80 - 0.08 * male) * lips, red)
-    line = _soft(torch.maximum(-curve - gap * 0.4, curve - gap * 0.6) - 0.25) * _soft(w.abs() - reach - 0.3)
-    image = _over(image, 0.85 * line, torch.tensor((0.30, 0.09, 0.09)))
+    _over(image, (0.80 - 0.08 * g.masculinity) * lips, g.skin * _rgb(0.90, 0.56, 0.55) * (1 + 0.15 * g.across))
+    line = _soft(torch.maximum(-curve - gap * 0.4, curve - gap * 0.6) - 0.25) * _soft(g.w.abs() - reach - 0.3)
+    _over(image, 0.85 * line, _rgb(0.30, 0.09, 0.09))
     teeth = _soft(torch.maximum(-curve - gap * 0.4 + 0.3, curve + gap * 0.05)) * (gap / 1.5).clamp(max=1) * within
-    image = _over(image, 0.9 * teeth, torch.tensor(WHITE))
-    image = _shade(image, 0.22 * _blob(w, v - 16.3 - 0.5 * gap, 4, 1.8))
-    for side in (-1, 1):  # the folds of a smile
-        image = _shade(image, (0.12 * smile).clamp(0) * _blob(w - side * (reach + 1.3), v - 10.5, 1.7, 4))
+    _over(image, 0.9 * teeth, _rgb(*WHITE))
+    _shade(image, 0.22 * _blob(g.w, g.v - 16.3 - 0.5 * gap, 4, 1.8))
+    for side in SIDES:  # the folds of a smile
+        _shade(image, (0.12 * g.grin).clamp(0) * _blob(g.w - side * (reach + 1.3), g.v - 10.5, 1.7, 4))
 
-    # Glasses: two rims, a bridge, and a little of the light on the lenses
-    worn = (f["glasses"] > ATTRIBUTES["Eyeglasses"][1]).float()
-    rims = _soft((v + 0.9).abs() - 0.5) * _soft(w.abs() - 1.6)  # the bridge
-    for side in (-1, 1):
-        e = w - side * (6.1 - 0.25 * (side * turn).clamp(0))
-        lens = (((e / 5.0).square().square() + ((v - 0.3) / 4.3).square().square()).sqrt().sqrt() - 1) * 4.5
-        image = _over(image, 0.10 * worn * _soft(lens), torch.tensor((0.9, 0.95, 1.0)))
-        rims = torch.maximum(rims, _soft(lens.abs() - 0.65))
-        arm = _soft((v + 1.2).abs() - 0.6) * _soft(5 - side * e) * _soft(radius * 10 - 10.3)
-        rims = torch.maximum(rims, arm)
-    image = _over(image, 0.92 * worn * rims, torch.tensor((0.12, 0.10, 0.11)))
 
-    # Hair in front: all of it but an opening for the face. Without bangs its edge is high and arched, and parted on
-    # one side; with them it is low, flat and fringed.
-    bangs = ((f["bangs"] + 1.2) / 3.2).clamp(0, 1)
-    edge = -16 + 9.5 * bangs + (0.065 - 0.06 * bangs) * (u + 3 - 2 * bangs).square() + 0.9 * bangs * _wave(u * 0.21)
+def _glasses(image: Tensor, g: SimpleNamespace) -> None:
+    """A bridge, two rims with their arms, and a little of the light on the lenses."""
+    worn = (g.glasses > ATTRIBUTES["Eyeglasses"][1]).float()
+    frame = _soft((g.v + 0.9).abs() - 0.5) * _soft(g.w.abs() - 1.6)
+    for side, e in g.eyes:
+        lens = (((e / 5.0).square().square() + ((g.v - 0.3) / 4.3).square().square()).sqrt().sqrt() - 1) * 4.5
+        _over(image, 0.10 * worn * _soft(lens), _rgb(0.9, 0.95, 1.0))
+        arm = _soft((g.v + 1.2).abs() - 0.6) * _soft(5 - side * e) * _soft(g.radius * 10 - 10.3)
+        frame = torch.maximum(torch.maximum(frame, _soft(lens.abs() - 0.65)), arm)
+    _over(image, 0.92 * worn * frame, _rgb(0.12, 0.10, 0.11))
+
+
+def _hair_in_front(image: Tensor, g: SimpleNamespace) -> None:
+    """All of the hair but an opening for the face, and its shadow.
+
+    Without bangs the edge is high and arched, and parted on one side; with them it is low, flat and fringed.
+    """
+    bangs = ((g.bangs + 1.2) / 3.2).clamp(0, 1)
+    edge = -16 + 9.5 * bangs + (0.065 - 0.06 * bangs) * (g.u + 3 - 2 * bangs).square() + 0.9 * bangs * _wave(g.u * 0.21)
     edge = edge.clamp(max=-4.5)  # the eyes stay free
-    window = torch.maximum(u.abs() - width + 0.3, edge - v)
-    front = hair_mask * (1 - _soft(window, 1.8)) * (1 - _soft(10 - v, 3) * _soft(u.abs() - width + 0.3))
-    image = _shade(image, 0.25 * head * _soft(v - edge - 2, 4) * _soft(u.abs() - width))
-    image = _over(image, front, locks)
+    beside = g.u.abs() - g.width
+    window = torch.maximum(beside + 0.3, edge - g.v)
+    front = g.hair_mask * (1 - _soft(window, 1.8)) * (1 - _soft(10 - g.v, 3) * _soft(beside + 0.3))
+    _shade(image, 0.25 * g.head * _soft(g.v - edge - 2, 4) * _soft(beside))
+    _over(image, front, g.locks)
 
-    image = image * (1 + 0.13 * f["light_level"])[:, None]
-    bright = (image - 0.7).clamp(0, 0.6)  # what would be too bright is compressed, as a camera does
+
+def _finish(image: Tensor, g: SimpleNamespace) -> Tensor:
+    """The level of the light; what would be too bright is compressed, as a camera does. As uint8."""
+    image = image * (1 + 0.13 * g.light_level)
+    bright = (image - 0.7).clamp(0, 0.6)
     image = image.clamp(max=0.7) + bright - 0.8 * bright.square()
     return (image.clamp_(0, 1) * 255).round_().to(torch.uint8)
 
 
+def _rgb(red: float, green: float, blue: float) -> Tensor:
+    """A colour, (3, 1, 1)."""
+    return torch.tensor((red, green, blue))[:, None, None]
+
+
 def _palette(value: Tensor, colours: tuple) -> Tensor:
-    """The colour at a value from -2 (the first colour) to 2 (the last), mixed of the two nearest: (N, 3, 1, 1)."""
-    places = ((value[:, None] + 2) / 4).clamp(0, 1) * (len(colours) - 1)
-    table = torch.tensor(colours)[:, None, :, None, None]
-    return sum(colour * (1 - (places - i).abs()).clamp(0) for i, colour in enumerate(table))
+    """The colours, (N, 3, 1, 1), at values, (N, 1, 1, 1), from -2 (the first) to 2 (the last), mixed of the nearest."""
+    places = ((value + 2) / 4).clamp(0, 1) * (len(colours) - 1)
+    return sum(_rgb(*colour) * (1 - (places - i).abs()).clamp(0) for i, colour in enumerate(colours))
 
 
 def _ellipse(u: Tensor, v: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
@@ -277,15 +317,14 @@ def _wave(t: Tensor) -> Tensor:
     return 4 * t * (1 - t.abs())
 
 
-def _over(image: Tensor, mask: Tensor, colour: Tensor) -> Tensor:
-    """Paint a colour, (3,) or (N, 3, ...), over (N, 3, H, W), in place, where the mask (N, H, W) is."""
-    colour = colour[:, None, None] if colour.ndim == 1 else colour
-    return image.add_((colour - image).mul_(mask[:, None]))
+def _over(image: Tensor, mask: Tensor, colour: Tensor) -> None:
+    """Paint a colour, (3, 1, 1) or (N, 3, ...), over (N, 3, H, W), in place, where the mask (N, 1, H, W) is."""
+    image.add_((colour - image).mul_(mask))
 
 
-def _shade(image: Tensor, amount: Tensor) -> Tensor:
-    """Darken (N, 3, H, W), in place, by an amount (N, H, W) from 0 to 1."""
-    return image.mul_((1 - amount)[:, None])
+def _shade(image: Tensor, amount: Tensor) -> None:
+    """Darken (N, 3, H, W), in place, by an amount (N, 1, H, W) from 0 to 1."""
+    image.mul_(1 - amount)
 
 
 def _is_integer(value: object) -> bool:
