@@ -1,6 +1,7 @@
 """CelebA: the crop, the split, the decoded images' file, and every state that the folder may be in."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -257,7 +258,7 @@ def test_a_truncated_jpeg_is_refused_or_skipped(tmp_path, monkeypatch):
     path.write_bytes(path.read_bytes()[:-150])
     (folder / celeba.IMAGES / "000005.jpg").write_bytes(b"")
     _refused(tmp_path, ValueError, "is damaged", "skip_damaged=True", "00000")
-    with pytest.warns(UserWarning, match=r"2 damaged .*000003.jpg, 000005.jpg"):
+    with pytest.warns(UserWarning, match=r"left out: 2 \(000003.jpg, 000005.jpg\)"):
         faces = celeba.load(tmp_path, skip_damaged=True)
     kept = [number for number in range(1, 21) if number not in (3, 5)]
     assert _numbers(faces.train) + _numbers(faces.test) == kept
@@ -265,8 +266,15 @@ def test_a_truncated_jpeg_is_refused_or_skipped(tmp_path, monkeypatch):
         torch.cat([faces.train.labels, faces.test.labels]).numpy(), _attributes(20)[np.array(kept) - 1]
     )
     monkeypatch.setattr(celeba, "_decode", _never)
-    with pytest.warns(UserWarning, match="2 damaged"):
+    with pytest.warns(UserWarning, match="left out: 2"):
         assert celeba.load(tmp_path, skip_damaged=True).fingerprint == faces.fingerprint
+
+
+def test_all_may_be_damaged(tmp_path):
+    for path in (_lay_out(tmp_path) / celeba.IMAGES).iterdir():
+        path.write_bytes(b"")
+    with pytest.warns(UserWarning, match="left out: 20"), pytest.raises(ValueError, match="too few whole images, 0"):
+        celeba.load(tmp_path, skip_damaged=True)
 
 
 def test_nothing_to_skip_is_nothing_to_warn_of(tmp_path, recwarn):
@@ -297,7 +305,7 @@ def test_without_images_all_that_is_needed_is_named(tmp_path, make):
 
 
 def test_a_download_is_moved_into_place(tmp_path, monkeypatch):
-    monkeypatch.setattr(celeba, "CelebA", lambda root, **_: _lay_out(celeba.Path(root)))
+    monkeypatch.setattr(celeba, "CelebA", lambda root, **_: _lay_out(Path(root)))
     assert len(celeba.load(tmp_path).train) == 18
     names = sorted(path.name for path in (tmp_path / "celeba").iterdir() if path.suffix != ".npy")
     assert names == [celeba.IMAGES, celeba.ATTRIBUTES, celeba.PARTITION]
@@ -310,21 +318,45 @@ def test_a_missing_list_is_named(tmp_path, name):
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"\n", b"\r\n"),
+        (b"20\n", b"\xef\xbb\xbf20\n"),  # a byte order mark, as Windows' editors write it
+        (b"20\n", b"19\n"),
+        (b"Attribute", b"  Attribute"),
+        (b" ", b"\t"),
+        (b"\n000001", b"\n\n 000001"),
+        (b"jpg", b"JPG"),
+    ],
+)
+def test_lists_in_another_manner_are_read(tmp_path, old, new):
+    folder = _lay_out(tmp_path)
+    expected = celeba.load(tmp_path).train
+    for name in (celeba.ATTRIBUTES, celeba.PARTITION):
+        (folder / name).write_bytes((folder / name).read_bytes().replace(old, new))
+    if new == b"JPG":
+        for path in list((folder / celeba.IMAGES).iterdir()):
+            path.rename(path.with_suffix(".JPG"))
+    train = celeba.load(tmp_path).train
+    assert torch.equal(train.images, expected.images) and torch.equal(train.labels, expected.labels)
+
+
+@pytest.mark.parametrize(
     ("name", "change", "found"),
     [
-        (celeba.ATTRIBUTES, lambda text: "", "must begin with the number"),
-        (celeba.ATTRIBUTES, lambda text: text.replace("20\n", "", 1), "must begin with the number"),
+        (celeba.ATTRIBUTES, lambda text: "", "line 2"),
+        (celeba.ATTRIBUTES, lambda text: text.replace("20\n", "", 1), "line 2"),
         (celeba.ATTRIBUTES, lambda text: text.replace(NAMES[3], NAMES[4]), "40 different names"),
-        (celeba.ATTRIBUTES, lambda text: text.rsplit("\n", 2)[0], "announces 20 images, but has 19 lines"),
+        (celeba.ATTRIBUTES, lambda text: text.rsplit("\n", 2)[0], "no line on: 1 (000020.jpg)"),
         (celeba.ATTRIBUTES, lambda text: text[:-5], "line 22"),
         (celeba.ATTRIBUTES, lambda text: text.replace("1\n000002", "2\n000002"), "line 3"),
-        (celeba.ATTRIBUTES, lambda text: text.replace("000002", "000001"), "on 19 different"),
-        (celeba.ATTRIBUTES, lambda text: text.replace("000002", "other"), "has no line on 1 of the images: 000002.jpg"),
-        (celeba.PARTITION, lambda text: "", "has no line on 20 of the images: 000001.jpg, 000002.jpg"),
-        (celeba.PARTITION, lambda text: text.replace("000002.jpg 0\n", ""), "has no line on 1"),
+        (celeba.ATTRIBUTES, lambda text: text.replace("000002", "000001"), "more lines than one: 1 (000001.jpg)"),
+        (celeba.ATTRIBUTES, lambda text: text.replace("000002", "other"), "no line on: 1 (000002.jpg)"),
+        (celeba.PARTITION, lambda text: "", "no line on: 20 (000001.jpg, 000002.jpg, 000003.jpg, ...)"),
+        (celeba.PARTITION, lambda text: text.replace("000002.jpg 0\n", ""), "no line on: 1 (000002.jpg)"),
         (celeba.PARTITION, lambda text: text.replace("000002.jpg 0", "000002.jpg 3"), "line 2"),
         (celeba.PARTITION, lambda text: text.replace("000002.jpg 0", "000002.jpg"), "line 2"),
-        (celeba.PARTITION, lambda text: text.replace("000002", "000001"), "line 2"),
+        (celeba.PARTITION, lambda text: text.replace("000002", "000001"), "more lines than one: 1 (000001.jpg)"),
     ],
 )
 def test_a_malformed_list_is_refused(tmp_path, name, change, found):
@@ -336,14 +368,14 @@ def test_a_malformed_list_is_refused(tmp_path, name, change, found):
 def test_a_list_that_is_no_text_is_refused(tmp_path):
     path = _lay_out(tmp_path) / celeba.PARTITION
     path.write_bytes(b"\xff\xfe\x00")
-    _refused(tmp_path, ValueError, path, "is no text")
+    _refused(tmp_path, ValueError, path, "line 1")
 
 
 def test_listed_images_that_are_absent_are_named(tmp_path):
     folder = _lay_out(tmp_path)
     for number in (4, 6, 8, 9):
         (folder / celeba.IMAGES / f"{number:06}.jpg").unlink()
-    _refused(tmp_path, ValueError, "lists 4 images", "000004.jpg, 000006.jpg, 000008.jpg, ...", "cut the list")
+    _refused(tmp_path, ValueError, "no image", "4 (000004.jpg, 000006.jpg, 000008.jpg, ...)", "Change the lines")
 
 
 def test_one_image_is_too_few(tmp_path):

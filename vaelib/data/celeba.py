@@ -3,8 +3,11 @@
 import hashlib
 import io
 import os
+import re
 import tempfile
 import warnings
+from collections import Counter
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from .dataset import Dataset, Split
 # Of either size of image (width, height): the box that is kept (left, top, right, bottom), and the reduction to 48 x 64
 CROPS = {(178, 218): ((41, 60, 137, 188), 2), (89, 109): ((20, 30, 68, 94), 1)}
 SHAPE = (3, 64, 48)
+LEFT_OUT = -1  # instead of the part that a damaged image is in
 CHUNK = 256  # images that a thread decodes at a time
 IMAGES, ATTRIBUTES, PARTITION = "img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt"
 ADVICE = "put a good copy there, from http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
@@ -57,28 +61,29 @@ def load(folder: Path, skip_damaged: bool = False) -> Dataset:
     if not (sizes := _sizes(folder)):
         _download(folder)
         sizes = _sizes(folder)
-    names, attributes = _attributes(folder / ATTRIBUTES, sizes)
-    parts = _partition(folder / PARTITION, sizes)
-    chosen, boundary = _split(folder, list(sizes), parts)
-    path = _place(folder, chosen, sizes)
-    if skip_damaged and (damaged := _damaged(folder / IMAGES, chosen, path)):
-        warnings.warn(f"{len(damaged)} damaged in {folder / IMAGES}, left out: {_some(damaged)}", stacklevel=2)
-        chosen, boundary = _split(folder, sorted(sizes.keys() - damaged), parts)
-        path = _place(folder, chosen, sizes)
+    names, labels = _attributes(folder / ATTRIBUTES, list(sizes))
+    parts = _values(folder / PARTITION, _lines(folder / PARTITION), 0, (0, 1, 2), 1, list(sizes))[:, 0]
+    order, boundary = _split(folder, parts)
+    images, path = _place(folder, sizes, order)
+    if skip_damaged and (damaged := _damaged(folder / IMAGES, images, path)):
+        warnings.warn(f"damaged images in {folder / IMAGES}, left out: {_some(damaged)}", stacklevel=2)
+        parts[np.isin(list(sizes), damaged)] = LEFT_OUT
+        order, boundary = _split(folder, parts)
+        images, path = _place(folder, sizes, order)
     if not path.exists():
-        _decode(folder / IMAGES, chosen, path)
+        _decode(folder / IMAGES, images, path)
     try:  # "c": what is written to the tensor stays in memory, and the file as it is
-        images = torch.from_numpy(np.load(path, mmap_mode="c"))
+        pixels = torch.from_numpy(np.load(path, mmap_mode="c"))
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to have the images decoded again") from error
-    bits = np.frombuffer("".join(attributes[name] for name in chosen).encode(), np.uint8) == ord("1")
-    labels = torch.from_numpy(bits.reshape(len(chosen), len(names)))
+    labels = torch.from_numpy(labels[order])
+    digest = hashlib.sha256(f"{path.stem} {boundary} {names}".encode() + labels.numpy().tobytes())
     return Dataset(
         name="celeba",
-        train=Split(images[:boundary], labels[:boundary]),
-        test=Split(images[boundary:], labels[boundary:]),
+        train=Split(pixels[:boundary], labels[:boundary]),
+        test=Split(pixels[boundary:], labels[boundary:]),
         names=names,
-        fingerprint=hashlib.sha256(f"{path.stem} {boundary} {names}".encode() + bits.tobytes()).hexdigest()[:16],
+        fingerprint=digest.hexdigest()[:16],
     )
 
 
@@ -86,8 +91,13 @@ def _sizes(folder: Path) -> dict[str, int]:
     """The JPEGs' names, sorted, with their sizes in bytes; empty if there is no folder of images."""
     if not (folder / IMAGES).is_dir():
         return {}
-    with os.scandir(folder / IMAGES) as entries:
-        return dict(sorted((entry.name, entry.stat().st_size) for entry in entries if entry.name.endswith(".jpg")))
+    descriptor = os.open(folder / IMAGES, os.O_RDONLY)
+    try:  # relative to the folder, as 200,000 whole paths take longer to follow
+        with os.scandir(descriptor) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.lower().endswith(".jpg"))
+        return {name: os.stat(name, dir_fd=descriptor).st_size for name in names}
+    finally:
+        os.close(descriptor)
 
 
 def _download(folder: Path) -> None:
@@ -108,84 +118,74 @@ def _download(folder: Path) -> None:
         ) from error
 
 
-def _attributes(path: Path, images: dict[str, int]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The 40 names, and each image's attributes as 40 characters, 0 or 1."""
+def _attributes(path: Path, images: list[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    """The 40 names, and which image has which, bool (N, 40). The number on the first line is not needed, nor read."""
     lines = _lines(path)
-    count, header = (*lines, "", "")[:2]
-    names, attributes = tuple(header.split()), {}
-    if not count.strip().isdecimal() or len(set(names)) != 40 or len(names) != 40:
-        raise ValueError(f"{path} must begin with the number of images, then a line of 40 different names; {ADVICE}")
-    for number, line in enumerate(lines[2:], 3):
-        name, *values = line.split() or [""]
-        attributes[name] = "".join(values).replace("-1", "0")
-        if len(values) != 40 or len(attributes[name]) != 40 or attributes[name].strip("01"):
-            raise ValueError(
-                f"{path}, line {number}: expected a file name and 40 times 1 or -1, not {line!r}; {ADVICE}"
-            )
-    if not len(lines) - 2 == len(attributes) == int(count):
-        raise ValueError(
-            f"{path} announces {int(count)} images, but has {len(lines) - 2} lines on {len(attributes)} different "
-            f"ones; correct its first line, or {ADVICE}"
-        )
-    _compare(path, attributes, images)
-    return names, attributes
-
-
-def _partition(path: Path, images: dict[str, int]) -> dict[str, str]:
-    """Which part each image is in: "0" training, "1" validation, "2" test."""
-    parts = {}
-    for number, line in enumerate(_lines(path), 1):
-        name, part = (*line.split(), "", "")[:2]
-        if len(line.split()) != 2 or part not in ("0", "1", "2") or name in parts:
-            raise ValueError(f"{path}, line {number}: expected a new file name and 0, 1 or 2, not {line!r}; {ADVICE}")
-        parts[name] = part
-    _compare(path, parts, images)
-    return parts
+    names = tuple(lines[1].split()) if len(lines) > 1 else ()
+    if not len(set(names)) == len(names) == 40:
+        raise ValueError(f"{path}, line 2: expected 40 different names of attributes; {ADVICE}")
+    return names, _values(path, lines, 2, (-1, 1), 40, images) == 1
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
+    try:  # what is no text becomes a malformed line, and a byte order mark nothing
+        return path.read_text("utf-8-sig", "replace").splitlines()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing; {ADVICE}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text ({error}); {ADVICE}") from error
 
 
-def _compare(path: Path, listed: dict, images: dict[str, int]) -> None:
-    if unlisted := sorted(images.keys() - listed.keys()):
-        raise ValueError(f"{path} has no line on {len(unlisted)} of the images: {_some(unlisted)}; {ADVICE}")
-    if absent := sorted(listed.keys() - images.keys()):
+def _values(path: Path, lines: list[str], skip: int, allowed: tuple, count: int, images: list[str]) -> np.ndarray:
+    """The numbers beside the images' names, int8 (N, count), in the order of the images."""
+    try:
+        table = np.loadtxt(lines[skip:], [("name", object), ("values", "i1", count)], comments=None, ndmin=1)
+        fits = np.isin(table["values"], allowed).all()
+    except ValueError:
+        fits = False
+    if not fits:
+        pattern = re.compile(rf"\s*\S+(\s+({'|'.join(map(str, allowed))})){{{count}}}\s*")
+        number, line = next((n, line) for n, line in enumerate(lines, 1) if n > skip and not pattern.fullmatch(line))
+        what = f"a file name and {count} of the numbers {allowed}"
+        raise ValueError(f"{path}, line {number}: expected {what}, not {line!r}; {ADVICE}")
+    table = table[np.argsort(table["name"], kind="stable")]  # the sort that is quick where all is in order already
+    if (listed := table["name"].tolist()) != images:
+        lacking, surplus = Counter(images) - Counter(listed), Counter(listed) - Counter(images)
         raise ValueError(
-            f"{path} lists {len(absent)} images that are not in {path.parent / IMAGES}: {_some(absent)}; "
-            f"add the images, or cut the list to those that are there"
+            f"{path} must have one line on each image in {path.parent / IMAGES}; no line on: {_some(lacking)}; no "
+            f"image, or more lines than one: {_some(surplus)}. Change the lines or the images, or {ADVICE}"
         )
+    return table["values"]
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+def _some(names: Collection[str]) -> str:
+    return f"{len(names)} ({', '.join(sorted(names)[:3])}{', ...' if len(names) > 3 else ''})" if names else "none"
 
 
-def _split(folder: Path, names: list[str], parts: dict[str, str]) -> tuple[list[str], int]:
-    """The names, those for training first, and how many these are."""
-    if len(names) < 2:
-        raise ValueError(
-            f"{folder / IMAGES} has {len(names)} whole image; at least two are needed, to train and to test"
-        )
-    if {parts[name] for name in names} == {"0", "1", "2"}:
-        train = [name for name in names if parts[name] == "0"]
-        return train + [name for name in names if parts[name] == "2"], len(train)
-    return names, len(names) - max(1, len(names) // 10)
+def _split(folder: Path, parts: np.ndarray) -> tuple[np.ndarray, int]:
+    """The images' numbers, those for training first, and how many these are."""
+    if {0, 1, 2} <= set(parts.tolist()):
+        train, test = np.flatnonzero(parts == 0), np.flatnonzero(parts == 2)
+    else:
+        whole = np.flatnonzero(parts != LEFT_OUT)
+        if len(whole) < 2:
+            raise ValueError(f"{folder / IMAGES} has too few whole images, {len(whole)}: at least two are needed")
+        train, test = np.split(whole, [-max(1, len(whole) // 10)])
+    return np.concatenate([train, test]), len(train)
 
 
-def _place(folder: Path, names: list[str], sizes: dict[str, int]) -> Path:
-    """Where the decoded images are, or else where they go; another crop, order or set of images has another name."""
-    digest = hashlib.sha256(repr((CROPS, SHAPE, [(name, sizes[name]) for name in names])).encode())
+def _place(folder: Path, sizes: dict[str, int], order: np.ndarray) -> tuple[list[str], Path]:
+    """The images in that order, and where they are decoded, or else will be.
+
+    Another crop, order or set of images has another file.
+    """
+    items = list(sizes.items())
+    items = [items[i] for i in order.tolist()]
+    digest = hashlib.sha256(repr((CROPS, SHAPE, items)).encode())
     home = Path.home() / ".cache" / "vaelib"
     places = [place / f"celeba-{digest.hexdigest()[:16]}.npy" for place in (folder, home)]
     # A folder that nobody may write to is to stay as it is, though root could write to it
     writable = os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222
-    return next((path for path in places if path.exists()), places[0 if writable else 1])
+    path = next((path for path in places if path.exists()), places[0 if writable else 1])
+    return [name for name, _ in items], path
 
 
 def _damaged(folder: Path, names: list[str], path: Path) -> list[str]:
