@@ -2,13 +2,15 @@
 
 import hashlib
 import io
+import math
 import os
 import re
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -65,13 +67,12 @@ def load(folder: Path, skip_damaged: bool = False) -> Dataset:
     parts = _values(folder / PARTITION, _lines(folder / PARTITION), 0, (0, 1, 2), 1, list(sizes))[:, 0]
     order, boundary = _split(folder, parts)
     images, path = _place(folder, sizes, order)
-    if skip_damaged and (damaged := _damaged(folder / IMAGES, images, path)):
-        warnings.warn(f"damaged images in {folder / IMAGES}, left out: {_some(damaged)}", stacklevel=2)
+    while not path.exists() and (damaged := _decode(folder / IMAGES, images, path, skip_damaged)):
+        listed = f"{_some(damaged)}, all listed in {path.with_suffix('.damaged')}"
+        warnings.warn(f"damaged images in {folder / IMAGES}, left out: {listed}", stacklevel=2)
         parts[np.isin(list(sizes), damaged)] = LEFT_OUT
         order, boundary = _split(folder, parts)
         images, path = _place(folder, sizes, order)
-    if not path.exists():
-        _decode(folder / IMAGES, images, path)
     try:  # "c": what is written to the tensor stays in memory, and the file as it is
         pixels = torch.from_numpy(np.load(path, mmap_mode="c"))
     except (ValueError, EOFError) as error:
@@ -188,53 +189,41 @@ def _place(folder: Path, sizes: dict[str, int], order: np.ndarray) -> tuple[list
     return [name for name, _ in items], path
 
 
-def _damaged(folder: Path, names: list[str], path: Path) -> list[str]:
-    """The damaged ones among the images; noted beside the decoded ones, so that they are looked for only once."""
-    note = path.with_suffix(".damaged")
-    if not path.exists() and not note.exists():
-        damaged = []
-        _decode(folder, names, path, damaged)
-        if damaged:
-            files.write(note, "\n".join(damaged))
-    return note.read_text().split() if note.exists() else []
-
-
-def _decode(folder: Path, names: list[str], path: Path, damaged: list[str] | None = None) -> None:
+def _decode(folder: Path, names: list[str], path: Path, skip_damaged: bool) -> list[str]:
     """Write uint8 images (N, 3, 64, 48) to a `.npy` file, by threads: Pillow lets others run while it decodes.
 
-    Given a list of damaged ones, it is added to; with any in it, nothing is written.
+    If some are damaged, they are noted beside that file instead, so that they are looked for only once, and returned.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.part")
+    temporary, note = path.with_name(f"{path.name}.part"), path.with_suffix(".damaged")
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(names), *SHAPE)}
     found = {}  # each size of image, with the name of the first one
+    damaged = []
 
     def work(first: int) -> int:
         chunk = names[first : first + CHUNK]
         pixels = np.zeros((len(chunk), *SHAPE), np.uint8)
         for row, name in enumerate(chunk):
-            try:
-                pixels[row], size = _image(folder / name)
-                found.setdefault(size, name)
-            except _Damaged:
-                if damaged is None:
-                    raise
+            if image := _image(folder / name):
+                found.setdefault(image.size, name)
+                box, factor = CROPS[image.size]
+                # `reduce` takes the mean of each square of pixels, which is antialiasing enough for a whole factor
+                pixels[row] = np.asarray(image.crop(box).reduce(factor)).transpose(2, 0, 1)
+            else:
                 damaged.append(name)
-        try:
-            with temporary.open("r+b") as file:
-                file.seek(start + first * pixels[0].nbytes)
-                file.write(pixels)
-        except OSError as error:
-            what = f"{error.strerror}: the decoded images take {len(names) * pixels[0].nbytes / 1e6:,.0f} MB"
-            raise OSError(error.errno, what, str(temporary)) from error
+        with _writing(temporary, len(names)), temporary.open("r+b") as file:
+            file.seek(start + first * pixels[0].nbytes)
+            file.write(pixels)
         return len(chunk)
 
     with files.locked(path.parent, wait=True):
         if path.exists():  # another process has decoded them while this one waited
-            return
+            return []
+        if skip_damaged and note.exists():
+            return note.read_text().split()
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
-            with temporary.open("wb") as file:
+            with _writing(temporary, len(names)), temporary.open("wb") as file:
                 np.lib.format.write_array_header_1_0(file, header)
                 start = file.tell()
             with tqdm(total=len(names), desc="decoding CelebA, once", unit="image") as bar:
@@ -245,31 +234,40 @@ def _decode(folder: Path, names: list[str], path: Path, damaged: list[str] | Non
                         raise ValueError(f"{folder} has images of different sizes, {sizes}; all must have the same")
             if not damaged:
                 temporary.replace(path)
+            elif skip_damaged:
+                files.write(note, "\n".join(damaged))
+            else:
+                raise ValueError(
+                    f"{folder} has damaged images: {_some(damaged)}; replace them, or leave them out with "
+                    f"vaelib.data.celeba.load(folder, skip_damaged=True)"
+                )
         finally:
             pool.shutdown(cancel_futures=True)
             temporary.unlink(missing_ok=True)
+    return damaged
 
 
-class _Damaged(ValueError):
-    pass
+@contextmanager
+def _writing(path: Path, count: int) -> Iterator[None]:
+    """Have an error, as of a full disk, tell what was being written, and how large it is."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.strerror}: the decoded images take {count * math.prod(SHAPE) / 1e6:,.0f} MB"
+        raise OSError(error.errno, what, str(path)) from error
 
 
-def _image(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
-    """The paper's crop of one image, (3, 64, 48), and the width and height of the whole."""
-    content = io.BytesIO(path.read_bytes())
+def _image(path: Path) -> Image.Image | None:
+    """The whole image; None if it is damaged."""
+    content = io.BytesIO(path.read_bytes())  # that it cannot be read is no damage
     try:
         with Image.open(content) as image:
             image.load()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises for broken files
-        raise _Damaged(
-            f"{path} is damaged ({error}); replace it, or leave out damaged images with "
-            f"vaelib.data.celeba.load(folder, skip_damaged=True)"
-        ) from error
+    except (OSError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises for broken files
+        return None
     if image.mode != "RGB" or image.size not in CROPS:
         raise ValueError(
             f"{path} is {image.size[0]} x {image.size[1]} pixels in mode {image.mode}; expected colour (RGB) and "
             f"{' or '.join(f'{width} x {height}' for width, height in CROPS)}; replace it, or remove it and its lines"
         )
-    box, factor = CROPS[image.size]
-    # `reduce` takes the mean of each square of pixels, which is antialiasing enough for a whole factor
-    return np.asarray(image.crop(box).reduce(factor)).transpose(2, 0, 1), image.size
+    return image
