@@ -232,6 +232,17 @@ def test_to_float_refuses_what_is_float_already():
     assert torch.equal(values, torch.ones(2, 1, 3, 3))
 
 
+def test_an_attribute_is_known_by_its_column():
+    faces = Dataset("mine", _split(), _split(), ("Male", "Smiling", "Big_Nose", "Big_Lips"))
+    assert [faces.column(name) for name in faces.names] == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match=r"'smiling' is none of the 4 attributes of 'mine'; there is Smiling$"):
+        faces.column("smiling")
+    with pytest.raises(ValueError, match=r"there is Big_Nose$"):
+        faces.column("Big_Noses")
+    with pytest.raises(ValueError, match=r"there is Male, Smiling, Big_Nose, Big_Lips$"):
+        faces.column("Hat")
+
+
 # MNIST
 
 LAYOUTS = {"packed": (), "unpacked": NAMES, "mixed": NAMES[1:3]}

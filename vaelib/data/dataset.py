@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import torch
 from torch import Tensor
@@ -76,6 +77,19 @@ class Dataset:
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         return tuple(self.train.images.shape[1:])
+
+    def column(self, name: str) -> int:
+        """Which column of the labels an attribute is.
+
+        Raises
+        ------
+        ValueError
+            If there is no such attribute; the message has those with names like it, or else all.
+        """
+        if name not in self.names:
+            near = ", ".join(get_close_matches(name, self.names) or self.names)
+            raise ValueError(f"{name!r} is none of the {len(self.names)} attributes of {self.name!r}; there is {near}")
+        return self.names.index(name)
 
 
 def to_float(images: Tensor) -> Tensor:
