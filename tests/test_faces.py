@@ -11,8 +11,8 @@ import torch
 from vaelib import data
 from vaelib.data import faces, to_float
 
-MOUTH = (slice(38, 50), slice(13, 35))  # rows, columns
-EYES = (slice(22, 38), slice(6, 42))
+MOUTH = (slice(39, 57), slice(9, 39))  # rows, columns
+EYES = (slice(17, 39), slice(None))
 LEFT_HALF, RIGHT_HALF = (slice(None), slice(0, 24)), (slice(None), slice(24, 48))
 
 
@@ -185,10 +185,10 @@ def test_glasses_are_there_or_not():
 
 def test_the_smile_bends_the_mouth_up():
     for image, bends in zip(_strip("smile", [-2.0, 0.0, 2.0]), ("down", "hardly", "up"), strict=True):
-        darkness = (0.35 - image[1, *MOUTH]).clamp(min=0)  # the line between the lips
-        rows = torch.arange(len(darkness))[:, None]
-        height = -(rows * darkness).sum(0) / darkness.sum(0)
-        bend = height[[7, 14]].mean() - height[10:12].mean()  # of what is towards the corners over the middle
+        lips = (0.35 - image[1, *MOUTH]).clamp(min=0)
+        rows = torch.arange(len(lips))[:, None]
+        height = -(rows * lips).sum(0) / lips.sum(0)
+        bend = height[[9, 20]].mean() - height[14:16].mean()  # of what is towards the corners over the middle
         assert bends == ("up" if bend > 0.7 else "down" if bend < -0.7 else "hardly"), bend
 
 
@@ -196,7 +196,7 @@ def test_the_side_of_the_light_is_the_brighter_one():
     images = _strip("light_direction", [-2.0, -1.0, 0.0, 1.0, 2.0])
     excess = _mean(images, RIGHT_HALF) - _mean(images, LEFT_HALF)
     assert (excess.diff() > 0.03).all()
-    assert excess[2].abs() < 0.01
+    assert excess[2].abs() < 0.02  # the hair is parted on one side
     face = _mean(images, (slice(24, 46), slice(24, 36))) - _mean(images, (slice(24, 46), slice(12, 24)))
     assert (face.diff() > 0.03).all()
 
@@ -222,5 +222,5 @@ def test_longer_hair_covers_more_beside_the_neck():
 
 
 def test_bangs_cover_the_forehead():
-    forehead = _mean(_strip("bangs", [-2.0, 0.0, 2.0]), (slice(16, 24), slice(18, 30)))
+    forehead = _mean(_strip("bangs", [-2.0, 0.0, 2.0]), (slice(9, 20), slice(16, 32)))
     assert (forehead.diff() < -0.02).all()

@@ -246,7 +246,7 @@ table = []
 for name in asked:
     factor, low, _ = faces.ATTRIBUTES[name]
     column, each = faces.FACTORS.index(factor), found[name]
-    has = labels[:, drawn.names.index(name)]
+    has = labels[:, drawn.column(name)]
     difference = codes[has].mean(0) - codes[~has].mean(0)
     rivals = [each.direction, each.standardised_direction]
     rivals.append(difference / difference.norm())

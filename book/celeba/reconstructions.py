@@ -38,12 +38,12 @@ runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
 import torch
 from IPython.display import Markdown
 from matplotlib import colormaps
-from myst_nb import glue
 from sklearn.metrics import roc_auc_score
 from tabulate import tabulate
 
 from vaelib import (
     Settings,
+    claims,
     data,
     evaluation,
     features,
@@ -71,12 +71,19 @@ print(f"{run.folder.name}: {settings.epochs} epochs")
 
 # %%
 images = photos.test.images
-mean, log_variance = evaluation.encode(model, images)
-generator = torch.Generator().manual_seed(0)
-codes = reparameterize(mean, log_variance, generator)
-with torch.inference_mode():
-    copies = torch.cat([model.decode(part) for part in codes.split(500)])
 originals = data.to_float(images)
+
+
+def copied(model):
+    """The test images, each from a code sampled from its posterior."""
+    posterior = evaluation.encode(model, images)
+    codes = reparameterize(*posterior, torch.manual_seed(0))
+    with torch.inference_mode():
+        parts = [model.decode(part) for part in codes.split(500)]
+    return torch.cat(parts)
+
+
+copies = copied(model)
 error = (copies - originals).square().mean(1)  # (N, H, W)
 
 # %% mystnb={"figure": {"caption": "Test images, their reconstructions from a sampled code, and the squared error of each pixel. The paper's Figure 2.", "name": "fig-celeba-copies"}, "image": {"alt": "Three rows of twelve images: faces, their smoother reconstructions, and maps of the error, brightest at hair, eyes and background."}}
@@ -119,16 +126,16 @@ usable = (present >= 10) & (present <= test_count - 10)
 chosen = usable.nonzero().flatten()
 
 
-def readable(pictures):
-    """The area under the ROC curve of each chosen attribute."""
+def readable(pictures, columns):
+    """The area under the ROC curve of each of these attributes."""
     with torch.inference_mode():
         parts = [judge(part) for part in pictures.split(500)]
     scores = torch.cat(parts)
-    areas = [roc_auc_score(labels[:, i], scores[:, i]) for i in chosen]
+    areas = [roc_auc_score(labels[:, i], scores[:, i]) for i in columns]
     return torch.tensor(areas)
 
 
-before, after = readable(originals), readable(copies)
+before, after = readable(originals, chosen), readable(copies, chosen)
 order = (before - after).argsort()
 names = [photos.names[chosen[i]] for i in order]
 
@@ -172,24 +179,25 @@ Markdown(tabulate(shown, headers, tablefmt="github", floatfmt=".4f"))
 vertical = torch.fft.fftfreq(64)[:, None]
 horizontal = torch.fft.rfftfreq(48)[None]
 frequency = torch.hypot(vertical, horizontal)  # cycles per pixel
-waves = [torch.fft.rfft2(each - average) for each in (originals, copies)]
-powers = [each.abs().square().mean((0, 1)) for each in waves]
-cross = (waves[0] * waves[1].conj()).real.mean((0, 1))
 
 
-def kept(low, high):
+def kept(originals, copies, low, high):
     """Power and coherence of the copies' waves in a band of frequencies."""
     band = (frequency >= low) & (frequency < high)
-    of_originals, of_copies = (each[band].sum().item() for each in powers)
-    shared = cross[band].sum().item() ** 2
-    return of_copies / of_originals, shared / (of_originals * of_copies)
+    first, second = (
+        torch.fft.rfft2(each - average)[..., band]
+        for each in (originals, copies)
+    )
+    powers = [each.abs().square().sum().item() for each in (first, second)]
+    shared = (first * second.conj()).real.sum().item() ** 2
+    return powers[1] / powers[0], shared / (powers[0] * powers[1])
 
 
 edges = torch.linspace(0, 0.5, 11).tolist()
-curves = [kept(*edges[i : i + 2]) for i in range(10)]
+curves = [kept(originals, copies, *edges[i : i + 2]) for i in range(10)]
 power, coherence = map(list, zip(*curves, strict=True))
 
-# %% mystnb={"figure": {"caption": "Power of the reconstructions as a share of the originals', and their coherence, over the spatial frequency.", "name": "fig-celeba-power"}, "image": {"alt": "Two curves that fall from nearly one at low frequencies; power settles at a quarter and rises again a little, coherence goes on falling towards zero."}}
+# %% mystnb={"figure": {"caption": "Power of the reconstructions as a share of the originals', and their coherence, over the spatial frequency.", "name": "fig-celeba-power"}, "image": {"alt": "Two curves, close together, that fall from nearly one at low frequencies to about a quarter, and rise a little at the finest."}}
 figures.lines(
     [edge + 0.025 for edge in edges[:10]],
     {"power": power, "coherence": coherence},
@@ -199,54 +207,74 @@ figures.lines(
 )
 
 # %%
-coarse, fine = kept(0, 1 / 20)[1], kept(1 / 8, 1)[1]
+coarse, fine = (
+    kept(originals, copies, *band)[1] for band in ((0, 1 / 20), (1 / 8, 1))
+)
 print(f"predicted of waves longer than 20 pixels: {coarse:.1%}")
 print(f"predicted of waves shorter than 8 pixels: {fine:.1%}")
 
 # %% [markdown]
-# ## What that says of the paper's claim
+# ## What that says of the paper's claims
 #
-# *Reconstructions keep skin tone, hair colour and face-wear; fine detail is
-# smoothed away.* The paper states no conditions, so these are ours. Kept: for
-# each attribute of colour or face-wear at hand, the judge's area under the curve
-# above one half shrinks by less than a quarter from originals to copies. Smoothed
-# away: less than half of the power of waves shorter than 8 pixels is predicted. The
-# claim holds if all of that is so, and holds in part if most of the attributes
-# pass and the detail is lost. How much the bound matters can be seen from a
-# stricter one, a tenth, that is reported beside it.
+# Two claims rest on this page. The first lists what is kept, so let us list it
+# too: for each attribute of colour or face-wear at hand, what the judge's area
+# under the curve, above one half, loses from originals to copies. *Kept* shall mean
+# that it loses less than a quarter; what a tenth would give stands beside it. To
+# see how much of that is chance, every training with this K has its say.
 
 # %%
-COLOURS = [
-    "Pale_Skin",
-    "Black_Hair",
-    "Blond_Hair",
-    "Brown_Hair",
-    "Gray_Hair",
+LISTED = ["Pale_Skin", "Black_Hair", "Blond_Hair", "Brown_Hair"]
+LISTED += ["Gray_Hair", "Eyeglasses", "Wearing_Hat"]
+listed = [i for i in chosen if photos.names[i] in LISTED]
+titles = [photos.names[i] for i in listed]
+same = [
+    each
+    for each in plan.settings(plan.short)
+    if each.latent_dim == latent_dim
 ]
-WEAR = ["Eyeglasses", "Wearing_Hat"]
-table, lost = [], {}
-for name, old, new in zip(names, before[order], after[order], strict=True):
-    if name in COLOURS + WEAR:
-        lost[name] = 1 - (new.item() - 0.5) / (old.item() - 0.5)
-        table.append([name, old.item(), new.item(), lost[name]])
-headers = ["attribute", "originals", "reconstructions", "lost"]
-Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".3f"))
+seeds = [train(photos, each, runs_folder) for each in same] or [run]
+lost, fine, explained = [], [], []
+for each in seeds:
+    copies = copied(each.model())
+    old, new = readable(originals, listed), readable(copies, listed)
+    lost.append(1 - (new - 0.5) / (old - 0.5))
+    fine.append(kept(originals, copies, 1 / 8, 1)[1])
+    unexplained = (originals - copies).square().sum()
+    explained.append(
+        1 - (unexplained / (originals - average).square().sum()).item()
+    )
+lost = torch.stack(lost)  # (seeds, attributes)
 
 # %%
-passed = [name for name in lost if lost[name] < 0.25]
-strict = [name for name in lost if lost[name] < 0.1]
-smooth = fine < 0.5
-if smooth and len(passed) == len(lost):
-    verdict = "holds"
-else:
-    most = len(passed) > len(lost) / 2
-    verdict = "holds in part" if smooth and most else "does not hold"
-measured = (
-    f"{len(passed)} of {len(lost)} attributes of colour and face-wear kept "
-    f"({len(strict)} by the stricter bound); {fine:.0%} of fine detail left"
-)
-print(f"{verdict}: {measured}")
+headers = ["lost by", *(f"seed {each.settings.seed}" for each in seeds)]
+rows = [
+    [name, *column]
+    for name, column in zip(titles, lost.T.tolist(), strict=True)
+]
+Markdown(tabulate(rows, headers, tablefmt="github", floatfmt=".2f"))
 
-# %% tags=["hide-cell"]
-glue("keeps_measured", measured, display=False)
-glue("keeps_verdict", verdict, display=False)
+# %%
+for bound in (0.25, 0.1):
+    passed = (lost < bound).float().mean(1)
+    print(
+        f"lose less than {bound:.0%}:", [f"{each:.0%}" for each in passed]
+    )
+
+# %% [markdown]
+# The second claim is that VAEs scale to images of many pixels with minimal
+# degradation. We ask how much of the images' variance the copies explain, how much of
+# their fine detail, and how much lower the bound is on images that the model has
+# not seen.
+
+# %%
+on = f"{photos.name}, {count:,} + {test_count:,} images, K = {latent_dim}"
+share = (lost < 0.25).float().mean(1)
+claims.judge("C7", on, seeds, kept=share, mostly_kept=share, fine=fine)
+
+# %%
+ends = [each.evaluation for each in seeds]
+gap = [
+    (each["train_elbo"] - each["test_elbo"]) / -each["test_elbo"]
+    for each in ends
+]
+claims.judge("C12", on, seeds, explained=explained, detail=fine, gap=gap)

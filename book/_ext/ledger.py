@@ -1,0 +1,114 @@
+"""The directive `{ledger}`: the verdict on each claim, from what the stored pages measured and the records bear out.
+
+Without content it is a table of all claims; with a claim's number, such as C7, that claim's conditions. A claim that no
+page judges, or whose runs have no record, or another one, ends the build.
+"""
+
+from pathlib import Path
+
+import nbformat
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
+from tabulate import tabulate
+
+from vaelib import claims, runs
+
+BOOK = Path(__file__).parents[1]
+
+
+def judgement(claim: str, book: Path = BOOK) -> claims.Judgement:
+    """What the claim's page measured, judged by the rules as they are now.
+
+    Raises
+    ------
+    ValueError
+        If the page does not judge the claim, or measured something else than the rules ask for.
+    FileNotFoundError
+        If a run that it rests on has no record.
+    """
+    notebook = book / f"{claims.rules()[claim]['page']}.ipynb"
+    for output in (
+        each
+        for cell in nbformat.read(notebook, 4).cells
+        for each in cell.get("outputs", [])
+    ):
+        stored = output.get("data", {}).get(claims.MIME)
+        if stored and stored["claim"] == claim:
+            break
+    else:
+        raise ValueError(f"{notebook} does not judge {claim}; execute it")
+    records = [
+        runs.load(book / "records" / "paper" / name)
+        for name in stored["runs"]
+    ]
+    found = claims.judge(claim, stored["data"], records, **stored["values"])
+    if found.runs != stored["runs"]:
+        raise ValueError(
+            f"{notebook} judges {claim} by other runs than those of the records; execute it again"
+        )
+    return found
+
+
+class Ledger(SphinxDirective):
+    """See the module's first lines."""
+
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        known = (
+            [self.arguments[0]] if self.arguments else list(claims.rules())
+        )
+        try:
+            judgements = [judgement(claim) for claim in known]
+        except (ValueError, FileNotFoundError) as error:
+            raise ExtensionError(
+                f"the ledger of claims: {error}"
+            ) from error
+        text = (
+            _detail(judgements[0]) if self.arguments else _table(judgements)
+        )
+        parent = nodes.Element()
+        self.state.nested_parse(
+            StringList(text.splitlines(), source="ledger"),
+            self.content_offset,
+            parent,
+        )
+        return parent.children
+
+
+def _table(judgements: list[claims.Judgement]) -> str:
+    rows = []
+    for each in judgements:
+        rule = claims.rules()[each.claim]
+        rows.append(
+            (
+                f"{{doc}}`{each.claim} </book/{rule['page']}>`",
+                rule["claim"],
+                each.summary,
+                f"**{each.verdict}**",
+            )
+        )
+    return tabulate(
+        rows,
+        ["", "claim", "we measured", "verdict"],
+        tablefmt="github",
+        disable_numparse=True,
+    )
+
+
+def _detail(each: claims.Judgement) -> str:
+    rule = claims.rules()[each.claim]
+    trainings = (
+        f"; {len(each.runs)} published runs" if len(each.runs) > 1 else ""
+    )
+    return (
+        f"**{rule['claim']}** The verdict: **{each.verdict}**. Measured on {each.data}{trainings}; from "
+        f"{{doc}}`/book/{rule['page']}`, see {{numref}}`{rule['figure']}`.\n\n{each.table()}"
+    )
+
+
+def setup(app) -> dict:
+    app.add_directive("ledger", Ledger)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,127 @@
+"""The paper's claims, and what we ask of each before we say that it holds: `claims.yml`, applied to measurements.
+
+A page judges a claim in one of its last cells, whose output carries the measurements; the ledger of all claims
+collects them from the stored pages.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+from statistics import mean, stdev
+
+import yaml
+from tabulate import tabulate
+
+from .runs import Run
+
+MIME = "application/vnd.vaelib.claim+json"
+
+
+@cache
+def rules() -> dict[str, dict]:
+    """`claims.yml`: for each claim its words, where it is judged, and its conditions."""
+    return yaml.safe_load(files("vaelib").joinpath("claims.yml").read_text())
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was measured of a claim, and what that makes of it.
+
+    Parameters
+    ----------
+    claim : such as "C7"
+    data : what it was measured on, in words
+    values : for each condition of the claim a value, or one for each seed or part
+    runs : the names of the runs that bear the values out, with fingerprints of their evaluations
+    """
+
+    claim: str
+    data: str
+    values: dict[str, list[float]]
+    runs: dict[str, str]
+
+    @property
+    def passed(self) -> dict[str, bool]:
+        """Whether the mean of each condition's values is within its bound."""
+        return {key: _within(rule, mean(self.values[key])) for key, rule in _conditions(self.claim).items()}
+
+    @property
+    def verdict(self) -> str:
+        """ "holds" if all conditions do, "holds in part" if some do, else "does not hold"."""
+        passed = self.passed.values()
+        return "holds" if all(passed) else "holds in part" if any(passed) else "does not hold"
+
+    def shown(self, key: str) -> str:
+        """A condition's value in the form that `claims.yml` gives: mean ± standard deviation if there are several."""
+        form = _conditions(self.claim)[key]["format"]
+        numbers = [mean(self.values[key])] + ([stdev(self.values[key])] if len(self.values[key]) > 1 else [])
+        return " ± ".join(format(number, form) for number in numbers)
+
+    @property
+    def summary(self) -> str:
+        """All that was measured, in a line."""
+        keys = _conditions(self.claim)
+        return rules()[self.claim]["summary"].format(**{key: self.shown(key) for key in keys})
+
+    def table(self) -> str:
+        """The conditions, what was measured, and whether it is so: a table in Markdown."""
+        rows = [
+            (rule["says"], _bound(rule), self.shown(key), "yes" if self.passed[key] else "no")
+            for key, rule in _conditions(self.claim).items()
+        ]
+        headers = ["condition", "asked", "measured", "met"]
+        return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+    def _repr_mimebundle_(self, **_) -> dict:
+        text = f"**{self.claim} {self.verdict}.** {rules()[self.claim]['claim']} ({self.data}.)\n\n{self.table()}"
+        return {"text/markdown": text, "text/plain": f"{self.claim} {self.verdict}: {self.summary}", MIME: asdict(self)}
+
+
+def judge(claim: str, data: str, runs: Iterable[Run] = (), **values: float | Sequence[float]) -> Judgement:
+    """Apply a claim's conditions.
+
+    Parameters
+    ----------
+    claim : such as "C7"
+    data : what it was measured on, in words
+    runs : those that the values come from
+    values : one for each condition of the claim; or several, a value for each seed or part, and their mean decides
+
+    Raises
+    ------
+    ValueError
+        If there is no such claim, or the values are not those that its conditions ask for.
+    """
+    if claim not in rules():
+        raise ValueError(f"unknown claim {claim!r}; known: {', '.join(rules())}")
+    if values.keys() != _conditions(claim).keys():
+        raise ValueError(f"{claim} asks for {', '.join(_conditions(claim))}, not {', '.join(values) or 'nothing'}")
+    several = {
+        key: [float(each) for each in (value if _is_series(value) else [value])] for key, value in values.items()
+    }
+    return Judgement(claim, data, several, {run.folder.name: fingerprint(run) for run in runs})
+
+
+def fingerprint(run: Run) -> str:
+    """A hash of a run's evaluation, which another training of the same settings elsewhere will not have."""
+    return hashlib.sha256(json.dumps(run.evaluation, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _conditions(claim: str) -> Mapping[str, dict]:
+    return rules()[claim]["conditions"]
+
+
+def _is_series(value: float | Sequence[float]) -> bool:
+    return getattr(value, "ndim", None) == 1 or isinstance(value, list | tuple)
+
+
+def _within(rule: Mapping, value: float) -> bool:
+    return value > rule["above"] if "above" in rule else value < rule["below"]
+
+
+def _bound(rule: Mapping) -> str:
+    way = "above" if "above" in rule else "below"
+    return f"{way} {format(rule[way], rule.get('bound_format', rule['format']))}"
