@@ -15,7 +15,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from vaelib import __main__ as command_line
-from vaelib import models, profiles, publish, runs
+from vaelib import data, figures, models, profiles, publish, runs
 from vaelib.sweep import Job, sweep, training_jobs
 
 FIGURE = {"mystnb": {"figure": {"caption": "A caption.", "name": "fig-one"}}}
@@ -167,11 +167,18 @@ def test_a_picture_is_taken_from_the_notebook_that_shows_it(tmp_path):
     assert (tmp_path / "picture.png").read_bytes() == b"a picture"
 
 
-def test_published_weights_decode_as_the_run_does_and_come_with_a_card(trained, tmp_path, monkeypatch):
+@pytest.fixture
+def trained_plan(trained, monkeypatch):
+    """A plan of the one training that there is, and its weights to be published."""
     monkeypatch.setenv("VAELIB_RUNS", str(trained.folder.parent))
-    schedule = profiles.Schedule(trained.settings.epochs, [0])
-    monkeypatch.setattr(profiles, "load", lambda *_: profiles.Experiment("tiny", [2], schedule))
-    path = publish.weights("quick", "mnist", tmp_path / "weights")
+    plan = profiles.Experiment("tiny", [2], profiles.Schedule(trained.settings.epochs, [0, 1]))
+    monkeypatch.setattr(profiles, "load", lambda *_: plan)
+    monkeypatch.setattr(publish, "WEIGHTS", {"mnist": (2,)})
+    return plan
+
+
+def test_published_weights_decode_as_the_run_does_and_come_with_a_card(trained, trained_plan, tmp_path, monkeypatch):
+    (path,) = publish.weights("quick", "mnist", tmp_path / "weights")
     assert path.stat().st_size < 0.6 * (trained.folder / "model.safetensors").stat().st_size
     monkeypatch.setattr(models, "WEIGHTS", path.parent)
     published, z = models.published("mnist-k2"), 2 * torch.randn(1000, 2)
@@ -183,15 +190,39 @@ def test_published_weights_decode_as_the_run_does_and_come_with_a_card(trained, 
     assert {each.name for each in path.parent.iterdir()} == {"mnist-k2.safetensors", "mnist-k2.md"}
 
 
+@pytest.mark.usefixtures("trained_plan")
 def test_weights_that_half_precision_would_change_are_not_published(trained, tmp_path, monkeypatch):
-    monkeypatch.setenv("VAELIB_RUNS", str(trained.folder.parent))
-    schedule = profiles.Schedule(trained.settings.epochs, [0])
-    monkeypatch.setattr(profiles, "load", lambda *_: profiles.Experiment("tiny", [2], schedule))
     rough = trained.model()
     rough.decoder[0].weight.data += 1000.0  # of which half precision keeps no fractions
     monkeypatch.setattr(runs.Run, "model", lambda self: copy.deepcopy(rough))
     with pytest.raises(ValueError, match="half precision changes tiny-k2-e3-s0's pixels by"):
         publish.weights("quick", "mnist", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interactive_page_gets_its_data_and_a_picture(trained, trained_plan, tiny, tmp_path, monkeypatch):
+    def page(dataset, models):
+        assert dataset is tiny and [model.latent_dim for model in models] == [2]
+        return {"codes": [[0.5, -1.25]], "labels": [3]}, figures.panels({"": models[0].sample(4)}, columns=2)
+
+    monkeypatch.setattr(publish, "LIVE", {"mnist": page})
+    monkeypatch.setattr(data, "load", lambda name: tiny)
+    path = publish.interactive("quick", "mnist", tmp_path / "live")
+    assert json.loads(path.read_text()) == {"codes": [[0.5, -1.25]], "labels": [3]}
+    assert len(path.read_text().splitlines()) == 4  # a line for each part
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert {each.name for each in path.parent.iterdir()} == {"mnist.json", "mnist.png"}
+
+
+def test_an_interactive_page_is_refused_other_data_and_missing_runs(
+    trained, trained_plan, digits, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(data, "load", lambda name: digits)
+    with pytest.raises(ValueError, match="tiny-k2-e3-s0 was trained on other images or labels"):
+        publish.interactive("quick", "mnist", tmp_path)
+    monkeypatch.setenv("VAELIB_RUNS", str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match="tiny-k2-e3-s0"):
+        publish.interactive("quick", "mnist", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

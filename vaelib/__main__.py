@@ -58,7 +58,8 @@ def publish(options: argparse.Namespace) -> None:
     notebook = options.book / options.experiment / "dimensions.ipynb"
     publishing.picture(notebook, f"fig-{options.experiment}-prior-samples", picture)
     weights = publishing.weights(options.profile, options.experiment, models.WEIGHTS)
-    print(f"{len(folders)} records beside {folders[0]}; {picture}; {weights}")
+    page = publishing.interactive(options.profile, options.experiment, options.book / "live")
+    print(f"{len(folders)} records beside {folders[0]}; {picture}; {', '.join(map(str, weights))}; {page}")
 
 
 def main() -> None:
@@ -94,7 +95,8 @@ def main() -> None:
     command = commands.add_parser(
         "publish",
         parents=[common],
-        help="copy all runs' records and the front page's picture into the book, weights into the package",
+        help="copy all runs' records, the front page's picture and the interactive pages' data into the book, weights "
+        "into the package",
     )
     command.set_defaults(function=publish)
     command.add_argument("--book", type=Path, default=Path("book"), metavar="FOLDER", help="of the notebooks")

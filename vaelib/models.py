@@ -162,7 +162,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> VAE:
 
 
 def published(name: str, device: torch.device | str = "cpu") -> VAE:
-    """A trained model that comes with the package: "mnist-k2" or "celeba-k64"; `vaelib/weights` has their cards.
+    """A trained model that comes with the package: "mnist-k1", "mnist-k2" or "celeba-k64"; see the cards in `weights`.
 
     Raises
     ------

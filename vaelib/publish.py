@@ -1,15 +1,18 @@
 """What the front page, the README and the ledger of claims need of a profile's runs, small enough to be committed."""
 
 import base64
+import io
+import json
 import shutil
 from pathlib import Path
 
 import nbformat
 import torch
 
-from . import files, models, profiles, runs
+from . import data, files, live, models, profiles, runs
 
-WEIGHTS = {"mnist": 2, "celeba": 64}  # of each experiment, the latent dimension whose weights come with the package
+WEIGHTS = {"mnist": (1, 2), "celeba": (64,)}  # of each experiment, the latent dimensions whose weights are published
+LIVE = {"mnist": live.plane, "celeba": live.lab}  # what its interactive page needs besides
 LICENCES = {
     "mnist": "MNIST is Yann LeCun's and Corinna Cortes', under Creative Commons Attribution-ShareAlike 3.0.",
     "celeba": "CelebA is for non-commercial research only, and its photographs belong to others; no photograph is in "
@@ -73,21 +76,57 @@ def picture(notebook: Path, figure: str, path: Path) -> None:
     raise ValueError(f"{notebook} shows no figure named {figure!r}; execute it first")
 
 
-def weights(profile: str, experiment: str, folder: Path) -> Path:
-    """Write the weights that come with the package in half precision, and their card: the first seed of the profile.
+def weights(profile: str, experiment: str, folder: Path) -> list[Path]:
+    """Write the weights that come with the package in half precision, and their cards: the first seed of the profile.
 
     Raises
     ------
     FileNotFoundError
-        If the run is not complete.
+        If a run is not complete.
     ValueError
         If half precision changes a decoded pixel by 2/255 or more.
     """
-    plan, latent_dim = profiles.load(profile, experiment), WEIGHTS[experiment]
-    settings = next(each for each in plan.settings(plan.short) if each.latent_dim == latent_dim)
-    run = runs.load(runs.default_root() / runs.name(plan.dataset, settings))
-    path = folder / f"{experiment}-k{latent_dim}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
+    return [_write_weights(run, experiment, folder) for run in _published_runs(profile, experiment)]
+
+
+def interactive(profile: str, experiment: str, folder: Path) -> Path:
+    """Write what the experiment's interactive page needs beside those weights, as JSON, and its still picture as PNG.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a run is not complete, or the data are not there.
+    ValueError
+        If a run was trained on other data.
+    """
+    published = _published_runs(profile, experiment)
+    dataset = data.load(profiles.load(profile, experiment).dataset)
+    for run in published:
+        if (fingerprint := run.config["data"]["fingerprint"]) != dataset.fingerprint:
+            raise ValueError(
+                f"{run.folder} was trained on other images or labels (fingerprint {fingerprint}) than those at hand "
+                f"({dataset.fingerprint}); name their folder by VAELIB_DATA"
+            )
+    content, figure = LIVE[experiment](dataset, [run.model() for run in published])
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{experiment}.json"
+    lines = ",\n".join(f'"{key}": {json.dumps(value, separators=(",", ":"))}' for key, value in content.items())
+    files.write(path, f"{{\n{lines}\n}}\n")
+    figure.savefig(png := io.BytesIO(), format="png", bbox_inches="tight")
+    files.write(path.with_suffix(".png"), png.getvalue())
+    return path
+
+
+def _published_runs(profile: str, experiment: str) -> list[runs.Run]:
+    """The runs whose weights come with the package: the first seed of each latent dimension."""
+    plan = profiles.load(profile, experiment)
+    settings = {each.latent_dim: each for each in reversed(plan.settings(plan.short))}  # the first one stays
+    return [runs.load(runs.default_root() / runs.name(plan.dataset, settings[K])) for K in WEIGHTS[experiment]]
+
+
+def _write_weights(run: runs.Run, experiment: str, folder: Path) -> Path:
+    path = folder / f"{experiment}-k{run.settings.latent_dim}.safetensors"
     temporary = path.with_suffix(".part")
     models.save(run.model().half(), temporary)
     pair = [each.sample(1000, torch.Generator().manual_seed(0)) for each in (run.model(), models.load(temporary))]
@@ -104,7 +143,7 @@ def weights(profile: str, experiment: str, folder: Path) -> Path:
         image_shape=" x ".join(map(str, run.config["data"]["image_shape"])),
         environment=", ".join(f"{key} {value}" for key, value in run.config["environment"].items()),
         licence=LICENCES[experiment],
-        latent_dim=latent_dim,
+        latent_dim=run.settings.latent_dim,
         settings=", ".join(f"{key} {value}" for key, value in run.config["settings"].items()),
         **run.evaluation,
     )
