@@ -1,5 +1,7 @@
 """What several test files share: a data set small enough to train on in a fraction of a second, and such a training."""
 
+import shutil
+
 import pytest
 
 from vaelib import Settings, data, runs
@@ -26,3 +28,17 @@ def trained(tiny, tmp_path_factory):
     """A complete run, trained without interruption: 3 epochs of 7 steps, the last of them of 8 images."""
     settings = Settings(latent_dim=2, epochs=3, batch_size=32)
     return runs.train(tiny, settings, tmp_path_factory.mktemp("runs"), "cpu")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium of the system's, without a window."""
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("there is no Chromium here to look at the pages with; `apt-get install chromium` brings one")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()

@@ -1,0 +1,63 @@
+"""A Sphinx extension: gives each interactive page its scripts, and the decoders' weights as scripts too.
+
+A page opened from disk may not fetch a file, but it may load a script. So weights and data become scripts that assign
+text, or JSON, to a global: `live["mnist-k2"] = "..."`. They are made from what is committed, and only the interactive
+pages load them.
+"""
+
+import base64
+import shutil
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.numpy import save
+
+SHARED = ["decoder", "page"]
+PAGES = {  # to the scripts that each loads, in this order
+    "book/live/plane": [*SHARED, "mnist-k1", "mnist-k2", "mnist", "plane"],
+    "book/live/faces": [*SHARED, "celeba-k64", "celeba", "faces"],
+}
+
+
+def decoder(path: Path) -> bytes:
+    """The decoder's tensors alone, as a safetensors file: the same bytes, the same metadata."""
+    with safe_open(path, "numpy") as file:
+        names = [name for name in file.keys() if "decoder" in name]  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in names}
+        return save(tensors, file.metadata())
+
+
+def script(name: str, source: Path) -> str:
+    """The text of a script: from weights, from data, or as it is."""
+    path = source.parents[1] / "vaelib" / "weights" / f"{name}.safetensors"
+    if path.exists():
+        value = f'"{base64.b64encode(decoder(path)).decode()}"'
+    elif (source / f"{name}.json").exists():
+        value = (source / f"{name}.json").read_text()
+    else:
+        return (source / f"{name}.js").read_text()
+    return f'(globalThis.live ??= {{}})["{name}"] = {value};\n'
+
+
+def write_scripts(app) -> None:
+    if app.builder.format != "html":
+        return
+    source = Path(app.srcdir, "book", "live")
+    folder = Path(app.outdir, "_static", "live")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in {name for scripts in PAGES.values() for name in scripts}:
+        (folder / f"{name}.js").write_text(script(name, source))
+    shutil.copy(source / "live.css", folder)
+
+
+def add_scripts(app, pagename, templatename, context, doctree) -> None:
+    if pagename in PAGES:
+        app.add_css_file("live/live.css")
+        for name in PAGES[pagename]:
+            app.add_js_file(f"live/{name}.js", loading_method="defer")
+
+
+def setup(app) -> dict:
+    app.connect("builder-inited", write_scripts)
+    app.connect("html-page-context", add_scripts)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
