@@ -1,7 +1,7 @@
-"""The directive `{ledger}`: the verdict on each claim, from what the stored pages measured and the records bear out.
+"""A Sphinx extension, the directive `{ledger}`: the verdict on each claim, from what the stored pages measured.
 
-Without content it is a table of all claims; with a claim's number, such as C7, that claim's conditions. A claim that no
-page judges, or whose runs have no record, or another one, ends the build.
+With a claim's number, such as C7, it shows that claim's conditions, else a table of all claims. A claim that no page
+judges, or that rests on runs which have no record, or another one, ends the build.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from vaelib import claims, runs
 
-BOOK = Path(__file__).parents[1]
+BOOK = Path(__file__).parent
 
 
 def judgement(claim: str, book: Path = BOOK) -> claims.Judgement:
@@ -52,7 +52,7 @@ def judgement(claim: str, book: Path = BOOK) -> claims.Judgement:
 
 
 class Ledger(SphinxDirective):
-    """See the module's first lines."""
+    """The directive itself; see the module's first lines."""
 
     optional_arguments = 1
 
