@@ -13,6 +13,7 @@ import nbformat
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from vaelib import __main__ as command_line
 from vaelib import data, figures, models, profiles, publish, runs
@@ -229,3 +230,10 @@ def test_an_interactive_page_is_refused_other_data_and_missing_runs(
 def test_an_unknown_published_model_lists_the_known_ones():
     with pytest.raises(ValueError, match="no published model 'nope'; known: "):
         models.published("nope")
+
+
+def test_the_animation_is_a_loop_of_frames_side_by_side(tmp_path):
+    publish.animation(models.published("celeba-k64"), tmp_path / "walk.webp", faces=3, frames=4, zoom=1)
+    with Image.open(tmp_path / "walk.webp") as picture:
+        assert picture.n_frames == 4 and picture.info["loop"] == 0
+        assert picture.size == (3 * 49 + 1, 64 + 2)

@@ -60,6 +60,8 @@ def publish(options: argparse.Namespace) -> None:
     weights = publishing.weights(options.profile, options.experiment, models.WEIGHTS)
     page = publishing.interactive(options.profile, options.experiment, options.book / "live")
     print(f"{len(folders)} records beside {folders[0]}; {picture}; {', '.join(map(str, weights))}; {page}")
+    if options.experiment == "celeba":
+        publishing.animation(models.load(weights[0]), options.book / "pictures" / "celeba-walk.webp")
 
 
 def main() -> None:

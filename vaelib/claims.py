@@ -57,8 +57,15 @@ class Judgement:
     def shown(self, key: str) -> str:
         """A condition's value in the form that `claims.yml` gives: mean ± standard deviation if there are several."""
         form = _conditions(self.claim)[key]["format"]
-        numbers = [mean(self.values[key])] + ([stdev(self.values[key])] if len(self.values[key]) > 1 else [])
-        return " ± ".join(format(number, form) for number in numbers)
+        values = self.values[key]
+        spread = f" ± {format(stdev(values), form.replace('+', ''))}" if len(values) > 1 else ""
+        return format(mean(values), form) + spread
+
+    def _narrowly(self, key: str) -> str:
+        """A word of warning, if the mean is nearer to the bound than the values are to each other."""
+        rule, values = _conditions(self.claim)[key], self.values[key]
+        bound = rule.get("above", rule.get("below"))
+        return ", narrowly" if len(values) > 1 and abs(mean(values) - bound) < stdev(values) else ""
 
     @property
     def summary(self) -> str:
@@ -69,7 +76,7 @@ class Judgement:
     def table(self) -> str:
         """The conditions, what was measured, and whether it is so: a table in Markdown."""
         rows = [
-            (rule["says"], _bound(rule), self.shown(key), "yes" if self.passed[key] else "no")
+            (rule["says"], _bound(rule), self.shown(key), ("yes" if self.passed[key] else "no") + self._narrowly(key))
             for key, rule in _conditions(self.claim).items()
         ]
         headers = ["condition", "asked", "measured", "met"]

@@ -3,11 +3,15 @@
 import base64
 import io
 import json
+import math
 import shutil
 from pathlib import Path
 
 import nbformat
 import torch
+from PIL import Image
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
 
 from . import data, files, live, models, profiles, runs
 
@@ -113,9 +117,27 @@ def interactive(profile: str, experiment: str, folder: Path) -> Path:
     path = folder / f"{experiment}.json"
     lines = ",\n".join(f'"{key}": {json.dumps(value, separators=(",", ":"))}' for key, value in content.items())
     files.write(path, f"{{\n{lines}\n}}\n")
-    figure.savefig(png := io.BytesIO(), format="png", bbox_inches="tight")
-    files.write(path.with_suffix(".png"), png.getvalue())
+    figure.savefig(drawn := io.BytesIO(), format="png", bbox_inches="tight")
+    Image.open(drawn).convert("RGB").quantize(256).save(small := io.BytesIO(), "png", optimize=True)
+    files.write(path.with_suffix(".png"), small.getvalue())
     return path
+
+
+def animation(model: models.VAE, path: Path, faces: int = 8, frames: int = 48, zoom: int = 2) -> None:
+    """Write a loop of images that change into others and back, side by side, as an animated WebP file.
+
+    Each walks on a circle z = a cos t + b sin t with a and b from the prior, so that at every t it is from the prior.
+    """
+    a, b = torch.randn(2, faces, model.latent_dim, generator=torch.Generator().manual_seed(1))
+    strips = []
+    for t in torch.linspace(0, 2 * math.pi, frames + 1)[:-1].tolist():
+        with torch.inference_mode():
+            decoded = model.decode(a * math.cos(t) + b * math.sin(t))
+        strips.append(to_pil_image(make_grid(decoded, nrow=faces, padding=1, pad_value=1)))
+    strips = [each.resize((zoom * each.width, zoom * each.height), Image.Resampling.BICUBIC) for each in strips]
+    content = io.BytesIO()
+    strips[0].save(content, "webp", save_all=True, append_images=strips[1:], duration=120, loop=0, quality=70)
+    files.write(path, content.getvalue())
 
 
 def _published_runs(profile: str, experiment: str) -> list[runs.Run]:

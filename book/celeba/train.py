@@ -67,9 +67,9 @@ print(f"{photos.name}: {count:,} training and {test_count:,} test images")
 # 41 pixels right and 60 down) and halves it: 48 pixels wide, 64 high, three
 # colours, 9,216 values from 0 to 1.
 
-# %% mystnb={"figure": {"caption": "The first twenty-four training images.", "name": "fig-celeba-data"}, "image": {"alt": "Two rows of twelve faces."}}
+# %% mystnb={"figure": {"caption": "The first twelve training images.", "name": "fig-celeba-data"}, "image": {"alt": "A row of twelve faces."}}
 assert photos.image_shape == (3, 64, 48)
-figures.panels({"": photos.train.images[:24]}, columns=12, panels_in_row=1)
+figures.panels({"": photos.train.images[:12]}, columns=12, panels_in_row=1)
 
 # %% [markdown]
 # ## The model

@@ -1,0 +1,72 @@
+"""The ledger of claims: only what a stored page measured, on runs that have a record, gets into the book."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from vaelib import claims, runs
+
+ROOT = Path(__file__).parents[1]
+SPEC = importlib.util.spec_from_file_location("sphinx_ledger", ROOT / "book" / "sphinx_ledger.py")
+ledger = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(ledger)
+RECORDS = ROOT / "book" / "records" / "paper"
+
+
+@pytest.fixture
+def book(tmp_path):
+    """A book with one page, which judges C7 by one run that has a record."""
+    name = "mnist-k2-e10-s0"
+    shutil.copytree(RECORDS / name, tmp_path / "records" / "paper" / name)
+    found = claims.judge("C7", "test data", [runs.load(RECORDS / name)], kept=1, mostly_kept=1, fine=0.2)
+    _write(tmp_path, found._repr_mimebundle_())
+    return tmp_path
+
+
+def _write(book, bundle):
+    cell = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("execute_result", bundle, execution_count=1)])
+    path = book / f"{claims.rules()['C7']['page']}.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+
+
+@pytest.mark.parametrize("claim", claims.rules())
+def test_every_claim_is_judged_by_its_page_on_published_data(claim):
+    found = ledger.judgement(claim)
+    assert found.verdict in ("holds", "holds in part", "does not hold")
+    assert "faces" not in found.data
+
+
+def test_a_judgement_is_read_from_the_page(book):
+    assert ledger.judgement("C7", book).verdict == "holds"
+
+
+def test_a_page_that_does_not_judge_is_refused(book):
+    _write(book, {"text/plain": "nothing"})
+    with pytest.raises(ValueError, match="does not judge C7; execute it"):
+        ledger.judgement("C7", book)
+
+
+def test_a_run_without_a_record_is_refused(book):
+    shutil.rmtree(book / "records")
+    with pytest.raises(FileNotFoundError, match="mnist-k2-e10-s0"):
+        ledger.judgement("C7", book)
+
+
+def test_a_record_of_another_training_is_refused(book):
+    path = book / "records" / "paper" / "mnist-k2-e10-s0" / "evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"test_elbo": -1.0}))
+    with pytest.raises(ValueError, match="by other runs than those of the records"):
+        ledger.judgement("C7", book)
+
+
+def test_values_that_the_rules_do_not_ask_for_are_refused(book):
+    stored = claims.judge("C7", "test data", kept=1, mostly_kept=1, fine=0.2)._repr_mimebundle_()
+    stored[claims.MIME]["values"] = {"kept": [1.0]}
+    _write(book, stored)
+    with pytest.raises(ValueError, match="C7 asks for kept, mostly_kept, fine, not kept"):
+        ledger.judgement("C7", book)
