@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import io
 import json
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -161,11 +162,14 @@ def test_a_picture_is_taken_from_the_notebook_that_shows_it(tmp_path):
     with pytest.raises(ValueError, match="shows no figure named 'fig-one'"):
         publish.picture(notebook, "fig-one", tmp_path / "picture.png")
     page = nbformat.read(notebook, as_version=4)
-    png = base64.b64encode(b"a picture").decode()
-    page.cells[-1].outputs = [new_output("display_data", data={"image/png": png})]
+    Image.new("RGB", (3, 2), "red").save(drawn := io.BytesIO(), "png")
+    page.cells[-1].outputs = [
+        new_output("display_data", data={"image/png": base64.b64encode(drawn.getvalue()).decode()})
+    ]
     nbformat.write(page, notebook)
     publish.picture(notebook, "fig-one", tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").read_bytes() == b"a picture"
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.size == (3, 2) and picture.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.fixture

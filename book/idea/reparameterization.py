@@ -1227,8 +1227,8 @@ for each, known in ((again, within), (other, total)):
 
 # %% [markdown]
 # Now the real thing: the gradient of the loss with respect to *all* weights of
-# both networks, with minibatches picked from all training images, sixty
-# such threes at each stage. The interval is a bootstrap over the sixty. (A
+# both networks, with minibatches picked from all training images, many
+# such threes at each stage. The interval is a bootstrap over them. (A
 # training goes through the images without repeating any within a pass, which
 # makes the images' part slightly smaller than here.)
 
@@ -1290,7 +1290,7 @@ Markdown(tabulate(table, headers, "github", disable_numparse=True))
 # ### In a training
 #
 # Less noise is not yet a better model. So we train with 1, 5 and 25 samples per
-# image, for the same number of passes over the data, with the same three seeds:
+# image, for the same number of passes over the data, with the same seeds:
 # same first weights, same batches. (The first training with one sample is the
 # beginning of the long one.)
 
@@ -1309,12 +1309,17 @@ elbos = {S: torch.tensor(lines)[:, 1:] for S, lines in runs.items()}
 
 # %%
 gains, table = {}, []
+passes = sorted({1, short_passes // 2, short_passes})
+shown = [2 * number - 1 for number in passes]  # of half passes
 for S, lines in elbos.items():
     gains[S] = lines[:, -1] - elbos[1][:, -1]
-    cells = [f"{at.mean():.1f} ± {at.std():.1f}" for at in lines[:, 1::2].T]
-    gain = f"{gains[S].mean():+.1f} ± {gains[S].std():.1f}" if S > 1 else ""
+    cells = [
+        f"{at.mean():.1f} ± {at.std():.1f}" for at in lines[:, shown].T
+    ]
+    gain = (
+        f"{gains[S].mean():+.1f} ± {gains[S].std():.1f}" if S > 1 else "-"
+    )
     table.append((S, *cells, gain))
-passes = range(1, short_passes + 1)
 headers = ["samples", *(f"passes: {number}" for number in passes)]
 headers.append("gain over one sample, same seed")
 Markdown(tabulate(table, headers, "github", disable_numparse=True))
