@@ -262,5 +262,4 @@ def test_what_the_lab_says_of_its_directions_is_so():
     with torch.inference_mode():
         average, far, back = models.published("celeba-k64").decode(torch.stack([0 * male, male, male + lipstick]))
     changes = [255 * (each - average).abs().mean().item() for each in (far, back)]
-    assert f"of {changes[0]:.1f}/255 in the mean" in " ".join(text.split())
-    assert f"{changes[1]:.1f}/255 are left" in " ".join(text.split())
+    assert changes[1] < changes[0] / 2, "most of the change is undone"
