@@ -25,7 +25,7 @@ test: book ## do the same, then check the style, run the tests, and every notebo
 	$(BIN)/ruff format --check
 	$(BIN)/jupytext --sync --pre-commit-mode $(NOTEBOOKS)
 	$(BIN)/pytest
-	VAELIB_PROFILE=quick $(BIN)/pytest --nbval-lax $(NOTEBOOKS:.py=.ipynb)
+	OMP_NUM_THREADS=1 VAELIB_PROFILE=quick $(BIN)/pytest -n 2 --dist loadfile --nbval-lax $(NOTEBOOKS:.py=.ipynb)
 
 reproduce: $(READY) ## train a whole profile, and refresh what the book publishes: make reproduce PROFILE=paper
 	$(BIN)/jupytext --quiet --sync $(NOTEBOOKS)
