@@ -1,0 +1,37 @@
+"""The page "Run it yourself": its snippet on a folder of images of one's own, and what it names."""
+
+import re
+from pathlib import Path
+
+import torch
+from torchvision.io import write_jpeg, write_png
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "book" / "run.md").read_text()
+
+
+def test_the_snippet_trains_on_a_folder_of_images(tmp_path, monkeypatch):
+    """Of any size, grey or in colour."""
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    folder = tmp_path / "my-images"
+    folder.mkdir()
+    generator = torch.manual_seed(0)
+    for number in range(20):
+        shape = (1 + 2 * (number % 2), 70 + number, 90 - number)
+        image = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        write_jpeg(image, str(folder / f"{number}.jpg"))
+    write_png(image, str(folder / "of-another-kind.png"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VAELIB_RUNS", str(tmp_path / "runs"))
+    here = {}
+    exec(snippet.replace("epochs=20", "epochs=1"), here)
+    assert here["mine"].image_shape == (3, 64, 64)
+    assert (len(here["mine"].train), len(here["mine"].test)) == (18, 2)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["mine-k16-e1-s0"]
+    assert len(list(tmp_path.glob("sample-*.png"))) == 8
+
+
+def test_the_variables_that_the_page_names_are_those_that_the_package_reads():
+    package = "".join(path.read_text() for path in (ROOT / "vaelib").rglob("*.py"))
+    read = set(re.findall(r"VAELIB_[A-Z]+", package))
+    assert read <= set(re.findall(r"VAELIB_[A-Z]+", PAGE))
