@@ -19,6 +19,7 @@ quick: $(READY)
 
 book: quick ## train on the embedded data, and build the book into _build/html
 	$(BIN)/jupyter-book build . -W -n --keep-going --all
+	find _build/html/_static -name '*.map' -delete # the theme's, 3 MB that only its makers need
 
 test: book ## do the same, then check the style, run the tests, and every notebook on the embedded data
 	$(BIN)/ruff check

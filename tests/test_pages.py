@@ -1,0 +1,144 @@
+"""Every page of the book that `make book` built, in a browser, opened from disk and without a network."""
+
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+HTML = Path(__file__).parents[1] / "_build" / "html"
+PAGES = sorted(
+    str(path.relative_to(HTML))
+    for path in [*HTML.glob("book/**/*.html"), HTML / "search.html", HTML / "genindex.html"]
+    if path.exists()
+)
+pytestmark = pytest.mark.skipif(not PAGES, reason="there is no built book; `make book` builds one")
+# All pages of a folder are made alike, so that one of them is enough to judge the dark theme's colours
+IN_THE_DARK = {Path(name).parent: name for name in PAGES}.values()
+DESK, PHONE = {"width": 1200, "height": 900}, {"width": 360, "height": 740}
+
+READ = """() => {
+    const text = document.querySelector("main").cloneNode(true);
+    text.querySelectorAll("pre, code, script, style, mjx-container").forEach((each) => each.remove());
+    return {
+        title: document.title,
+        width: document.documentElement.scrollWidth,
+        untouchable: [...document.querySelectorAll("main *")]
+            .filter((it) => it.clientWidth && it.scrollWidth > it.clientWidth)
+            .filter((it) => /auto|scroll/.test(getComputedStyle(it).overflowX))
+            .filter((it) => it.tabIndex < 0 && !it.querySelector("a, button, [tabindex='0']"))
+            .map((it) => it.outerHTML.slice(0, 200)),
+        previous: document.querySelector("a.left-prev")?.href,
+        next: document.querySelector("a.right-next")?.href,
+        tex: text.textContent.match(/\\\\[([]|[$][$]|\\\\[a-zA-Z]+\\{/g) ?? [],
+        formulas: document.querySelectorAll("article .math").length,
+        rendered: document.querySelectorAll("article .math mjx-container").length,
+        faulty: document.querySelectorAll("mjx-merror, [data-mjx-error]").length,
+        broken: [...document.images].filter((it) => !it.naturalWidth).map((it) => it.src),
+        nameless: [...document.images].filter((it) => !it.closest("a.logo") && !it.alt.trim()).map((it) => it.src),
+    };
+}"""
+
+# Axe takes its time over every token of code and every sign of a formula; the first of each kind says as much
+THIN_OUT = """() => {
+    const seen = new Set();
+    for (const token of document.querySelectorAll("pre span[class]")) {
+        if (seen.has(token.className)) token.replaceWith(...token.childNodes);
+        else seen.add(token.className);
+    }
+    for (const formula of [...document.querySelectorAll("mjx-container")].slice(5)) formula.textContent = "x";
+}"""
+AXE = {"preload": False, "resultTypes": ["violations"]}  # preloading fetches, which file:// forbids
+LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+
+
+@pytest.fixture(scope="module")
+def page(browser):
+    context = browser.new_context(viewport=DESK, reduced_motion="reduce", offline=True)
+    context.set_default_timeout(120_000)  # of a machine that is busy otherwise
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def visit(page):
+    """Look at a page once, for all tests: what it says of itself, and what was found wrong with it."""
+    trouble, visited = [], {}
+    page.on("console", lambda message: message.type == "error" and trouble.append(message.text))
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("requestfailed", lambda request: trouble.append(f"not loaded: {request.url}"))
+    page.on("request", lambda it: it.url.startswith(("file:", "data:")) or trouble.append(f"asked for {it.url}"))
+
+    def look(name):
+        trouble.clear()
+        page.set_viewport_size(PHONE)
+        page.emulate_media(color_scheme="light")
+        page.goto((HTML / name).as_uri())
+        page.evaluate("window.MathJax?.startup.promise")
+        found = page.evaluate(READ)
+        page.set_viewport_size(DESK)
+        page.evaluate(THIN_OUT)
+        found["inaccessible"] = axe(LEVELS)
+        if name in IN_THE_DARK:
+            page.emulate_media(color_scheme="dark")
+            found["inaccessible"] += axe(["color-contrast"])  # nothing else changes
+        return found | {"trouble": list(trouble)}
+
+    def axe(rules):
+        violations = Axe().run(page, options={**AXE, "runOnly": rules}).response["violations"]
+        return [
+            (violation["id"], node["target"], (node["any"] + node["all"] + node["none"])[0]["message"])
+            for violation in violations
+            if violation["impact"] in ("serious", "critical")
+            for node in violation["nodes"]
+        ]
+
+    def visit(name):
+        if name not in visited:
+            visited[name] = look(name)
+        return visited[name]
+
+    return visit
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_whole(visit, name):
+    found = visit(name)
+    assert found["trouble"] == []
+    assert (found["tex"], found["faulty"]) == ([], 0)
+    assert found["rendered"] == found["formulas"]
+    assert (found["broken"], found["nameless"]) == ([], [])
+    assert found["width"] <= PHONE["width"]
+    assert found["untouchable"] == []  # no keyboard could scroll it
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_accessible(visit, name):
+    assert visit(name)["inaccessible"] == []
+
+
+def test_pages_have_titles_of_their_own(visit):
+    titles = [visit(name)["title"] for name in PAGES]
+    assert len(set(titles)) == len(titles)
+
+
+def test_previous_and_next_lead_through_the_whole_book(visit):
+    way, previous = ["book/intro.html"], None
+    while True:
+        address = (HTML / way[-1]).as_uri()
+        found = visit(way[-1])
+        assert found["previous"] == previous
+        if not found["next"]:
+            break
+        way.append(found["next"].removeprefix(HTML.as_uri() + "/"))
+        previous = address
+    assert sorted(way) == [name for name in PAGES if name.startswith("book/")]
+
+
+def test_the_search_finds_a_word_from_disk(page):
+    page.goto((HTML / "search.html").as_uri() + "?q=posterior")
+    page.wait_for_selector("#search-results li a")
+
+
+def test_the_site_is_small():
+    size = sum(path.stat().st_size for path in HTML.rglob("*") if path.is_file() and "mathjax" not in path.parts)
+    assert size < 30e6
