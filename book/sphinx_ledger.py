@@ -4,6 +4,7 @@ With a claim's number, such as C7, it shows that claim's conditions, else a tabl
 judges, or that rests on runs which have no record, or another one, ends the build.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import nbformat
@@ -90,12 +91,15 @@ def _table(judgements: list[claims.Judgement]) -> str:
                 f"**{each.verdict}**",
             )
         )
-    return tabulate(
+    count = Counter(each.verdict for each in judgements)
+    verdicts = f"{count['holds']} hold, {count['holds in part']} hold in part, {count['does not hold']} do not hold"
+    table = tabulate(
         rows,
         ["", "claim", "we measured", "verdict"],
         tablefmt="github",
         disable_numparse=True,
     )
+    return f"**Of these {len(judgements)} claims, {verdicts}.**\n\n{table}"
 
 
 def _detail(each: claims.Judgement) -> str:

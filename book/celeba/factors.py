@@ -34,7 +34,7 @@ latent_dim = None  # K; another than the profile's
 seed = 0
 runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %%
+# %% tags=["hide-input"]
 import torch
 from IPython.display import Markdown
 from myst_nb import glue

@@ -28,7 +28,7 @@
 # The only data are the small digits of scikit-learn {cite}`alpaydin1998optical`,
 # which come with the project: the page needs no folder and no network.
 
-# %%
+# %% tags=["hide-input"]
 import contextlib
 import copy
 import inspect
@@ -443,7 +443,7 @@ for seed in (5, 6, 7, 8):
     curves["vaelib"].append([-line["train_elbo"] for line in history])
     test_losses["vaelib"].append(-history[-1]["test_elbo"])
 
-# %% mystnb={"figure": {"caption": "Training loss, averaged over each epoch. Left: the same seed; the two curves lie on each other. Right: four seeds by hand and four other ones by the package, from the second epoch on.", "name": "fig-alg-curves"}, "image": {"alt": "Left: one falling curve, drawn twice, thick grey and thin black. Right: eight falling curves in two colours, mixed with each other."}}
+# %% mystnb={"figure": {"caption": "Training loss, averaged over each epoch. Left: the same seed; the two curves lie on each other. Right: four seeds by hand and four other ones by the package, from the second epoch on.", "name": "fig-alg-curves"}, "image": {"alt": "Left: one falling curve, drawn twice, thick grey and thin black. Right: eight falling curves in two colours, mixed with each other."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
     figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.6))
     epoch = range(1, epochs + 1)

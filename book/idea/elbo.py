@@ -31,7 +31,7 @@
 # small digits of scikit-learn, which come with the project: the page needs no
 # folder and no network.
 
-# %%
+# %% tags=["hide-input"]
 import copy
 import math
 import tempfile
@@ -274,7 +274,7 @@ def canvas(columns, height=2.6):
     return figure, axes
 
 
-# %% mystnb={"figure": {"caption": "Jensen's inequality. Left: a weight that is 1 or 9; the mean of its logarithms is the middle of the chord (open dot), the logarithm of its mean lies above it on the graph (full dot). Right: forty weights of the wide q in units of p(x). The full dot is their true mean and its logarithm, the open dot below it the true mean of their logarithms; the bar between is what the bound loses.", "name": "fig-elbo-jensen"}, "image": {"alt": "Two plots of the logarithm. On the left a chord from 1 to 9 with its middle below the curve; on the right many points along the curve between 0 and 2 and their mean below the curve."}}
+# %% mystnb={"figure": {"caption": "Jensen's inequality. Left: a weight that is 1 or 9; the mean of its logarithms is the middle of the chord (open dot), the logarithm of its mean lies above it on the graph (full dot). Right: forty weights of the wide q in units of p(x). The full dot is their true mean and its logarithm, the open dot below it the true mean of their logarithms; the bar between is what the bound loses.", "name": "fig-elbo-jensen"}, "image": {"alt": "Two plots of the logarithm. On the left a chord from 1 to 9 with its middle below the curve; on the right many points along the curve between 0 and 2 and their mean below the curve."}} tags=["hide-input"]
 figure, (left, right) = canvas(2)
 several = weights[:40]
 mean_log = -kl_divergence(wide, posterior).item()  # derived below
@@ -516,7 +516,7 @@ assert (bounds + gaps - log_evidence).abs().max() < 1e-9
 assert (bounds.diff() > 0).all()
 print(f"the bound rises from {bounds[0]:.4f} to {bounds[-1]:.4f}")
 
-# %% mystnb={"figure": {"caption": "Left: the walk from the prior (dark circle) to the posterior (bright ellipse), as curves two standard deviations around the mean. Right: the bound along the walk; the shaded distance to log p(x) is the divergence from the posterior. Dots and ellipses of one colour belong together.", "name": "fig-elbo-path"}, "image": {"alt": "Left: five ellipses in the plane of codes that shrink and turn from a circle around zero to a thin tilted ellipse. Right: a curve that rises to a horizontal line."}}
+# %% mystnb={"figure": {"caption": "Left: the walk from the prior (dark circle) to the posterior (bright ellipse), as curves two standard deviations around the mean. Right: the bound along the walk; the shaded distance to log p(x) is the divergence from the posterior. Dots and ellipses of one colour belong together.", "name": "fig-elbo-path"}, "image": {"alt": "Left: five ellipses in the plane of codes that shrink and turn from a circle around zero to a thin tilted ellipse. Right: a curve that rises to a horizontal line."}} tags=["hide-input"]
 figure, (left, right) = canvas(2, 3.0)
 angle = torch.linspace(0, 2 * math.pi, 200)
 circle = torch.stack([angle.cos(), angle.sin()], 1)
@@ -608,7 +608,7 @@ print(f"the best diagonal q misses log p(x) by {remaining:.4f} nats")
 print(f"its variances {diagonal.variance.detach().numpy().round(4)}")
 print(f"the posterior's {posterior.variance.numpy().round(4)}")
 
-# %% mystnb={"figure": {"caption": "The gap to log p(x) while gradient ascent raises the bound from the same start. With a full covariance it falls to the size of rounding errors (drawn at 1e-14); with a diagonal one it stops at the value of the closed form (dotted).", "name": "fig-elbo-ascent"}, "image": {"alt": "Gap on a logarithmic axis against the steps of gradient ascent: one curve falls in a straight line by more than ten powers of ten, the other levels off at once."}}
+# %% mystnb={"figure": {"caption": "The gap to log p(x) while gradient ascent raises the bound from the same start. With a full covariance it falls to the size of rounding errors (drawn at 1e-14); with a diagonal one it stops at the value of the closed form (dotted).", "name": "fig-elbo-ascent"}, "image": {"alt": "Gap on a logarithmic axis against the steps of gradient ascent: one curve falls in a straight line by more than ten powers of ten, the other levels off at once."}} tags=["hide-input"]
 figure, plot = canvas(1, 2.4)
 for name, history in (
     ("full covariance", full_history),
@@ -922,7 +922,7 @@ assert ((gap - predicted).abs() < 4 * error + next_order).all()
 assert abs(slope(gap, 3, 8) + 0.5) < 0.1
 print(f"slope {slope(gap, 3, 8):.1f} from S = {sizes[3]} to {sizes[7]}")
 
-# %% mystnb={"figure": {"caption": "Left: the probability that a weight exceeds r, in units of p(x). The weights of the wide q end at 2 and those of the prior at some tens; those of the narrow q fall off as a power. Right: the gap of the importance-weighted bound against the number of samples; bars are two standard errors. Dashed: V/(2S), a slope of -1; dotted: the law for infinite variance, a slope of -1/2.", "name": "fig-elbo-samples"}, "image": {"alt": "Left: three curves of tail probabilities on logarithmic axes, one of which continues as a straight line. Right: three falling series of points with error bars; two join lines of slope minus one, the third one of slope minus one half."}}
+# %% mystnb={"figure": {"caption": "Left: the probability that a weight exceeds r, in units of p(x). The weights of the wide q end at 2 and those of the prior at some tens; those of the narrow q fall off as a power. Right: the gap of the importance-weighted bound against the number of samples; bars are two standard errors. Dashed: V/(2S), a slope of -1; dotted: the law for infinite variance, a slope of -1/2.", "name": "fig-elbo-samples"}, "image": {"alt": "Left: three curves of tail probabilities on logarithmic axes, one of which continues as a straight line. Right: three falling series of points with error bars; two join lines of slope minus one, the third one of slope minus one half."}} tags=["hide-input"]
 figure, (left, right) = canvas(2, 3.0)
 for number, (name, (gap, error)) in enumerate(measured.items()):
     colour = f"C{number}"
@@ -1167,7 +1167,7 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
 # is the encoder's. {numref}`fig-elbo-posteriors` shows why: many posteriors are
 # close to Gaussians, but not to those that the encoder puts there.
 
-# %% mystnb={"figure": {"caption": "Four test images of different gaps, from the smallest to a large one, nats in the title: the true posterior over the one latent dimension (shaded), the encoder's Gaussian (solid), and the best one found by gradient ascent for this image alone (dashed).", "name": "fig-elbo-posteriors"}, "image": {"alt": "Four plots of densities over z, each with a small picture of the digit: a shaded posterior, the encoder's bell curve, and a dashed bell curve."}}
+# %% mystnb={"figure": {"caption": "Four test images of different gaps, from the smallest to a large one, nats in the title: the true posterior over the one latent dimension (shaded), the encoder's Gaussian (solid), and the best one found by gradient ascent for this image alone (dashed).", "name": "fig-elbo-posteriors"}, "image": {"alt": "Four plots of densities over z, each with a small picture of the digit: a shaded posterior, the encoder's bell curve, and a dashed bell curve."}} tags=["hide-input"]
 figure, plots = canvas(4, 2.3)
 chosen = gap.argsort()[[0, 16, 33, 47]]
 with torch.no_grad():

@@ -55,7 +55,7 @@
 # posteriors, $\mu$ from $-3$ to $3$ and $\sigma$ from $0.01$ to $10$, and for
 # each of them 1,201 values of $z$ up to 12 standard deviations from the mean.
 
-# %%
+# %% tags=["hide-input"]
 import decimal
 import math
 from functools import partial
@@ -353,7 +353,7 @@ running = ratios.cumsum(1) / n  # (500, 10000)
 error = (running - exact).square().mean(0).sqrt()
 assert (abs(error * n.sqrt() / scatter - 1) < 0.2).all()
 
-# %% mystnb={"figure": {"caption": "Monte Carlo estimates of one divergence. Left: six running means, and the band of two standard errors around the closed form. Right: the root mean square error of 500 of them on logarithmic axes; it follows $s / \\sqrt{n}$.", "name": "fig-kl-monte-carlo"}, "image": {"alt": "Left: six jagged lines settle towards a horizontal line inside a narrowing band. Right: the error falls along a straight line of slope minus one half."}}
+# %% mystnb={"figure": {"caption": "Monte Carlo estimates of one divergence. Left: six running means, and the band of two standard errors around the closed form. Right: the root mean square error of 500 of them on logarithmic axes; it follows $s / \\sqrt{n}$.", "name": "fig-kl-monte-carlo"}, "image": {"alt": "Left: six jagged lines settle towards a horizontal line inside a narrowing band. Right: the error falls along a straight line of slope minus one half."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
     figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.6))
     band = 2 * scatter / n.sqrt()
@@ -556,7 +556,7 @@ assert errors["float32"].max() < 5e-7
 nearest = near < 1e-4  # where no digit of float32 is right
 assert (errors["float32"] > truth / 2)[nearest].all()
 
-# %% mystnb={"figure": {"caption": "Relative error of the formula near the prior, $\\mu = 0$. At the line, error 1, nothing of the result is right: there float32 answers zero. (Where a dot is missing the error is zero.)", "name": "fig-kl-cancellation"}, "image": {"alt": "Relative error against the distance of the log-variance from zero, on logarithmic axes. The float32 error is one up to a few ten-thousandths, then falls with slope minus two; with expm1 it is smaller, with slope minus one; float64 lies nine orders of magnitude lower than float32."}}
+# %% mystnb={"figure": {"caption": "Relative error of the formula near the prior, $\\mu = 0$. At the line, error 1, nothing of the result is right: there float32 answers zero. (Where a dot is missing the error is zero.)", "name": "fig-kl-cancellation"}, "image": {"alt": "Relative error against the distance of the log-variance from zero, on logarithmic axes. The float32 error is one up to a few ten-thousandths, then falls with slope minus two; with expm1 it is smaller, with slope minus one; float64 lies nine orders of magnitude lower than float32."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
     figure, axes = plt.subplots(figsize=(figures.WIDTH, 2.6))
     for name, value in errors.items():
@@ -685,7 +685,7 @@ halved = [0.5**k for k in range(1, 7)]
 levels = [0.1, 0.5, 1, 2, 3, 4, 6, 8]
 spots = [(math.sqrt(2 * level), 1) for level in levels]  # of their labels
 
-# %% mystnb={"figure": {"caption": "What a posterior costs, in nats. Left: lines of equal cost; the dot is the prior, which is free, and the crosses halve its width again and again. Right: the cost of width alone, its limit for narrow posteriors, and the divergence in the other direction.", "name": "fig-kl-price"}, "image": {"alt": "Left: closed contour lines around the point of mean 0 and standard deviation 1, on a logarithmic vertical axis; they are closer together above than below. Right: three curves over the standard deviation with a common zero at 1; towards narrow posteriors the solid one rises slowly, the dashed one steeply."}}
+# %% mystnb={"figure": {"caption": "What a posterior costs, in nats. Left: lines of equal cost; the dot is the prior, which is free, and the crosses halve its width again and again. Right: the cost of width alone, its limit for narrow posteriors, and the divergence in the other direction.", "name": "fig-kl-price"}, "image": {"alt": "Left: closed contour lines around the point of mean 0 and standard deviation 1, on a logarithmic vertical axis; they are closer together above than below. Right: three curves over the standard deviation with a common zero at 1; towards narrow posteriors the solid one rises slowly, the dashed one steeply."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
     figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3))
     style = {"colors": "C0", "linewidths": 1}
@@ -948,7 +948,7 @@ def fit(loss, epochs=30):
 names = list(losses)[:3]
 fitted = {name: fit(losses[name]) for name in names}
 
-# %% mystnb={"figure": {"caption": "The KL over the epochs, in nats per training image, on a logarithmic axis. With sums the code first shrinks, then is put to use; with a mean over pixels it dies.", "name": "fig-kl-collapse"}, "image": {"alt": "Three curves over 30 epochs: one ends near ten nats, the other two fall by several orders of magnitude."}}
+# %% mystnb={"figure": {"caption": "The KL over the epochs, in nats per training image, on a logarithmic axis. With sums the code first shrinks, then is put to use; with a mean over pixels it dies.", "name": "fig-kl-collapse"}, "image": {"alt": "Three curves over 30 epochs: one ends near ten nats, the other two fall by several orders of magnitude."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
     figure, axes = plt.subplots(figsize=(figures.WIDTH, 2.4))
     for name, (_, history) in fitted.items():

@@ -47,7 +47,7 @@ short_passes = (
 seeds = range(3 if quick else 6)
 rounds = 60 if quick else 200  # of minibatches whose gradients are compared
 
-# %%
+# %% tags=["hide-input"]
 import copy
 import math
 from functools import partial
@@ -714,7 +714,7 @@ assert max(z_scores) < 5
 print(f"{len(z_scores)} variances, largest z-score {max(z_scores):.1f}")
 
 
-# %% mystnb={"figure": {"caption": "Variance of the derivative with respect to one mean, for the quadratic. Lines: the closed forms; points: measured. Left: over the number of dimensions K, from a single draw, with the mean of f as the baseline. Right: over the number of draws S that are averaged, at K = 16, with the leave-one-out baseline. All axes are logarithmic.", "name": "fig-rp-toy"}, "image": {"alt": "Two plots on logarithmic axes. Left: against K, the variance of the score function rises with slope two, with a baseline with slope one, and that of the path derivative is flat. Right: against S all fall with slope minus one, the path derivative far below the others."}}
+# %% mystnb={"figure": {"caption": "Variance of the derivative with respect to one mean, for the quadratic. Lines: the closed forms; points: measured. Left: over the number of dimensions K, from a single draw, with the mean of f as the baseline. Right: over the number of draws S that are averaged, at K = 16, with the leave-one-out baseline. All axes are logarithmic.", "name": "fig-rp-toy"}, "image": {"alt": "Two plots on logarithmic axes. Left: against K, the variance of the score function rises with slope two, with a baseline with slope one, and that of the path derivative is flat. Right: against S all fall with slope minus one, the path derivative far below the others."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
     figure, axes = plt.subplots(
         1, 2, figsize=(figures.WIDTH, 2.9), sharey=True
@@ -868,7 +868,7 @@ recorded = {
 # training: each point is the estimate of one draw, for the derivatives with
 # respect to the first two means.
 
-# %% mystnb={"figure": {"caption": "Gradient estimates from single draws, for one image at the end of the training: derivatives of the log-likelihood with respect to the means of the first two latent dimensions. The second panel enlarges the middle of the first. All three estimate the same gradient.", "name": "fig-rp-clouds"}, "image": {"alt": "Two scatter plots. A wide cloud of score-function gradients, a narrower one with the baseline inside it, and a small core of path derivatives in the middle."}}
+# %% mystnb={"figure": {"caption": "Gradient estimates from single draws, for one image at the end of the training: derivatives of the log-likelihood with respect to the means of the first two latent dimensions. The second panel enlarges the middle of the first. All three estimate the same gradient.", "name": "fig-rp-clouds"}, "image": {"alt": "Two scatter plots. A wide cloud of score-function gradients, a narrower one with the baseline inside it, and a small core of path derivatives in the middle."}} tags=["hide-input"]
 clouds = {name: g[:, 0, :2] for name, g in recorded["end"].items()}
 labels = ("score function", "with the baseline", "path")
 limits = [clouds[name].abs().max() * 1.05 for name in ("plain", "baseline")]
@@ -1332,7 +1332,7 @@ Markdown(tabulate(table, headers, "github", disable_numparse=True))
 # $\sqrt{\text{seeds}}$: as long as that is more than a nat, the second condition
 # is decided by the seeds as much as by the number of samples.
 
-# %% mystnb={"figure": {"caption": "Test ELBO of the trainings with 1, 5 and 25 samples per image: thin lines are seeds, thick lines their means. Left: against passes over the data. Right: the same against the number of codes that were decoded.", "name": "fig-rp-samples"}, "image": {"alt": "Two plots of the test ELBO. Against passes over the data the three curves lie close together; against decoded codes the curve of one sample is far to the left of the others."}}
+# %% mystnb={"figure": {"caption": "Test ELBO of the trainings with 1, 5 and 25 samples per image: thin lines are seeds, thick lines their means. Left: against passes over the data. Right: the same against the number of codes that were decoded.", "name": "fig-rp-samples"}, "image": {"alt": "Two plots of the test ELBO. Against passes over the data the three curves lie close together; against decoded codes the curve of one sample is far to the left of the others."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
     figure, axes = plt.subplots(
         1, 2, figsize=(figures.WIDTH, 2.8), sharey=True

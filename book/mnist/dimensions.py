@@ -31,7 +31,7 @@ profile = os.environ.get("VAELIB_PROFILE", "paper")
 data_folder = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %%
+# %% tags=["hide-input"]
 import torch
 from IPython.display import Markdown
 from myst_nb import glue

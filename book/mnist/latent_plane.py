@@ -31,7 +31,7 @@ seed = 0
 data_folder = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %%
+# %% tags=["hide-input"]
 import torch
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier

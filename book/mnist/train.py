@@ -43,7 +43,7 @@ seed = 0
 data_folder = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %%
+# %% tags=["hide-input"]
 import torch
 from IPython.display import Markdown
 from tabulate import tabulate

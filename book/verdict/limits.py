@@ -32,7 +32,7 @@ seed = 0
 data_folder = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %%
+# %% tags=["hide-input"]
 import math
 
 import matplotlib.pyplot as plt
@@ -270,7 +270,7 @@ for j in sorted({*ends, *named}, key=order.index):
     table.append((name, counted[j], value, "yes" if clear[j] else ""))
 show(table, ["label", "test images", "difference of the error", "clear"])
 
-# %% mystnb={"figure": {"caption": "Each point is a label: its share of the test images, and by how much the reconstruction of images with it is worse (above) or better (below) than without, relative to the mean error; bars are two standard errors. Named: those that are clearly worse.", "name": "fig-limits-groups"}, "image": {"alt": "A scatter plot of the relative difference of the reconstruction error against the share of each label, with error bars that grow towards rare labels."}}
+# %% mystnb={"figure": {"caption": "Each point is a label: its share of the test images, and by how much the reconstruction of images with it is worse (above) or better (below) than without, relative to the mean error; bars are two standard errors. Named: those that are clearly worse.", "name": "fig-limits-groups"}, "image": {"alt": "A scatter plot of the relative difference of the reconstruction error against the share of each label, with error bars that grow towards rare labels."}} tags=["hide-input"]
 share = torch.tensor(counted) / test_count
 with plt.rc_context(figures.STYLE):
     figure, panel = plt.subplots(figsize=(figures.WIDTH, 2.8))

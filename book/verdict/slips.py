@@ -31,7 +31,7 @@ seed = 0
 data_folder = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %%
+# %% tags=["hide-input"]
 import math
 import tempfile
 from itertools import pairwise
@@ -310,7 +310,7 @@ together = torch.stack([spread, effect]).corrcoef()[0, 1].item()
 print(f"spread s: {spread.min():.2f} to {spread.max():.2f}")
 print(f"its correlation with the change of the picture: {together:.2f}")
 
-# %% mystnb={"figure": {"caption": "A point is a latent dimension. Left: the less its posterior means are spread, the more each posterior is like the prior, whose deviation is 1. Right: the less they are spread, the less the picture changes with it.", "name": "fig-slips-spread"}, "image": {"alt": "Two scatter plots against the spread of the posterior means: the encoder's own deviation falls from about one towards zero, the change of the picture rises."}}
+# %% mystnb={"figure": {"caption": "A point is a latent dimension. Left: the less its posterior means are spread, the more each posterior is like the prior, whose deviation is 1. Right: the less they are spread, the less the picture changes with it.", "name": "fig-slips-spread"}, "image": {"alt": "Two scatter plots against the spread of the posterior means: the encoder's own deviation falls from about one towards zero, the change of the picture rises."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
     figure, panels = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.4))
 plt.close(figure)
