@@ -1,5 +1,6 @@
-"""A Sphinx extension: below its title, every notebook's page says where the notebook is, and how to open it."""
+"""A Sphinx extension: below its title, every notebook's page says where it is, how to open it, and how long it takes."""
 
+import re
 from pathlib import Path
 
 from docutils import nodes
@@ -15,6 +16,21 @@ def notebook(page: str) -> str:
         experiment, name, *_ = path.name.split("-")
         path = Path("book", experiment, name)
     return f"{path.as_posix()}.ipynb"
+
+
+def duration(page: Path) -> str:
+    """What the guide's table says of how long a notebook takes, as a sentence; nothing if it is not there."""
+    table = Path(__file__).with_name("run.md").read_text()
+    row = (
+        rf"^\| {{doc}}`{page.parent.name}/{page.stem}` \| (.+) \| (.+) \|$"
+    )
+    found = re.search(row, table, re.MULTILINE)
+    if found is None:
+        return ""
+    return (
+        f" Time on one CPU core: trainings, {found[1]}; page, {found[2]}. "
+        "On a GPU: not measured."
+    )
 
 
 def add_line(app, doctree) -> None:
@@ -49,7 +65,7 @@ def add_line(app, doctree) -> None:
     }
     parts += [
         addnodes.pending_xref("", nodes.inline(), **link),
-        nodes.Text("."),
+        nodes.Text(f".{duration(Path(name))}"),
     ]
     title = next(iter(doctree.findall(nodes.title)))
     title.parent.insert(

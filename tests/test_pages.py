@@ -137,12 +137,13 @@ def test_previous_and_next_lead_through_the_whole_book(visit):
     assert sorted(way) == [name for name in PAGES if name.startswith("book/")]
 
 
-def test_a_notebooks_page_names_the_notebook():
-    pages = [name for name in PAGES if re.match(r"book/(idea|mnist|celeba|runs/\w+)/", name)]
+def test_a_notebooks_page_names_the_notebook_and_how_long_it_takes():
+    pages = [name for name in PAGES if re.match(r"book/(idea|mnist|celeba|runs/\w+)/|book/verdict/[sl]", name)]
     for name in pages:
         line = re.search(r'<p class="notebook">.*?</p>', (HTML / name).read_text(), re.DOTALL)
         named = re.search(r"book/[\w/]+\.ipynb", line[0])
         assert (HTML.parents[1] / named[0]).exists()
+        assert "Time on one CPU core" in line[0]
 
 
 def test_the_search_finds_a_word_from_disk(page):
