@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 
 SHARED = ["decoder", "page"]
 PAGES = {  # to the scripts that each loads, in this order
@@ -21,9 +21,12 @@ PAGES = {  # to the scripts that each loads, in this order
 
 def decoder(path: Path) -> bytes:
     """The decoder's tensors alone, as a safetensors file: the same bytes, the same metadata."""
+    tensors = {
+        name: each
+        for name, each in load_file(path).items()
+        if "decoder" in name
+    }
     with safe_open(path, "numpy") as file:
-        names = [name for name in file.keys() if "decoder" in name]  # noqa: SIM118
-        tensors = {name: file.get_tensor(name) for name in names}
         return save(tensors, file.metadata())
 
 

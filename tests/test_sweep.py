@@ -241,3 +241,24 @@ def test_the_animation_is_a_loop_of_frames_side_by_side(tmp_path):
     with Image.open(tmp_path / "walk.webp") as picture:
         assert picture.n_frames == 4 and picture.info["loop"] == 0
         assert picture.size == (3 * 49 + 1, 64 + 2)
+
+
+def test_a_notebook_is_shrunk_once_and_its_pictures_hardly_change(tmp_path):
+    model = models.published("celeba-k64")
+    figure = figures.panels({"faces": model.sample(32, torch.manual_seed(0))}, columns=8, panels_in_row=1)
+    figure.savefig(drawn := io.BytesIO(), format="png")
+    notebook = _notebook(tmp_path / "page.ipynb", "draw()")
+    page = nbformat.read(notebook, as_version=4)
+    png = base64.b64encode(drawn.getvalue()).decode()
+    page.cells[-1].outputs = [new_output("display_data", data={"image/png": png, "text/plain": "a figure"})]
+    nbformat.write(page, notebook)
+    publish.shrink(notebook)
+    once = notebook.read_bytes()
+    publish.shrink(notebook)
+    assert notebook.read_bytes() == once
+    (output,) = nbformat.read(notebook, as_version=4).cells[-1].outputs
+    small = base64.b64decode(output.data["image/png"])
+    assert output.data["text/plain"] == "a figure" and len(small) < len(drawn.getvalue()) / 2
+    pictures = (Image.open(io.BytesIO(each)).convert("RGB") for each in (drawn.getvalue(), small))
+    before, after = (torch.frombuffer(bytearray(each.tobytes()), dtype=torch.uint8).float() for each in pictures)
+    assert (before - after).abs().mean() < 3

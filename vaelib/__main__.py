@@ -53,6 +53,8 @@ def sweep(options: argparse.Namespace) -> None:
 def publish(options: argparse.Namespace) -> None:
     from . import publish as publishing
 
+    for page in options.book.rglob("*.ipynb"):
+        publishing.shrink(page)
     folders = publishing.records(options.profile, options.experiment, options.book / "records" / options.profile)
     picture = options.book / "pictures" / f"{options.experiment}-prior-samples.png"
     notebook = options.book / options.experiment / "dimensions.ipynb"

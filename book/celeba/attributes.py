@@ -20,8 +20,8 @@
 # **Is there a direction in the code space along which a face begins to smile?**
 # The paper fits one logistic regression for each attribute to the codes of test
 # images, and walks along its coefficients. This page does it for all attributes,
-# asks how well the codes hold each of them, undoes a scale that the authors' scripts left in,
-# checks what changes on the way against random directions, and in the end
+# asks how well the codes hold each of them, undoes a scale that the authors' scripts left in, and
+# checks what changes on the way against random directions. {doc}`/book/celeba/factors`
 # repeats the experiment on drawn faces, whose true factors are known.
 
 # %% tags=["parameters"]

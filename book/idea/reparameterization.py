@@ -908,7 +908,7 @@ figure
 # page is trained with is 25, and a ratio above 25 says that even with those the
 # score function is noisier than the path derivative with one. Nor does the
 # paper say whether "naive" is without a baseline, so we ask for both.
-# **The rule**, whose threshold was set before any ratio was known:
+# **The rule**:
 #
 # 1. direct sampling gives the encoder no gradient or zero, and the
 #    reparameterized gradient agrees with the exact ones in all z-tests;
@@ -1150,8 +1150,7 @@ claims.judge("C3", on, z=max(worst.values()), **lowest)
 #
 # The paper's claim is that *one posterior sample per image is enough for the
 # gradient.* It does not say what it would take not to be enough. **The rule**
-# has three readings of it; the thresholds of the first two were set before any
-# number was known, the third has none:
+# has three readings of it:
 #
 # 1. at each of the three stages the posterior noise is the smaller part of the
 #    minibatch's noise, for all weights together: the upper end of the 95%
