@@ -67,7 +67,7 @@ def training_jobs(profile: str, experiment: str, notebook: Path, pages: Path) ->
 def summary_jobs(profile: str, experiment: str, notebooks: list[Path], pages: Path) -> list[Job]:
     """A job for each of the notebooks that look at all runs of an experiment."""
     return [
-        Job(notebook, pages / f"{experiment}-{notebook.stem}.ipynb", {"profile": profile}, profile)
+        Job(notebook, pages / f"{experiment}-{notebook.stem}.ipynb", {"profile": profile}, f"({profile})")
         for notebook in notebooks
     ]
 
@@ -137,7 +137,7 @@ def _tidy(page: nbformat.NotebookNode, label: str) -> None:
         cell.metadata.pop("execution", None)
     title = next(cell for cell in page.cells if cell.source.startswith("# "))
     heading, _, rest = title.source.partition("\n")
-    title.source = f"{heading}: {label}\n{rest}"
+    title.source = f"{heading}{' ' if heading.endswith('?') else ': '}{label}\n{rest}"
     for cell in page.cells:
         if cell.cell_type == "markdown":
             for name in names:

@@ -227,7 +227,7 @@ random = torch.randn(40, latent_dim, generator=torch.manual_seed(0))
 by_chance = torch.stack([watch(each) for each in unit(random)])
 upper, lower = by_chance.quantile(0.975, 0), by_chance.quantile(0.025, 0)
 
-# %% mystnb={"figure": {"caption": "The mean score for smiling over the walks of forty test images, read from the decoded pictures. Random: between these two lines lie 95% of forty random directions.", "name": "fig-attributes-scores"}, "image": {"alt": "A rising curve for the direction of smiling, a similar one for the unscaled coefficients, and two nearly flat ones that enclose random directions."}}
+# %% mystnb={"figure": {"caption": "The mean score for smiling over the walks of forty test images, read from the decoded pictures. Random: between these two lines lie 95% of forty random directions.", "name": "fig-attributes-scores"}, "image": {"alt": "A rising curve for the direction of smiling, a similar one for the unscaled coefficients, and two that part from each other on both sides of the middle, less steep, and enclose random directions."}}
 curves = {
     "along d": along[1].tolist(),
     "along w, unscaled": unscaled[1].tolist(),
