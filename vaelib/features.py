@@ -38,7 +38,7 @@ def classifier(image_shape: tuple[int, int, int], outputs: int) -> nn.Sequential
 
 
 def train(data: Dataset, root: Path | str | None = None, device: torch.device | str | None = None) -> nn.Sequential:
-    """A classifier of the training images' classes or attributes, in evaluation mode; or the one trained before.
+    """A classifier of the training images' classes or attributes, or the one trained before; on the CPU, evaluating.
 
     Parameters
     ----------
@@ -55,18 +55,17 @@ def train(data: Dataset, root: Path | str | None = None, device: torch.device | 
     path = Path(root or runs.default_root()).expanduser() / f"features-{data.name}-{data.fingerprint}.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = classifier(data.image_shape, len(data.names)).to(device)
+        network = classifier(data.image_shape, len(data.names))
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.locked(path.parent, wait=True):  # of two notebooks that need it, one trains it and the other waits
         if path.exists():
             try:
-                network.load_state_dict(safetensors.torch.load_file(path, str(device)))
+                network.load_state_dict(safetensors.torch.load_file(path))
             except (safetensors.SafetensorError, RuntimeError) as error:
                 raise ValueError(f"{path} is damaged ({error}); delete it to have the classifier trained") from error
         else:
-            _fit(network, data.train.images.to(device), data.train.labels.to(device))
-            weights = {name: each.cpu() for name, each in network.state_dict().items()}
-            files.write(path, safetensors.torch.save(weights))
+            _fit(network.to(device), data.train.images.to(device), data.train.labels.to(device))
+            files.write(path, safetensors.torch.save(network.cpu().state_dict()))
     return network.eval()
 
 
@@ -91,10 +90,9 @@ def _fit(network: nn.Sequential, images: Tensor, labels: Tensor) -> None:
 
 @torch.inference_mode()
 def extract(network: nn.Sequential, images: Tensor) -> Tensor:
-    """Features, (N, FEATURES), of images (N, C, H, W), uint8 or float in [0, 1]; on the CPU."""
-    device = next(network.parameters()).device
+    """Features, (N, FEATURES), of images (N, C, H, W), uint8 or float in [0, 1]."""
     parts = (to_float(part) if part.dtype == torch.uint8 else part for part in images.split(1000))
-    return torch.cat([network[:-1](part.to(device)).cpu() for part in parts])
+    return torch.cat([network[:-1](part) for part in parts])
 
 
 def frechet_distance(real: Tensor, others: Tensor) -> float:
