@@ -61,6 +61,9 @@ class Ledger(SphinxDirective):
         known = (
             [self.arguments[0]] if self.arguments else list(claims.rules())
         )
+        for claim in known:  # another judgement there, another ledger here
+            page = BOOK / f"{claims.rules()[claim]['page']}.ipynb"
+            self.env.note_dependency(str(page))
         try:
             judgements = [judgement(claim) for claim in known]
         except (ValueError, FileNotFoundError) as error:
@@ -88,7 +91,7 @@ def _table(judgements: list[claims.Judgement]) -> str:
                 f"{{doc}}`{each.claim} </book/{rule['page']}>`",
                 rule["claim"],
                 each.summary,
-                f"**{each.verdict}**",
+                f"**{each.verdict}**{', narrowly' if each.narrow else ''}",
             )
         )
     count = Counter(each.verdict for each in judgements)
@@ -108,7 +111,7 @@ def _detail(each: claims.Judgement) -> str:
         f"; {len(each.runs)} published runs" if len(each.runs) > 1 else ""
     )
     return (
-        f"**{rule['claim']}** The verdict: **{each.verdict}**. Measured on {each.data}{trainings}; from "
+        f"**{rule['claim']}** The verdict: **{each.verdict}**{', narrowly' if each.narrow else ''}. Measured on {each.data}{trainings}; from "
         f"{{doc}}`/book/{rule['page']}`, see {{numref}}`{rule['figure']}`.\n\n{each.table()}"
     )
 

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,18 @@ def test_a_mean_within_its_spread_of_the_bound_is_said_to_be_narrow():
     close, clear = ([0.4, 0.55, 0.52], [0.2, 0.21])
     rows = [claims.judge("C7", "test data", **MET | {"fine": fine}).table().splitlines()[-1] for fine in (close, clear)]
     assert "yes, narrowly" in rows[0] and "narrowly" not in rows[1]
+
+
+def test_a_verdict_is_narrow_if_a_narrow_condition_decides_it():
+    close = {"fine": [0.4, 0.55, 0.52]}
+    assert claims.judge("C7", "test data", **MET | close).narrow  # else it would hold in part
+    assert not claims.judge("C7", "test data", **MET).narrow
+    assert not claims.judge("C7", "test data", **MET | close | {"kept": 0.8}).narrow  # in part anyway
+
+
+def test_values_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match=r"C7 cannot be judged by fine = \[nan\]"):
+        claims.judge("C7", "test data", **MET | {"fine": math.nan})
 
 
 def test_values_may_be_tensors_of_no_or_one_dimension():

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
+from math import isfinite
 from statistics import mean, stdev
 
 import yaml
@@ -51,8 +52,13 @@ class Judgement:
     @property
     def verdict(self) -> str:
         """ "holds" if all conditions do, "holds in part" if some do, else "does not hold"."""
-        passed = self.passed.values()
-        return "holds" if all(passed) else "holds in part" if any(passed) else "does not hold"
+        return _verdict(self.passed)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether a single condition that is met, or missed, narrowly decides the verdict."""
+        turned = (self.passed | {key: not met} for key, met in self.passed.items() if self._narrowly(key))
+        return any(_verdict(each) != self.verdict for each in turned)
 
     def shown(self, key: str) -> str:
         """A condition's value in the form that `claims.yml` gives: mean ± standard deviation if there are several."""
@@ -83,7 +89,8 @@ class Judgement:
         return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
     def _repr_mimebundle_(self, **_) -> dict:
-        text = f"**{self.claim} {self.verdict}.** {rules()[self.claim]['claim']} ({self.data}.)\n\n{self.table()}"
+        words, narrowly = rules()[self.claim]["claim"], ", narrowly" if self.narrow else ""
+        text = f"**{self.claim} {self.verdict}{narrowly}.** {words} ({self.data}.)\n\n{self.table()}"
         return {"text/markdown": text, "text/plain": f"{self.claim} {self.verdict}: {self.summary}", MIME: asdict(self)}
 
 
@@ -100,7 +107,7 @@ def judge(claim: str, data: str, runs: Iterable[Run] = (), **values: float | Seq
     Raises
     ------
     ValueError
-        If there is no such claim, or the values are not those that its conditions ask for.
+        If there is no such claim, or the values are not those that its conditions ask for, or not finite.
     """
     if claim not in rules():
         raise ValueError(f"unknown claim {claim!r}; known: {', '.join(rules())}")
@@ -109,6 +116,9 @@ def judge(claim: str, data: str, runs: Iterable[Run] = (), **values: float | Seq
     several = {
         key: [float(each) for each in (value if _is_series(value) else [value])] for key, value in values.items()
     }
+    for key, each in several.items():
+        if not all(map(isfinite, each)):
+            raise ValueError(f"{claim} cannot be judged by {key} = {each}: values must be finite")
     return Judgement(claim, data, several, {run.folder.name: fingerprint(run) for run in runs})
 
 
@@ -119,6 +129,10 @@ def fingerprint(run: Run) -> str:
 
 def _conditions(claim: str) -> Mapping[str, dict]:
     return rules()[claim]["conditions"]
+
+
+def _verdict(passed: Mapping[str, bool]) -> str:
+    return "holds" if all(passed.values()) else "holds in part" if any(passed.values()) else "does not hold"
 
 
 def _is_series(value: float | Sequence[float]) -> bool:

@@ -96,7 +96,7 @@ def extract(network: nn.Sequential, images: Tensor) -> Tensor:
 
 
 def frechet_distance(real: Tensor, others: Tensor) -> float:
-    """Fréchet distance of two normal distributions with the means and covariances of these features.
+    """Squared Fréchet distance, as in FID, of two normal distributions with these features' means and covariances.
 
     Heusel et al., arXiv:1706.08500, with features of our own. Fewer images make it larger: compare equal numbers.
 

@@ -141,7 +141,7 @@ print(f"{recited:.0%} of reconstructed training images find their original")
 #
 # Two measures. Pixel by pixel: the variance over the images, summed up as a share
 # of the test images' own. And by the features of a classifier that has only seen
-# real images: the Fréchet distance to the test images (its scale is the
+# real images: the (squared) Fréchet distance to the test images (its scale is the
 # features' own variance; it is not the FID of other papers), with two figures to read it
 # by: other real images, which is as good as it gets, and the average face again
 # and again, which is as bad.

@@ -342,8 +342,9 @@ print(f"the bound {bound_on_grid:.4f} < log p(x) {log_evidence:.4f}")
 #
 # It is never negative, again by Jensen: $-\mathbb{E}_q[\log (p/q)] \geq
 # -\log \mathbb{E}_q[p/q] = -\log 1 = 0$; and it is zero only if $p/q$ does not
-# vary, that is, if $q = p$. Between Gaussians it has a closed form, which the
-# chapter on the divergence derives; here PyTorch's is held against the grid.
+# vary, that is, if $q = p$. Between Gaussians it has a closed form (the
+# chapter on the divergence derives it against $\mathcal{N}(0, I)$, and its exercise 1 for
+# any two in one dimension); here PyTorch's is held against the grid.
 
 # %%
 log_weight = on_grid - wide.log_prob(grid)
@@ -487,8 +488,11 @@ Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
 # Let $\lambda_1, \dots, \lambda_K$ be the eigenvalues of $\Lambda$, none of them
 # below one. Along the $k$-th direction the variance of $q_t$ is
 # $1 - t + t / \lambda_k$. The posterior's is $1 / \lambda_k$, so that the ratio
-# of the two is $\rho_k = (1 - t) \lambda_k + t$, and the closed form of the
-# divergence of two Gaussians (again from the chapter on the divergence) becomes
+# of the two is $\rho_k = (1 - t) \lambda_k + t$; the means are $(1 - t) \mu_k$ apart,
+# where $\mu_k$ is the component of $\mu$ along that direction. Both densities are products
+# over these directions, so the divergence is a sum of one-dimensional ones, each
+# $\tfrac12 (\rho_k - 1 - \log \rho_k + (1 - t)^2 \lambda_k \mu_k^2)$ by exercise 1 of the
+# chapter on the divergence. Since $\sum_k \lambda_k \mu_k^2 = \mu^\top \Lambda \mu$,
 #
 # $$
 # \mathrm{KL}\left(q_t \,\|\, p(z \mid x)\right)
@@ -549,9 +553,10 @@ figure
 # $$ (eq-elbo-ascent)
 #
 # What does it climb on? Take the bound in the form {eq}`eq-elbo-entropy`. The
-# joint log-density is $-\tfrac12 z^\top \Lambda z$ and terms linear in $z$, the
-# first of which has the mean
-# $-\tfrac12 m^\top \Lambda m - \tfrac12 \operatorname{tr}(\Lambda C)$. The entropy
+# joint log-density is $-\tfrac12 z^\top \Lambda z$, terms linear in $z$, and a constant. The
+# mean of the quadratic term is
+# $-\tfrac12 m^\top \Lambda m - \tfrac12 \operatorname{tr}(\Lambda C)$; those of the others do
+# not see $C$. The entropy
 # of a Gaussian is $\tfrac12 \log \det C$ and a constant. So the part of the
 # bound that depends on the covariance is
 # $-\tfrac12 \operatorname{tr}(\Lambda C) + \tfrac12 \log \det C$, or
@@ -752,12 +757,13 @@ print({name: round(V, 4) + 0.0 for name, V in variances.items()})
 # ### A family for the pencil
 #
 # For $q = \mathcal{N}(\mu, c \Lambda^{-1})$ and $K = 2$ the weights have a
-# formula. Put $\rho^2 = (z - \mu)^\top \Lambda (z - \mu)$. The densities are
-# $p(z \mid x) \propto e^{-\rho^2/2}$ and $q(z) \propto \tfrac1c e^{-\rho^2/(2c)}$
+# formula. Put $\tau^2 = (z - \mu)^\top \Lambda (z - \mu)$. The densities are
+# $p(z \mid x) \propto e^{-\tau^2/2}$ and $q(z) \propto \tfrac1c e^{-\tau^2/(2c)}$
 # with the same constant, so that
-# $r = c \, e^{-\rho^2 (c-1)/(2c)}$. Under $q$, $\rho^2 / c$ is a sum of two
-# squared standard normal numbers, and $e^{-\rho^2/(2c)}$ is then uniformly
-# distributed between 0 and 1. Call it $U$:
+# $r = c \, e^{-\tau^2 (c-1)/(2c)}$. Under $q$, $\tau^2 / c$ is a sum of two
+# squared standard normal numbers, which exceeds $t$ with the probability $e^{-t/2}$
+# (integrate the density in polar coordinates). So $e^{-\tau^2/(2c)}$ falls below $u$ with
+# the probability $u$: it is uniformly distributed between 0 and 1. Call it $U$:
 #
 # $$
 # r = c \, U^{\,c - 1}, \qquad U \sim \text{uniform on } (0, 1),
@@ -868,7 +874,7 @@ Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
 # $t \geq c$ with the probability
 #
 # $$
-# P(r > t) = \left( \frac{t}{c} \right)^{-\alpha}, \qquad
+# \Pr(r > t) = \left( \frac{t}{c} \right)^{-\alpha}, \qquad
 # \alpha = \frac{1}{1 - c}.
 # $$ (eq-elbo-tail)
 #
@@ -876,7 +882,7 @@ Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
 # A sample of $S$ weights then goes wrong in one way. Typically it underrates
 # $p(x)$, until a single weight of the order of $S$ comes along and makes up for
 # it. The probability that one of $S$ weights is that large is about
-# $S \cdot P(r > S) \propto S^{1 - \alpha}$, and so is the gap:
+# $S \cdot \Pr(r > S) \propto S^{1 - \alpha}$, and the gap is proportional to it:
 #
 # $$
 # \log p(x) - \mathcal{L}_S \approx
@@ -891,7 +897,7 @@ Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
 # Let one weight be as large as $S y$. It lifts the mean of the group by $y$, and
 # $\bar r - 1 - \log \bar r$ from about 0 to $g(y) = y - \log(1 + y)$. The
 # expected number of weights beyond $S y$ in a group is
-# $S \, P(r > S y) = c^\alpha S^{1 - \alpha} y^{-\alpha}$. The gap is the sum of
+# $S \, \Pr(r > S y) = c^\alpha S^{1 - \alpha} y^{-\alpha}$. The gap is the sum of
 # $g$ over all sizes, and integrating by parts,
 #
 # $$
@@ -1086,7 +1092,9 @@ print(f"log p(x) from {exact.min():.0f} to {exact.max():.0f} nats")
 # takes a Gaussian $q$ for each image. It computes the reconstruction term and
 # the divergence from the posterior as sums over the grid, and the divergence
 # from the prior by `vaelib`'s closed form. Then {eq}`eq-elbo-gap` must come out,
-# image by image.
+# image by image. ($\log p(x)$ cancels here, since the posterior was made with it: what this
+# tests is the mass of $q$ and the closed form. $\log p(x)$ itself was tested by the coarser
+# grid, and will be by sampling, below.)
 
 
 # %%
@@ -1133,10 +1141,10 @@ print(f"sampled {estimates.mean():.1f} ± {error:.1f}, grid {bound:.1f}")
 
 # %% [markdown]
 # Is the gap there because the posterior is no Gaussian, or because the encoder
-# does not find the best Gaussian? Let each image have its own gradient ascent
-# {eq}`eq-elbo-ascent` on the exact bound, starting from what the encoder said.
-# What remains is the *approximation gap*; what was gained is the *amortisation
-# gap* {cite}`cremer2018inference`.
+# does not find the best Gaussian? Let each image climb the exact bound by itself, in its
+# mean and log-variance, with a hundred steps of Adam from what the encoder said. What
+# remains at the best Gaussian is the *approximation gap* (what remains here is at least
+# that); what was gained is the *amortisation gap* {cite}`cremer2018inference`.
 
 # %%
 own = [each.clone().requires_grad_() for each in encoded]
@@ -1204,7 +1212,7 @@ wider = copy.deepcopy(line)
 with torch.no_grad():
     wider.log_variance.bias += 2
 
-table, results = [], {}
+table, results, stated = [], {}, {}
 for name, each in (("as trained", line), ("made wider", wider)):
     posteriors = [
         value.double() for value in evaluation.encode(each, images)
@@ -1214,9 +1222,9 @@ for name, each in (("as trained", line), ("made wider", wider)):
     for samples in (10, 100, 500):
         bounds, errors = evaluation.log_prob(each, images, samples)
         row.append(bounds.mean().item())
-    error = errors.square().sum().sqrt().item() / len(images)
+    stated[name] = errors.square().sum().sqrt().item() / len(images)
     results[name] = row
-    table.append([name, *row, exact.mean().item(), error])
+    table.append([name, *row, exact.mean().item(), stated[name]])
 headers = ["encoder", "ELBO", "S = 10", "S = 100", "S = 500"]
 headers += ["log p(x)", "error stated at S = 500"]
 Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
@@ -1225,10 +1233,11 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
 truth = exact.mean().item()
 trained, widened = results["as trained"], results["made wider"]
 assert widened[0] < trained[0] < truth  # wider is worse for the ELBO
-for row in (trained, widened):
-    assert row[0] < row[1] < truth + 4 * error  # ten samples are better
-    assert row[0] < row[3] < truth + 4 * error
-assert abs(widened[3] - truth) < 4 * error + 0.2
+for name, row in results.items():  # ten samples are better than one
+    assert row[0] < row[1] < truth + 4 * stated[name]
+    assert row[0] < row[3] < truth + 4 * stated[name]
+assert abs(widened[3] - truth) < 4 * stated["made wider"]
+assert truth - trained[3] > 5 * stated["as trained"]
 for name, row in results.items():
     print(f"{name}: {abs(truth - row[3]):.2f} nats off at S = 500")
 
@@ -1256,13 +1265,13 @@ for name, row in results.items():
 # | {eq}`eq-elbo-terms`, {eq}`eq-elbo-reconstruction`, {eq}`eq-elbo-entropy` | the closed forms are the integrals over the grid |
 # | {eq}`eq-elbo-path`, {eq}`eq-elbo-path-gap` | bound and gap add up to $\log p(x)$ at 101 places, and the bound rises at each |
 # | {eq}`eq-elbo-ascent`, {eq}`eq-elbo-diagonal` | gradient ascent arrives at the posterior, and with a diagonal covariance at the gap of the closed form |
-# | {eq}`eq-elbo-importance`, {eq}`eq-elbo-monotone` | leaving one weight out lowers the bound in each of 10,000 samples; every doubling up to 32 lowers the measured gap |
+# | {eq}`eq-elbo-importance`, {eq}`eq-elbo-monotone` | averaged over the five ways to leave one weight out, the bound is never higher, in each of 10,000 samples; every doubling up to 32 lowers the measured gap |
 # | {eq}`eq-elbo-ratio`, {eq}`eq-elbo-variance` | mean 1, and the closed form of the variance is the integral over the grid |
 # | {eq}`eq-elbo-uniform` | a million weights have the distribution of the formula, and $c = 2$ gives the variance of the closed form |
 # | {eq}`eq-elbo-rate`, {eq}`eq-elbo-control` | the gap at $S = 1$ is the divergence; for large $S$ it has the slope $-1$ and the height $V/(2S)$ |
-# | {eq}`eq-elbo-tail`, {eq}`eq-elbo-slow` | the share of large weights, and a gap of slope $-\tfrac12$ at the height of the formula |
+# | {eq}`eq-elbo-tail`, {eq}`eq-elbo-slow` | the share of large weights, and a gap of slope about $-\tfrac12$ from $S = 8$ to 128, its height that of the formula up to a relative $1/\sqrt S$ and four standard errors |
 # | {eq}`eq-elbo-encoder`, {eq}`eq-elbo-bernoulli` | both terms of `VAE.elbo`, recomputed by hand |
-# | {eq}`eq-elbo-objective` | image by image on a trained VAE with one latent dimension, to $10^{-6}$; the sampled ELBO agrees, and so does `evaluation.log_prob` with a wide encoder |
+# | {eq}`eq-elbo-objective` | on a trained VAE with one latent dimension the two ways to split the bound agree, image by image, to $10^{-6}$; $\log p(x)$ by a coarser grid, to $10^{-3}$; the sampled ELBO agrees, and so does `evaluation.log_prob` with a wide encoder |
 #
 # ## Exercises
 #

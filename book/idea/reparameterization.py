@@ -20,7 +20,7 @@
 # **The encoder does not compute a code, it only sets the odds; then chance
 # picks one. How can the encoder learn from what became of a choice that it did
 # not make?** Gradient descent needs a derivative, and a random draw has none.
-# This page derives the two known ways around, proves both right where the
+# This page derives the two best-known ways around, proves both right where the
 # answer is known, works out how noisy each of them is, and measures the noise
 # on a real encoder. At the end it judges two of the paper's claims: that one
 # posterior sample per image is enough, and that the reparameterized gradient is
@@ -239,9 +239,10 @@ Markdown(tabulate(table, headers, "github", disable_numparse=True))
 # $$ (eq-rp-moved)
 #
 # ```{margin}
-# When may a derivative move inside a mean? If $f$ is continuous, differentiable
-# except on a set of probability zero, and its slope grows no faster than
-# $e^{r |z|}$ for some $r$. A network of linear layers and ReLUs is such a function, and so
+# When may a derivative move inside a mean? It is enough that on every bounded set the
+# values of $f$ at two points differ by at most a constant times their distance (then $f$
+# has a slope except on a set of probability zero), and that the slope grows no faster
+# than $e^{r |z|}$ for some $r$. A network of linear layers and ReLUs is such a function, and so
 # is its log-likelihood. A step function is not: see the exercises.
 # ```
 #
@@ -714,7 +715,7 @@ assert max(z_scores) < 5
 print(f"{len(z_scores)} variances, largest z-score {max(z_scores):.1f}")
 
 
-# %% mystnb={"figure": {"caption": "Variance of the derivative with respect to one mean, for the quadratic. Lines: the closed forms; points: measured. Left: over the number of dimensions K, from a single draw, with the mean of f as the baseline. Right: over the number of draws S that are averaged, at K = 16, with the leave-one-out baseline. All axes are logarithmic.", "name": "fig-rp-toy"}, "image": {"alt": "Two plots on logarithmic axes. Left: against K, the variance of the score function rises with slope two, with a baseline with slope one, and that of the path derivative is flat. Right: against S all fall with slope minus one, the path derivative far below the others."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Variance of the derivative with respect to one mean, for the quadratic. Lines: the closed forms; points: measured. Left: over the number of dimensions K, from a single draw, with the mean of f as the baseline. Right: over the number of draws S that are averaged, at K = 16, with the leave-one-out baseline. All axes are logarithmic.", "name": "fig-rp-toy"}, "image": {"alt": "Two plots on logarithmic axes. Left: against K, the variance of the score function rises with slope two, with a baseline with slope one, and that of the path derivative is flat. Right: against S all fall, two with slope minus one and the baseline's more steeply at first, the path derivative far below the others."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
     figure, axes = plt.subplots(
         1, 2, figsize=(figures.WIDTH, 2.9), sharey=True
@@ -770,7 +771,7 @@ def path_loss(model, x, generator, samples=1):
 
 
 # %% [markdown]
-# With one sample it is the objective of every other chapter:
+# With one sample it is the objective of all other chapters:
 
 # %%
 torch.manual_seed(seeds[0])
@@ -781,10 +782,9 @@ torch.testing.assert_close(ours, (kl - log_likelihood).mean())
 print(f"{ours:.2f} nats per image")
 
 # %% [markdown]
-# And a training: Adam with the paper's step of 0.001. Its batches have 128
-# images; ours have 16, so that a few passes over 1,500 images, all that this
-# page has time for, are many steps, and since smaller batches are the harder
-# test for a noisy gradient. Shuffling
+# And a training: Adam with the paper's step of 0.001. The paper's batches have 128
+# images. Ours have 16: then a few passes over 1,500 images, all that this page has time
+# for, are many steps, and a smaller batch is the harder test for a noisy gradient. Shuffling
 # and noise have generators of their own, so that trainings with the same seed
 # see the same batches, however many codes they draw. The test ELBO is taken
 # twice per pass, with one code for each test image, from a fixed seed.
@@ -833,8 +833,8 @@ for name, number in zip(stages, kept, strict=True):
 # respect to the encoder's outputs for that image: $K$ means and $K$
 # log-variances. (The gradient of the KL is exact. It is the same for all draws,
 # adds nothing to the variance, and is left out here.) The baseline is the
-# leave-one-out mean over the other 255 draws of the image: close to the best
-# that a constant can do, and far more draws than a training would spend on it.
+# leave-one-out mean over the other 255 draws of the image: as good as the mean
+# of $f$ itself, and with far more draws than a training would spend on it.
 
 # %%
 x = images[:64]
@@ -910,8 +910,8 @@ figure
 # paper say whether "naive" is without a baseline, so we ask for both.
 # **The rule**:
 #
-# 1. direct sampling gives the encoder no gradient or zero, and the
-#    reparameterized gradient agrees with the exact ones in all z-tests;
+# 1. direct sampling gives the encoder no gradient or zero, and the reparameterized
+#    gradient agrees with the exact one in all of its z-tests (both are asserted above);
 # 2. without a baseline, for both outputs and at each of the three stages, the
 #    lower end of the ratio's 95% interval is above 25;
 # 3. the same with the baseline.
@@ -1082,7 +1082,10 @@ Markdown(tabulate(table, headers, "github", floatfmt=("", "", ".1f")))
 
 # %% [markdown]
 # (One seed. Adam divides each step by the size of recent gradients, which keeps
-# even a very noisy one from exploding.) The verdict, by the rule above:
+# even a very noisy one from exploding.) In the full training the one without a baseline
+# falls far behind. With a baseline, and five codes for each image, it keeps up with the
+# reparameterized gradient of one code: noisier is not useless. The rule above goes by
+# the variance only, and this table does not enter the verdict:
 
 # %%
 outputs = ("means", "log-variances")
@@ -1095,7 +1098,10 @@ lowest = {
     for name in ("plain", "baseline")
 }
 on = f"{digits.name}, {len(images):,} training images, K = {latent_dim}"
-claims.judge("C3", on, z=max(worst.values()), **lowest)
+z = max(
+    each for (name, _), each in worst.items() if name == "reparameterized"
+)
+claims.judge("C3", on, z=z, **lowest)
 
 # %% [markdown]
 # ## Is one sample enough?
@@ -1149,7 +1155,7 @@ claims.judge("C3", on, z=max(worst.values()), **lowest)
 # for fewer, whatever the share.
 #
 # The paper's claim is that *one posterior sample per image is enough for the
-# gradient.* It does not say what it would take not to be enough. **The rule**
+# gradient.* It does not say what would count as not enough. **The rule**
 # has three readings of it:
 #
 # 1. at each of the three stages the posterior noise is the smaller part of the
@@ -1271,7 +1277,9 @@ shares, table = {}, []
 generator = torch.Generator().manual_seed(9)
 for stage, model in stages.items():
     found = torch.stack([three(model, generator) for _ in range(rounds)])
-    found = torch.cat([found, found.sum(2, keepdim=True)], 2)  # (60, 2, 3)
+    found = torch.cat(
+        [found, found.sum(2, keepdim=True)], 2
+    )  # (rounds, 2, 3)
     picks = torch.randint(rounds, (1000, rounds), generator=generator)
     for number, weights_of in enumerate(("encoder", "decoder", "both")):
         noise, total = found[..., number].T
@@ -1328,8 +1336,9 @@ Markdown(tabulate(table, headers, "github", disable_numparse=True))
 # gain is at the last pass. What holds at one moment of a training need not hold
 # at another, so the table shows several, and {numref}`fig-rp-samples` all of
 # them. The gain's standard error is its standard deviation over
-# $\sqrt{\text{seeds}}$: as long as that is more than a nat, the second condition
-# is decided by the seeds as much as by the number of samples.
+# $\sqrt{\text{seeds}}$, and with six seeds a 95% interval (Student's $t$) reaches 2.6 standard
+# errors to either side. If it holds 1 nat, these seeds do not settle the second condition,
+# whichever way their mean falls.
 
 # %% mystnb={"figure": {"caption": "Test ELBO of the trainings with 1, 5 and 25 samples per image: thin lines are seeds, thick lines their means. Left: against passes over the data. Right: the same against the number of codes that were decoded.", "name": "fig-rp-samples"}, "image": {"alt": "Two plots of the test ELBO. Against passes over the data the three curves lie close together; against decoded codes the curve of one sample is far to the left of the others."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
@@ -1363,7 +1372,10 @@ ahead = [
 claims.judge("C1", on, share=most, gain=gains[25], ahead=min(ahead))
 
 # %% [markdown]
-# The third condition counts decoded codes as the cost. Where a machine decodes
+# The third condition counts decoded codes as the cost. It is an easy one: batch size and
+# step stay the same, so that for the same codes one sample gets 5 or 25 times as many
+# steps. (The other way to spend a budget of $M$ codes, fewer images in a batch and more
+# samples of each, was not trained.) Where a machine decodes
 # 25 codes in little more time than one, the first two are those that matter.
 # All of this is measured on small digits, in trainings of a few passes. Kingma
 # and Welling, whom the paper follows here, call one sample enough *if the
@@ -1391,15 +1403,15 @@ claims.judge("C1", on, share=most, gain=gains[25], ahead=min(ahead))
 #   {eq}`eq-rp-variance-score`, {eq}`eq-rp-pair`, {eq}`eq-rp-variance-loo`: by
 #   quadrature, to seven digits, and by z-scores of measured variances over K
 #   and S.
-# - {eq}`eq-rp-surrogate`: its gradient at the encoder's head equals the score
-#   function's by hand.
+# - {eq}`eq-rp-surrogate`: its gradient for the bias of the means' head equals the
+#   score function's by hand.
 # - {eq}`eq-rp-law`, {eq}`eq-rp-total`, {eq}`eq-rp-share`, {eq}`eq-rp-three`:
 #   the split holds to 12 digits where all draws are known, and random
 #   minibatches have the variances it predicts, by z-scores.
 #
 # The objective used here is the one of `vaelib`, and fewer draws make a poorer
-# leave-one-out baseline at all three stages of the real encoder. The verdicts
-# are not asserted: they are what the numbers say.
+# leave-one-out baseline at all three stages of the real encoder. Of the
+# verdicts' conditions only the first of C3 is asserted; the others are what the numbers say.
 #
 # ## Exercises
 #

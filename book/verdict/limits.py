@@ -154,8 +154,8 @@ show(table, ["samples", "log p(x), at least, nats", "Monte Carlo error"])
 # %% [markdown]
 # Where the last steps still climb, the true value is not reached, and the bound need not be equally tight for all models.
 #
-# *The rules.* The paper states no conditions under which its claims would be false. Those of the verdicts are ours: each was written down before
-# its number was final, and another threshold could turn a verdict. The numbers are given so that readers can apply their own.
+# *The rules.* The paper states no conditions under which its claims would be false. Those of the verdicts are ours, some of them
+# rewritten after numbers were known ({doc}`claims` names them), and another threshold could turn a verdict. The numbers are given so that readers can apply their own.
 #
 # ## Whose faces
 #

@@ -105,7 +105,6 @@ print(f"the crop's middle lies {off_centre:.0f} rows below the image's")
 # |---|---|---|
 # | 2.1 | sample from p(z), then from p(x) | then from p(x given z); else the first step would be idle |
 # | 3.1 | the *decoder* takes an image, the *encoder* a code | the reverse, as the symbols q and p say |
-# | 5.2.3 | K = 96 is worse than "the previous four models" | five: the figure has six panels |
 # | 5.2.4 | the codes explain how the *decoder* classifies images | the encoder; and it does not classify, a regression on its codes does |
 # | 3.1 | q_σ is the *variance* | the standard deviation |
 #
@@ -151,8 +150,8 @@ table = [(*row, row[2] - row[1]) for row in table]
 show(table, ["reading", "KL", "reconstruction", "their “ELBO”"], ".1f")
 
 # %% [markdown]
-# A KL below zero is impossible, so where the last reading gives one it betrays itself. The mixed one does not: its "bound" looks better than the
-# true one, by what the reconstruction gains, and bounds nothing.
+# A KL below zero is impossible, so where the last reading gives one it betrays itself. The mixed one does not, nor does σ in the place of σ² in the
+# KL alone: their "bounds" look better than the true one, and bound nothing.
 #
 # ## Which encoder?
 #
@@ -509,7 +508,7 @@ Markdown(f"""
 | coefficients w taken for a direction (scripts) | d = w / s | cosine {low:.2f} to {high:.2f}; w moves the judge further for {further} of 10 attributes, median {ratio:.1f} times |
 | 10,000 test images (scripts: 19,962) | all {len(y):,} at hand | standard error of an accuracy {points} points with {len(y):,}, 10,000, 19,962 |
 | Bernoulli likelihood of grey pixels | kept: it is the paper's objective | ceiling of the ELBO and missing constant, nats: {"; ".join(pairs)} |
-| other lists of K (scripts); K = 96 undertrained there | the text's lists | K = {most}: {ahead:+.1f} nats against the best smaller K |
+| other lists of K (scripts); K = 96 looks undertrained there | the text's lists | K = {most}: {ahead:+.1f} nats against the best smaller K |
 """)
 
 # %% [markdown]
