@@ -90,15 +90,15 @@ def _table(judgements: list[claims.Judgement]) -> str:
             (
                 f"{{doc}}`{each.claim} </book/{rule['page']}>`",
                 rule["claim"],
-                each.summary,
                 f"**{each.verdict}**{', narrowly' if each.narrow else ''}",
+                each.summary,
             )
         )
     count = Counter(each.verdict for each in judgements)
     verdicts = f"{count['holds']} hold, {count['holds in part']} hold in part, {count['does not hold']} do not hold"
     table = tabulate(
         rows,
-        ["", "claim", "we measured", "verdict"],
+        ["", "claim", "verdict", "we measured"],
         tablefmt="github",
         disable_numparse=True,
     )
