@@ -167,6 +167,16 @@ def test_reconstruction_error_is_the_mean_square_per_pixel(model, tiny):
     torch.testing.assert_close(errors, ((decoded - x) ** 2).sum((1, 2, 3)) / 49)
 
 
+def test_no_reconstruction_is_above_the_ceiling_and_that_of_the_pixels_themselves_is_there(model, tiny):
+    images = tiny.test.images
+    x = to_float(images).clamp(1e-6, 1 - 1e-6)
+    ceiling = evaluation.ceiling(images)
+    torch.testing.assert_close(objective.bernoulli_log_prob(x, x.logit()), ceiling, rtol=1e-4, atol=1e-2)
+    reconstruction, _ = evaluation.elbo(model, images)
+    assert (reconstruction < ceiling).all()
+    assert (evaluation.ceiling(255 * (images > 127).to(torch.uint8)) == 0).all()  # black and white
+
+
 def test_evaluate_gives_the_documented_figures(model, tiny):
     figures = evaluation.evaluate(model, tiny, samples=20)
     assert figures.keys() == KEYS

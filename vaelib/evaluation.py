@@ -91,6 +91,16 @@ def reconstruction_error(model: VAE, images: Tensor) -> Tensor:
     return errors
 
 
+def ceiling(images: Tensor) -> Tensor:
+    """The highest ELBO that a Bernoulli likelihood allows each of N uint8 images: (N,), in nats.
+
+    Of a grey pixel x, x log p + (1 - x) log (1 - p) is highest at p = x, where it is minus the pixel's binary entropy;
+    and the KL can only take away.
+    """
+    parts = (to_float(part).flatten(1) for part in images.split(1000))
+    return torch.cat([-(torch.special.entr(x) + torch.special.entr(1 - x)).sum(1) for x in parts])
+
+
 def evaluate(model: VAE, data: Dataset, samples: int | None = None) -> dict[str, float]:
     """All the figures of a finished training, over the whole of each split.
 
