@@ -38,7 +38,7 @@ def classifier(image_shape: tuple[int, int, int], outputs: int) -> nn.Sequential
 
 
 def train(data: Dataset, root: Path | str | None = None, device: torch.device | str | None = None) -> nn.Sequential:
-    """A classifier of the training images' classes or attributes, or the one trained before; on the CPU, evaluating.
+    """A classifier of the training images' classes or attributes, or the one trained before: on the CPU, in eval mode.
 
     Parameters
     ----------

@@ -138,7 +138,7 @@ figures.histories(histories)
 # %% [markdown]
 # A part of the gap between train and test is no overfitting, but what the images themselves allow: the
 # test images may be greyer than the training images ({doc}`/book/celeba/train`). The
-# second column leaves that out.
+# third column leaves that out.
 
 # %%
 allowed = [

@@ -370,12 +370,8 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# In practice $s$ is not known, and is estimated from the samples as well. With thousands of
-# samples that is safe. With a handful, such an error bar promises too much: the rare large
-# values that would widen it are rarely among them.
-#
-# Finally the test on many posteriors at once: 400 of them, drawn at random
-# ($\mu$ between $-3$ and $3$, $\log \sigma^2$ between $-8$ and $4$), 20,000
+# In practice $s$ is not known, and is estimated from the samples as well. Finally the
+# test on many posteriors at once: 400 of them, drawn at random ($\mu$ between $-3$ and $3$, $\log \sigma^2$ between $-8$ and $4$), 20,000
 # samples each. By how many of its own standard errors does the worst estimate
 # miss the closed form? Of 400 honest estimates the worst is off by about three.
 # The limit in the cell is the deviation that the worst of them exceeds once in
