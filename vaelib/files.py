@@ -1,36 +1,55 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, also after a crash of the machine; and folders held by one at a time."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
+
+from filelock import FileLock, Timeout
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Write under a temporary name, then rename: a reader, or a killed process, never sees half a file."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    """Write under a temporary name, then `place`: neither a reader nor a killed process leaves, or sees, half a file."""
+    temporary = path.with_name(f"{path.name}.{token_hex(4)}.part")  # no other thread or process writes to it
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.replace(path)
+        place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def place(temporary: Path, path: Path) -> None:
+    """Give a finished file its name. When this returns, a power cut takes neither the content nor the name."""
+    _sync(temporary, os.O_RDWR)
+    temporary.replace(path)
+    if os.name != "nt":  # which cannot open folders
+        _sync(path.parent, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold a folder for this process alone; the hold ends with the block, or with the process.
+    """Hold a folder for this thread alone; the hold ends with the block, or with the process.
 
     Raises
     ------
     RuntimeError
-        If another process holds it, unless told to wait until it does not.
+        If another thread or process holds it, unless told to wait until it does not.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    lock = FileLock(folder / ".lock", timeout=-1 if wait else 0)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        lock.acquire()
+    except Timeout:
+        raise RuntimeError(f"{folder} is in use by another process or thread; wait until it has finished") from None
+    try:
         yield
-    except BlockingIOError:
-        raise RuntimeError(f"{folder} is in use by another process; wait until it has finished") from None
     finally:
-        os.close(descriptor)
+        lock.release()
