@@ -1,5 +1,6 @@
 """The profiles, and the command line that trains them."""
 
+import re
 import subprocess
 import sys
 
@@ -50,9 +51,37 @@ def test_a_profile_names_data_and_what_to_train(profile, dataset):
     assert experiment.long.epochs > experiment.short.epochs
 
 
+@pytest.mark.parametrize(
+    ("change", "where", "what"),
+    [
+        (("seeds: [0, 1]", "seeds: 0"), "quick.mnist.short.seeds", "valid list, not 0"),
+        (("seeds: [0, 1]", "seeds: []"), "quick.mnist.short.seeds", "at least 1 item"),
+        (("seeds: [0, 1]", "seeds: [0, 0]"), "quick.mnist", "seed=0.* occurs 2 times"),
+        (("{epochs: 30,", "{epohcs: 30,"), "quick.mnist.short.epohcs", "Unexpected keyword argument, not 30"),
+        (("{epochs: 30,", "{epochs: 0,"), "quick.mnist.short.epochs", "greater than or equal to 1, not 0"),
+        (("{epochs: 30,", "{epochs: 1.5,"), "quick.mnist.short.epochs", "valid integer, not 1.5"),
+        (("    short: {epochs: 30, seeds: [0, 1]}\n", ""), "quick.mnist.short", "required"),
+        (("    long: {epochs: 60", "    long: {epochs: 30"), "quick.mnist", "epochs=30, seed=0.* occurs 2 times"),
+        (("[1, 2, 4, 8, 16, 64]", "[1, 2, 2]"), "quick.mnist", "latent_dim=2.* occurs 2 times"),
+        (("[1, 2, 4, 8, 16, 64]", "[0]"), "quick.mnist.latent_dims.0", "greater than or equal to 1, not 0"),
+        (("quick:", "nothing:\nquick:"), "nothing", "valid dictionary, not None"),
+        (("quick:", "quick: ]"), "", "is no YAML"),
+        (("quick:", "quick: 3\nother:"), "quick", "valid dictionary, not 3"),
+    ],
+)
+def test_a_mistake_in_the_profiles_is_told_by_file_and_key(tmp_path, monkeypatch, capsys, change, where, what):
+    text = (profiles.files("vaelib") / "profiles.yml").read_text()
+    assert change[0] in text
+    (tmp_path / "profiles.yml").write_text(text.replace(*change, 1))
+    monkeypatch.setattr(profiles, "files", lambda package: tmp_path)
+    message = _error(monkeypatch, capsys, "train", "mnist", "--profile", "quick")
+    assert re.search(f"{re.escape(str(tmp_path / 'profiles.yml'))}.*{re.escape(where)}.*{what}", message), message
+    assert [path.name for path in tmp_path.iterdir()] == ["profiles.yml"]
+
+
 def test_settings_go_through_the_latent_dimensions_seed_by_seed():
     schedule = profiles.Schedule(epochs=7, seeds=[3, 0])
-    experiment = profiles.Experiment("digits", [1, 8], schedule, schedule)
+    experiment = profiles.Experiment("digits", [1, 8], schedule)
     assert experiment.settings(schedule) == [
         Settings(latent_dim=latent_dim, epochs=7, seed=seed) for seed, latent_dim in ((3, 1), (3, 8), (0, 1), (0, 8))
     ]

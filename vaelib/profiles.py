@@ -1,30 +1,44 @@
 """Profiles: the same experiments in several sizes, as `profiles.yml` lists them."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from importlib.resources import files
+from typing import Annotated, ClassVar
 
 import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from .training import Settings
+
+KNOWN_KEYS = ConfigDict(extra="forbid")
+Count = Annotated[int, Field(ge=1, strict=True)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31, strict=True)]], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
 class Schedule:
     """How long to train, and with which seeds; `more_seeds` are of single latent dimensions, for the spread there."""
 
-    epochs: int
-    seeds: list[int]
-    more_seeds: dict[int, list[int]] = field(default_factory=dict)
+    __pydantic_config__: ClassVar = KNOWN_KEYS
+    epochs: Count
+    seeds: Seeds
+    more_seeds: dict[Count, Seeds] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Experiment:
     """One experiment of one profile: which data and latent dimensions, the paper's training, perhaps a longer one."""
 
+    __pydantic_config__: ClassVar = KNOWN_KEYS
     dataset: str
-    latent_dims: list[int]
+    latent_dims: Annotated[list[Count], Field(min_length=1)]
     short: Schedule
     long: Schedule | None = None
+
+    def __post_init__(self):
+        for settings, count in Counter(self.settings(self.short) + self.settings(self.long)).items():
+            if count > 1:
+                raise ValueError(f"{settings} occurs {count} times; each training is made once")
 
     def settings(self, schedule: Schedule | None) -> list[Settings]:
         """The settings of every training of a schedule, seed by seed; none without a schedule."""
@@ -41,12 +55,21 @@ def load(profile: str, experiment: str) -> Experiment:
     Raises
     ------
     ValueError
-        If either is unknown; lists the known ones.
+        If either is unknown (lists the known ones), or the file has a mistake (names the file, the key, what is
+        expected there and what was found).
     """
-    table = yaml.safe_load(files("vaelib").joinpath("profiles.yml").read_text())
+    path = files("vaelib") / "profiles.yml"
+    try:
+        table = TypeAdapter(dict[str, dict[str, Experiment]]).validate_python(yaml.safe_load(path.read_text()))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        mistakes = (
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']}, not {each['input']!r}" for each in error.errors()
+        )
+        raise ValueError(f"{path}: {'; '.join(mistakes)}") from error
     for kind, key in (("profile", profile), ("experiment", experiment)):
         if key not in table:
             raise ValueError(f"unknown {kind} {key!r}; known: {', '.join(table)}")
         table = table[key]
-    schedules = {name: Schedule(**table.pop(name)) for name in ("short", "long") if name in table}
-    return Experiment(**table, **schedules)
+    return table
