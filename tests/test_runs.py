@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, MultiStepLR, OneCycleLR
 
 import vaelib
 from vaelib import Settings, data, evaluation, files, models, runs, training
@@ -24,7 +26,7 @@ FILES = ["config.json", "evaluation.json", "metrics.jsonl", "model.safetensors"]
 
 
 def _names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
 def _without_seconds(metrics):
@@ -76,7 +78,7 @@ def _refuse(*_, **__):
 
 def test_a_complete_run_has_its_four_files(trained):
     assert _names(trained.folder) == FILES
-    assert trained.folder.name == "tiny-k2-e3-s0"
+    assert trained.folder.name == "tiny-k2-e3-s0-b32"
     assert runs.is_complete(trained.folder)
 
 
@@ -136,8 +138,8 @@ def test_the_same_seed_gives_the_same_run(trained, tiny, tmp_path):
 
 def test_another_seed_gives_another_run(trained, tiny, tmp_path):
     other = runs.train(tiny, replace(trained.settings, seed=1), tmp_path, "cpu")
-    assert other.folder.name == "tiny-k2-e3-s1"
-    assert not torch.equal(other.model().mean.weight, trained.model().mean.weight)
+    assert other.folder.name == "tiny-k2-e3-s1-b32"
+    assert not torch.equal(other.model().encoder.mean.weight, trained.model().encoder.mean.weight)
     assert other.evaluation["test_elbo"] != trained.evaluation["test_elbo"]
 
 
@@ -157,7 +159,7 @@ def test_a_run_neither_uses_nor_changes_the_global_random_state(trained, tiny, t
         (training, "to_float", 11),
         (training, "_check_finite", 1),
         (training, "_check_finite", 6),
-        (training, "_write", 4),
+        (training._State, "write", 4),
         (os, "replace", 7),
         (evaluation, "elbo", 1),
         (evaluation, "elbo", 2),
@@ -265,7 +267,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
         for _ in range(3):
             assert life(tmp_path / "killed", moments.randint(3, 6), moments.random()) == -signal.SIGKILL
         assert life(tmp_path / "killed") == life(tmp_path / "whole") == 0
-    killed, whole = (runs.load(tmp_path / root / "killed-k2-e8-s0") for root in ("killed", "whole"))
+    killed, whole = (runs.load(tmp_path / root / "killed-k2-e8-s0-b32") for root in ("killed", "whole"))
     _assert_same(killed, whole)
     assert _names(killed.folder) == _names(whole.folder) == FILES
 
@@ -303,13 +305,21 @@ def test_a_run_whose_weights_were_deleted_is_trained_and_evaluated_again(trained
 
 
 @pytest.mark.parametrize(("setting", "value"), [("learning_rate", 0.01), ("batch_size", 64)])
-def test_a_run_with_other_settings_is_refused_and_left_alone(trained, tiny, tmp_path, setting, value):
+def test_a_run_with_other_settings_than_its_name_says_is_refused_and_left_alone(
+    trained, tiny, tmp_path, setting, value
+):
     folder = _copy(trained, tmp_path)
+    config = trained.config | {"settings": trained.config["settings"] | {setting: value}}
+    (folder / "config.json").write_text(json.dumps(config))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     found = getattr(trained.settings, setting)
-    with pytest.raises(ValueError, match=f"{re.escape(str(folder))} holds a run with {setting} {found}, not {value}"):
-        runs.train(tiny, replace(trained.settings, **{setting: value}), tmp_path, "cpu")
+    with pytest.raises(ValueError, match=f"{re.escape(str(folder))} holds a run with {setting} {value}, not {found}"):
+        runs.train(tiny, trained.settings, tmp_path, "cpu")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_another_learning_rate_or_batch_size_is_another_folder():
+    assert runs.name("mnist", Settings(2, learning_rate=1e-4, batch_size=64)) == "mnist-k2-e10-s0-b64-r0.0001"
 
 
 def test_a_run_with_other_data_is_refused(trained, tiny, tmp_path):
@@ -326,6 +336,7 @@ def test_an_interrupted_run_with_other_settings_is_refused(trained, tiny, tmp_pa
         _interrupt(patch, training, "to_float", 3)
         with pytest.raises(KeyboardInterrupt):
             runs.train(tiny, trained.settings, tmp_path, "cpu")
+    monkeypatch.setattr(runs, "name", lambda *_: trained.folder.name)
     with pytest.raises(ValueError, match="learning_rate"):
         runs.train(tiny, replace(trained.settings, learning_rate=0.1), tmp_path, "cpu")
 
@@ -334,7 +345,7 @@ def test_a_loss_that_is_not_finite_leaves_no_weights(tiny, tmp_path):
     settings = Settings(latent_dim=2, epochs=1, batch_size=32, learning_rate=1e20)
     with pytest.raises(FloatingPointError, match=r"epoch 1, step \d"):
         runs.train(tiny, settings, tmp_path, "cpu")
-    assert _names(tmp_path / "tiny-k2-e1-s0") == ["config.json"]
+    assert _names(tmp_path / "tiny-k2-e1-s0-b32-r1e+20") == ["config.json"]
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-100], lambda content: content[:-1] + b"\xff"])
@@ -423,6 +434,168 @@ def test_a_configuration_with_impossible_settings_is_refused_by_name(trained, tm
     path.write_text(json.dumps(trained.config | {"settings": settings}))
     with pytest.raises(ValueError, match=re.escape(str(path))):
         runs.load(path.parent)
+
+
+# Nothing recorded that is not so
+
+
+def test_the_record_is_written_by_whoever_holds_the_run(tiny, tmp_path, monkeypatch):
+    claim, held = runs._claim, []
+
+    def while_others_are_refused(folder, *arguments):
+        with ThreadPoolExecutor(1) as executor, pytest.raises(RuntimeError, match="in use"):
+            executor.submit(lambda: files.locked(folder).__enter__()).result()
+        held.append(folder)
+        claim(folder, *arguments)
+
+    monkeypatch.setattr(runs, "_claim", while_others_are_refused)
+    runs.train(tiny, Settings(latent_dim=1, epochs=1), tmp_path, "cpu")
+    assert held == [tmp_path / "tiny-k1-e1-s0"]
+
+
+def test_threads_that_train_at_once_get_what_they_would_get_one_after_the_other(tiny, tmp_path):
+    settings = [Settings(latent_dim, epochs=2, seed=latent_dim) for latent_dim in (1, 2, 3)]
+    with ThreadPoolExecutor(3) as executor:
+        together = list(executor.map(lambda each: runs.train(tiny, each, tmp_path / "together", "cpu"), settings))
+    for run, each in zip(together, settings, strict=True):
+        _assert_same(run, runs.train(tiny, each, tmp_path / "alone", "cpu"))
+
+
+def test_a_model_that_cannot_be_built_leaves_nothing(tiny, tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        runs.train(tiny, Settings(latent_dim=1), tmp_path, "cpu", builder=impossible)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_after_a_loss_that_is_not_finite_a_smaller_learning_rate_trains(tiny, tmp_path):
+    with pytest.raises(FloatingPointError, match="try a smaller learning_rate"):
+        runs.train(tiny, Settings(latent_dim=2, epochs=1, learning_rate=1e20), tmp_path, "cpu")
+    assert runs.train(tiny, Settings(latent_dim=2, epochs=1, learning_rate=1e-4), tmp_path, "cpu").metrics
+
+
+def test_a_test_split_of_one_image_is_refused_before_anything_is_written(tiny, tmp_path):
+    one = Dataset("one", tiny.train, Split(tiny.test.images[:1], tiny.test.labels[:1]), tiny.names)
+    with pytest.raises(ValueError, match="test split has one image"):
+        runs.train(one, Settings(latent_dim=1), tmp_path, "cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_evaluation_is_no_reason_to_train_again(trained, tmp_path):
+    path = _copy(trained, tmp_path) / "evaluation.json"
+    path.write_text("{")
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} .*delete that file, and the run is evaluated again"):
+        runs.load(path.parent)
+
+
+# Functions of one's own
+
+
+def impossible(image_shape, latent_dim):
+    return 1 / 0
+
+
+def with_dropout(image_shape, latent_dim):
+    model = models.mlp(image_shape, latent_dim)
+    model.encoder.features.append(torch.nn.Dropout(0.2))
+    return model
+
+
+def compiled(image_shape, latent_dim):
+    return torch.compile(models.mlp(image_shape, latent_dim), backend="eager")
+
+
+def annealed(model, x, progress):
+    reconstruction, kl = model(x)
+    return progress * kl - reconstruction, reconstruction, kl
+
+
+def halved(epoch):
+    return 0.5**epoch
+
+
+OWN = {"builder": with_dropout, "objective": annealed, "schedule": partial(ExponentialLR, gamma=0.5)}
+
+
+@pytest.fixture(scope="module")
+def own(tiny, tmp_path_factory):
+    """A run of three functions that are not the paper's."""
+    return runs.train(tiny, Settings(2, epochs=3, batch_size=32), tmp_path_factory.mktemp("own"), "cpu", **OWN)
+
+
+def test_the_record_and_the_folder_name_functions_that_are_not_the_papers(own):
+    here, schedule = __name__, "torch.optim.lr_scheduler.ExponentialLR(gamma=0.5)"
+    functions = {"builder": f"{here}.with_dropout", "objective": f"{here}.annealed", "schedule": schedule}
+    assert own.config["functions"] == functions
+    assert own.folder.name == "tiny-k2-e3-s0-b32-with_dropout-annealed-ExponentialLR_gamma=0.5"
+
+
+def test_a_run_of_functions_of_ones_own_is_loaded_with_its_builder(own):
+    assert runs.load(own.folder, with_dropout) == own
+    assert [type(part) for part in own.model().encoder.features][-1] is torch.nn.Dropout
+    with pytest.raises(ValueError, match="with_dropout built, not"):
+        runs.load(own.folder).model()
+
+
+@pytest.mark.parametrize("call", [3, 11, 20])
+def test_an_interrupted_run_of_functions_of_ones_own_goes_on(own, tiny, tmp_path, monkeypatch, call):
+    with monkeypatch.context() as patch:
+        _often_saved(patch)
+        _interrupt(patch, training, "to_float", call)
+        with pytest.raises(KeyboardInterrupt):
+            runs.train(tiny, own.settings, tmp_path, "cpu", **OWN)
+    _assert_same(runs.train(tiny, own.settings, tmp_path, "cpu", **OWN), own)
+
+
+def test_a_compiled_model_trains_and_is_saved_as_what_it_is(trained, tiny, tmp_path):
+    run = runs.train(tiny, trained.settings, tmp_path, "cpu", builder=compiled)
+    plain = models.mlp(tiny.image_shape, 2)
+    plain.load_state_dict(models.original(run.model()).state_dict())
+    assert all(map(torch.equal, plain.parameters(), trained.model().parameters()))
+
+
+def test_on_epoch_sees_every_epoch_and_changes_nothing(trained, tiny, tmp_path):
+    lines = []
+
+    def look(model, line):
+        lines.append(line)
+        model.sample(3)
+
+    run = runs.train(tiny, trained.settings, tmp_path, "cpu", on_epoch=look)
+    assert lines == run.metrics
+    _assert_same(run, trained)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        partial(CosineAnnealingLR, T_max=3),
+        partial(MultiStepLR, milestones=(1, 2)),
+        partial(OneCycleLR, max_lr=0.01, total_steps=4),
+        partial(LambdaLR, lr_lambda=halved),
+    ],
+)
+def test_schedules_of_torchs_are_resumed(tiny, tmp_path, monkeypatch, schedule):
+    settings = Settings(2, epochs=3, batch_size=32)
+    whole = runs.train(tiny, settings, tmp_path / "whole", "cpu", schedule=schedule)
+    with monkeypatch.context() as patch:
+        _often_saved(patch)
+        _interrupt(patch, training, "to_float", 18)
+        with pytest.raises(KeyboardInterrupt):
+            runs.train(tiny, settings, tmp_path / "parts", "cpu", schedule=schedule)
+    _assert_same(runs.train(tiny, settings, tmp_path / "parts", "cpu", schedule=schedule), whole)
+
+
+def test_a_function_without_a_name_is_refused_before_anything_is_written(tiny, tmp_path):
+    for own in ({"builder": lambda *_: None}, {"objective": lambda *_: None}, {"schedule": lambda _: None}):
+        with pytest.raises(ValueError, match="define it by `def` at the top level"):
+            runs.train(tiny, Settings(latent_dim=1), tmp_path, "cpu", **own)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tiny_training_ends_where_it_always_did(trained):
+    """As version 0.1.0 left it, up to what another processor may change."""
+    figures = {"test_elbo": -21.931736, "train_elbo": -21.295904, "test_kl": 0.0082777, "log_prob": -21.505608}
+    assert {key: trained.evaluation[key] for key in figures} == pytest.approx(figures, rel=1e-5)
 
 
 # Devices

@@ -4,7 +4,6 @@ Distances between features mean something for one data set and one such classifi
 the Fréchet distances here are not comparable with published ones ("FID").
 """
 
-import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from tqdm import tqdm
 
 from . import files, runs
 from .data import Dataset, to_float
+from .seeding import seeded
+from .training import batches
 
 FEATURES = 64  # so few that a thousand images tell their covariance
 EPOCHS, BATCH = 8, 128
@@ -49,33 +50,36 @@ def train(data: Dataset, root: Path | str | None = None, device: torch.device | 
     Raises
     ------
     ValueError
-        If the file of weights is damaged.
+        If the file of weights is damaged, or the images' labels are all the same.
     """
     device = runs.choose_device(device)
     path = Path(root or runs.default_root()).expanduser() / f"features-{data.name}-{data.fingerprint}.safetensors"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded(0):
         network = classifier(data.image_shape, len(data.names))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.locked(path.parent, wait=True):  # of two notebooks that need it, one trains it and the other waits
-        if path.exists():
-            try:
-                network.load_state_dict(safetensors.torch.load_file(path))
-            except (safetensors.SafetensorError, RuntimeError) as error:
-                raise ValueError(f"{path} is damaged ({error}); delete it to have the classifier trained") from error
-        else:
-            _fit(network.to(device), data.train.images.to(device), data.train.labels.to(device))
-            files.write(path, safetensors.torch.save(network.cpu().state_dict()))
-    return network.eval()
+    if not path.exists():
+        labels = data.train.labels if data.train.labels.ndim == 2 else data.train.labels[:, None]
+        if (labels == labels[0]).all():
+            raise ValueError(f"all training images of {data.name!r} have the same labels: there is nothing to tell")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.locked(path.parent, wait=True):  # of two notebooks that need it, one trains it and the other waits
+            if not path.exists():
+                _fit(network.to(device), data.train.images.to(device), data.train.labels.to(device))
+                files.write(path, safetensors.torch.save(network.cpu().state_dict()))
+    try:
+        network.load_state_dict(safetensors.torch.load_file(path))
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it to have the classifier trained") from error
+    return network.cpu().eval()
 
 
 def _fit(network: nn.Sequential, images: Tensor, labels: Tensor) -> None:
     attributes = labels.ndim == 2
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     shuffle = torch.Generator().manual_seed(0)
-    with tqdm(total=EPOCHS * math.ceil(len(images) / BATCH), desc="a classifier for features", unit="step") as bar:
+    steps = EPOCHS * len(batches(torch.arange(len(images)), BATCH))
+    with tqdm(total=steps, desc="a classifier for features", unit="step") as bar:
         for _ in range(EPOCHS):
-            for batch in torch.randperm(len(images), generator=shuffle).to(images.device).split(BATCH):
+            for batch in batches(torch.randperm(len(images), generator=shuffle).to(images.device), BATCH):
                 logits, wanted = network(to_float(images[batch])), labels[batch]
                 loss = (
                     binary_cross_entropy_with_logits(logits, wanted.float())

@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Write under a temporary name, then `place`: neither a reader nor a killed process leaves, or sees, half a file."""
+    """Write under a temporary name, then `place`: no reader sees half a file, and no killed process leaves one."""
     temporary = path.with_name(f"{path.name}.{token_hex(4)}.part")  # no other thread or process writes to it
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)

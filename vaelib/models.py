@@ -1,8 +1,9 @@
-"""The paper's architectures, and the VAE that ties an encoder to a decoder; their weights on disk."""
+"""The paper's two models, and the VAE that ties encoder, decoder and prior together; their weights on disk."""
 
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,39 +11,44 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution, kl_divergence
 
-from . import files, objective
+from . import files, likelihoods, posteriors, priors
+from .naming import described
+from .seeding import seeded
 
 WEIGHTS = Path(__file__).with_name("weights")
+PIXELS = 784_000  # of a batch that is only looked at: 1,000 digits, or 85 faces; a processor's cache holds no more
 
 
 class VAE(nn.Module):
-    """A Gaussian encoder, a Bernoulli decoder and a standard normal prior.
+    """Three modules that return distributions; all else follows from these.
 
     Parameters
     ----------
-    encoder : module from images (B, C, H, W) to features (B, F)
-    features : F
-    decoder : module from codes (B, K) to logits (B, C, H, W)
-    latent_dim : K
+    encoder : module from images (B, C, H, W) to the posterior q(z | x), a distribution over codes (K,)
+    decoder : module from codes (B, K) to the likelihood p(x | z), a distribution over images (C, H, W)
+    prior : module whose call, without arguments, gives p(z), a distribution over codes (K,)
     image_shape : (C, H, W)
     """
 
-    def __init__(self, encoder: nn.Module, features: int, decoder: nn.Module, latent_dim: int, image_shape: tuple):
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, prior: nn.Module, image_shape: tuple[int, int, int]):
         super().__init__()
-        self.latent_dim, self.image_shape = latent_dim, tuple(image_shape)
-        self.encoder = encoder
-        self.mean = nn.Linear(features, latent_dim)
-        self.log_variance = nn.Linear(features, latent_dim)
-        self.decoder = decoder
+        self.encoder, self.decoder, self.prior = encoder, decoder, prior
+        self.image_shape = tuple(image_shape)
+
+    @property
+    def latent_dim(self) -> int:
+        """K."""
+        return self.prior().event_shape[0]
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.mean.weight.device
+        return next(self.parameters()).device
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The posterior q(z | x) of each image, as its mean and log-variance, both of shape (B, K).
+    def posterior(self, x: Tensor) -> Distribution:
+        """q(z | x) of each image.
 
         Raises
         ------
@@ -55,37 +61,89 @@ class VAE(nn.Module):
                 f"expected float images in [0, 1] of shape (B, {expected}), got {x.dtype} of shape {tuple(x.shape)}; "
                 f"vaelib.data.to_float turns uint8 pixels into such"
             )
-        features = self.encoder(x)  # (B, F)
-        # float(): under mixed precision the linear layers answer in bfloat16, too coarse for sums of thousands of terms
-        return self.mean(features).float(), self.log_variance(features).float()
+        return self.encoder(x)
+
+    def elbo(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Both terms of the ELBO of each image, from one sample of its posterior: reconstruction (B,) and KL (B,).
+
+        The KL is the closed form where torch knows one, else log q(z | x) - log p(z) of the same sample.
+        """
+        q, p = self.posterior(x), self.prior()
+        if hasattr(q, "rsample_and_log_prob"):
+            z, log_q = _draw(q)
+            return self.decoder(z).log_prob(x), log_q - p.log_prob(z)
+        z = q.rsample()  # (B, K)
+        reconstruction = self.decoder(z).log_prob(x)
+        try:
+            return reconstruction, kl_divergence(q, p)
+        except NotImplementedError:
+            return reconstruction, q.log_prob(z) - p.log_prob(z)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`elbo`, so that a model compiled by `torch.compile` trains compiled."""
+        return self.elbo(x)
+
+    def log_densities(self, x: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor]:
+        """log p(x | z), log p(z) and log q(z | x), each (samples, B), of several samples z of each posterior."""
+        q, p = self.posterior(x), self.prior()
+        terms = []
+        for _ in range(samples):
+            z, log_q = _draw(q)
+            terms.append((self.decoder(z).log_prob(x), p.log_prob(z), log_q))
+        return tuple(map(torch.stack, zip(*terms, strict=True)))
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The posterior of each image, as its mean and log-variance, both of shape (B, K)."""
+        return posteriors.moments(self.posterior(x))
 
     def decode(self, z: Tensor) -> Tensor:
-        """The pixel probabilities p(x_j = 1 | z), shape (B, C, H, W), for codes of shape (B, K)."""
-        return torch.sigmoid(self.decoder(z).float())
-
-    def elbo(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Both terms of the ELBO of each image, from one sample of its posterior: reconstruction (B,) and KL (B,)."""
-        mean, log_variance = self.encode(x)
-        z = objective.reparameterize(mean, log_variance, generator)  # (B, K)
-        return objective.elbo(x, self.decoder(z).float(), mean, log_variance)
+        """The mean image of p(x | z), (B, C, H, W), for codes of shape (B, K): the paper's pixel probabilities."""
+        return self.decoder(z).mean
 
     @torch.no_grad()
-    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Images decoded from `count` codes of the prior N(0, I), shape (count, C, H, W)."""
-        return self.decode(torch.randn(count, self.latent_dim, generator=generator, device=self.device))
+    def sample(self, count: int, seed: int | None = None) -> Tensor:
+        """Images decoded from `count` codes of the prior, (count, C, H, W); the seed, if given, decides the codes."""
+        if seed is not None:
+            with seeded(seed, self.device):
+                return self.sample(count)
+        codes = self.prior().sample((count,)).to(self.device)
+        return torch.cat([self.decode(part) for part in codes.split(max(1, PIXELS // math.prod(self.image_shape)))])
 
 
-def mlp(image_shape: tuple[int, int, int], latent_dim: int) -> VAE:
-    """The fully connected VAE of the paper's section 4.1: 784 - 512 - 512 - K - 512 - 512 - 784 on MNIST."""
+def _draw(q: Distribution) -> tuple[Tensor, Tensor]:
+    """A sample, and log q of it: both at once where the distribution can, as an inverse autoregressive flow must."""
+    if hasattr(q, "rsample_and_log_prob"):
+        return q.rsample_and_log_prob()
+    z = q.rsample()
+    return z, q.log_prob(z)
+
+
+def mlp(
+    image_shape: tuple[int, int, int],
+    latent_dim: int,
+    posterior: Callable[..., nn.Module] = posteriors.Gaussian,
+    likelihood: Callable[..., nn.Module] = likelihoods.Bernoulli,
+    prior: Callable[..., nn.Module] = priors.Standard,
+) -> VAE:
+    """The fully connected VAE of the paper's section 4.1: 784 - 512 - 512 - K - 512 - 512 - 784 on MNIST.
+
+    Parameters
+    ----------
+    image_shape : (C, H, W)
+    latent_dim : K
+    posterior : makes the encoder of (features, their number, K)
+    likelihood : makes the decoder of the network from codes to a number for each pixel value
+    prior : makes the prior of (K)
+    """
     pixels, hidden = math.prod(image_shape), 512
-    encoder = nn.Sequential(
+    features = nn.Sequential(
         nn.Flatten(),  # (B, 784)
         nn.Linear(pixels, hidden),
         nn.ReLU(),
         nn.Linear(hidden, hidden),
         nn.ReLU(),
     )
-    decoder = nn.Sequential(
+    output = nn.Sequential(
         nn.Linear(latent_dim, hidden),
         nn.ReLU(),
         nn.Linear(hidden, hidden),
@@ -93,31 +151,36 @@ def mlp(image_shape: tuple[int, int, int], latent_dim: int) -> VAE:
         nn.Linear(hidden, pixels),
         nn.Unflatten(1, image_shape),  # (B, 1, 28, 28)
     )
-    return VAE(encoder, hidden, decoder, latent_dim, image_shape)
+    return VAE(posterior(features, hidden, latent_dim), likelihood(output), prior(latent_dim), image_shape)
 
 
-def conv(image_shape: tuple[int, int, int], latent_dim: int) -> VAE:
+def conv(
+    image_shape: tuple[int, int, int],
+    latent_dim: int,
+    posterior: Callable[..., nn.Module] = posteriors.Gaussian,
+    likelihood: Callable[..., nn.Module] = likelihoods.Bernoulli,
+    prior: Callable[..., nn.Module] = priors.Standard,
+) -> VAE:
     """The convolutional VAE of the paper's section 5.1: each of four blocks halves (or doubles) height and width.
 
-    Raises
-    ------
-    ValueError
-        If height or width is no multiple of 16.
+    Images whose sides are no multiples of 16 are continued to the right and downwards by their last pixels for the
+    encoder, and what the decoder makes of that part is cut off. The parameters are those of `mlp`.
     """
     channels, height, width = image_shape
-    if height % 16 or width % 16:
-        raise ValueError(f"height and width must be multiples of 16, not {height} x {width}; crop or resize the images")
+    missing = (0, -width % 16, 0, -height % 16)  # left, right, top, bottom: none for the paper's images, 64 x 48
     block = {"kernel_size": 4, "stride": 2, "padding": 1}
     sizes = (channels, 32, 64, 128, 256)
-    smallest = (256, height // 16, width // 16)  # (256, 4, 3) for 64 x 48
-    features = math.prod(smallest)
+    smallest = (256, (height + missing[3]) // 16, (width + missing[1]) // 16)  # (256, 4, 3) for 64 x 48
+    size = math.prod(smallest)
     down, up = [], []
     for outer, inner in pairwise(sizes):
         down += [nn.Conv2d(outer, inner, **block), nn.BatchNorm2d(inner), nn.ReLU()]
         up = [nn.ReLU(), nn.ConvTranspose2d(inner, outer, **block), *up]
-    encoder = nn.Sequential(*down, nn.Flatten())  # (B, 3072)
-    decoder = nn.Sequential(nn.Linear(latent_dim, features), nn.Unflatten(1, smallest), *up)
-    return VAE(encoder, features, decoder, latent_dim, image_shape)
+    if any(missing):
+        down, up = [nn.ReplicationPad2d(missing), *down], [*up, nn.ZeroPad2d([-side for side in missing])]
+    features = nn.Sequential(*down, nn.Flatten())  # (B, 3072)
+    output = nn.Sequential(nn.Linear(latent_dim, size), nn.Unflatten(1, smallest), *up)
+    return VAE(posterior(features, size, latent_dim), likelihood(output), prior(latent_dim), image_shape)
 
 
 def build(image_shape: tuple[int, int, int], latent_dim: int) -> VAE:
@@ -125,40 +188,59 @@ def build(image_shape: tuple[int, int, int], latent_dim: int) -> VAE:
     return (mlp if image_shape[0] == 1 else conv)(image_shape, latent_dim)
 
 
-def save(model: VAE, path: Path) -> None:
-    """Write a model of `build` as safetensors, whole or not at all, with its recipe and a checksum.
+def save(model: VAE, path: Path, builder: Callable[..., VAE] = build) -> None:
+    """Write a model as safetensors, whole or not at all, with a checksum and the name of the function that built it.
 
-    A model in half precision (`model.half()`) takes half the room.
+    A model of half precision (`model.half()`, which is for storing) takes half the room.
     """
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-    recipe = {"image_shape": list(model.image_shape), "latent_dim": model.latent_dim}
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in original(model).state_dict().items()}
+    recipe = {"builder": described(builder), "image_shape": list(model.image_shape), "latent_dim": model.latent_dim}
     metadata = json.dumps(recipe | {"sha256": _checksum(tensors)})
     files.write(path, safetensors.torch.save(tensors, {"vaelib": metadata}))
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> VAE:
+def load(path: Path, device: torch.device | str = "cpu", builder: Callable[..., VAE] = build) -> VAE:
     """The model that `save` wrote, in single precision and evaluation mode.
+
+    Nothing that the file says is executed, or imported: whoever loads another model than the paper's gives the builder.
 
     Raises
     ------
     ValueError
-        If the file is not one of `save`'s, or was damaged since (the message names it).
+        If the file is not one of `save`'s, was damaged since, or needs another builder (the message names it).
     """
+    advice = "delete it to train again"
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a file of weights")
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata, names = file.metadata(), file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
         recipe = json.loads(metadata["vaelib"])
-        with torch.device("meta"):  # nothing is drawn for weights that are replaced at once
-            model = build(tuple(recipe["image_shape"]), recipe["latent_dim"])
-        model.load_state_dict(tensors, assign=True)
+        shape, latent_dim = tuple(recipe["image_shape"]), recipe["latent_dim"]
+        if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in (*shape, latent_dim)):
+            raise ValueError(f"no images have the shape {shape} and {latent_dim!r} latent dimensions")
+        if recipe["sha256"] != _checksum(tensors):
+            raise ValueError("its checksum does not match")
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged, or holds no weights of this vaelib ({error}); {advice}") from error
+    if recipe["builder"] != described(builder):
         raise ValueError(
-            f"{path} is damaged, or holds no weights of vaelib ({error}); delete it to train again"
-        ) from error
-    if recipe.get("sha256") != _checksum(tensors):
-        raise ValueError(f"{path} is damaged: its checksum does not match; delete it to train again")
-    return model.float().to(device).eval()
+            f"{path} holds weights of a model that {recipe['builder']} built, not {described(builder)}; "
+            f"give that function as `builder`"
+        )
+    with seeded(0):  # what is drawn for weights that are replaced at once concerns nobody
+        model = builder(shape, latent_dim)
+    try:
+        original(model).load_state_dict(tensors)  # copied into float32
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit what {described(builder)} builds ({error}); {advice}") from error
+    return model.to(device).eval()
+
+
+def original(model: nn.Module) -> nn.Module:
+    """The model that `torch.compile` has wrapped, or else the model itself: they share their weights."""
+    return getattr(model, "_orig_mod", model)
 
 
 def published(name: str, device: torch.device | str = "cpu") -> VAE:
@@ -178,6 +260,6 @@ def published(name: str, device: torch.device | str = "cpu") -> VAE:
 def _checksum(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].numpy())
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())  # NumPy knows no bfloat16
     return digest.hexdigest()

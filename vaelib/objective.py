@@ -1,4 +1,4 @@
-"""The objective, as pure functions of tensors: every value is in nats, one for each image.
+"""The objective, as pure functions of tensors, and what a training minimises: every value in nats, one for each image.
 
 Sums run over pixels and over latent dimensions, never over images, and nothing is averaged here: whoever trains takes
 the mean over a batch. [KW] is Kingma & Welling, Auto-Encoding Variational Bayes, arXiv:1312.6114.
@@ -7,7 +7,7 @@ the mean over a batch. [KW] is Kingma & Welling, Auto-Encoding Variational Bayes
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 
@@ -70,7 +70,10 @@ def reparameterize(mean: Tensor, log_variance: Tensor, generator: torch.Generato
     -------
     Tensor of shape (..., K)
     """
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    if generator is None:
+        noise = torch.randn_like(mean)
+    else:
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
     return mean + torch.exp(0.5 * log_variance) * noise
 
 
@@ -103,3 +106,21 @@ def importance_weighted_bound(log_weights: Tensor) -> Tensor:
     Tensor of shape (B,), nats
     """
     return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
+
+
+def negative_elbo(model: nn.Module, x: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
+    """What the paper minimises. Any function of this form can stand in its place in a training.
+
+    Parameters
+    ----------
+    model : VAE
+    x : Tensor of shape (B, C, H, W), values in [0, 1]
+    progress : of the training, from 0 to 1
+
+    Returns
+    -------
+    loss : Tensor of shape (B,), whose mean is minimised
+    reconstruction, kl : Tensors of shape (B,), the terms of the ELBO, which are recorded
+    """
+    reconstruction, kl = model(x)
+    return kl - reconstruction, reconstruction, kl

@@ -169,7 +169,7 @@ def _write_weights(run: runs.Run, experiment: str, folder: Path) -> Path:
     path = folder / f"{experiment}-k{run.settings.latent_dim}.safetensors"
     temporary = path.with_suffix(".part")
     models.save(run.model().half(), temporary)
-    pair = [each.sample(1000, torch.Generator().manual_seed(0)) for each in (run.model(), models.load(temporary))]
+    pair = [each.sample(1000, seed=0) for each in (run.model(), models.load(temporary))]
     difference = 255 * (pair[0] - pair[1]).abs().max().item()
     if difference >= 2:
         temporary.unlink()

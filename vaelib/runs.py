@@ -1,6 +1,6 @@
 """A run is a training on disk: a folder with its settings, its metrics, its weights and its evaluation.
 
-`config.json`          settings, data (name, fingerprint), environment (versions, device)
+`config.json`          settings, functions (by name), data (name, fingerprint), environment (versions, device)
 `metrics.jsonl`        one line an epoch, see `training.fit`
 `model.safetensors`    the weights; there as soon as the training is finished
 `evaluation.json`      see `evaluation.evaluate`; there as soon as the run is complete
@@ -10,7 +10,9 @@
 import json
 import os
 import platform
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +22,9 @@ import torch
 
 from . import evaluation, files, models, training
 from .data import Dataset
+from .naming import described
+from .objective import negative_elbo
+from .seeding import seeded
 from .training import Settings
 
 ADVICE = "delete the run's folder to train it again"
@@ -34,10 +39,11 @@ class Run:
     config: dict
     metrics: list[dict]
     evaluation: dict[str, float]
+    builder: Callable[..., models.VAE] = models.build
 
     def model(self, device: torch.device | str = "cpu") -> models.VAE:
         """The trained model in evaluation mode. Raises FileNotFoundError if only the run's records are here."""
-        return models.load(self.folder / "model.safetensors", device)
+        return models.load(self.folder / "model.safetensors", device, self.builder)
 
 
 def default_root() -> Path:
@@ -47,15 +53,38 @@ def default_root() -> Path:
     return Path(os.environ.get("VAELIB_RUNS") or inside / "runs").expanduser()
 
 
-def name(dataset: str, settings: Settings) -> str:
-    """The folder's name, such as `mnist-k2-e10-s0`: data, latent dimension, epochs, seed."""
-    return f"{dataset}-k{settings.latent_dim}-e{settings.epochs}-s{settings.seed}"
+def name(
+    dataset: str,
+    settings: Settings,
+    builder: Callable[..., models.VAE] = models.build,
+    objective: Callable = negative_elbo,
+    schedule: Callable | None = None,
+) -> str:
+    """The folder's name, such as `mnist-k2-e10-s0`: data, K, epochs, seed, and whatever is not the paper's."""
+    parts = [f"{dataset}-k{settings.latent_dim}-e{settings.epochs}-s{settings.seed}"]
+    parts += [f"b{settings.batch_size}"] * (settings.batch_size != Settings.batch_size)
+    parts += [f"r{settings.learning_rate:g}"] * (settings.learning_rate != Settings.learning_rate)
+    for key, function in _functions(builder, objective, schedule).items():
+        if function != PAPER[key]:
+            without_modules = re.sub(r"\b(\w+\.)+(?=[A-Za-z_])", "", function)
+            parts.append(re.sub(r"[^\w.=]+", "_", without_modules).strip("_"))
+    return "-".join(parts)
 
 
 def train(
-    data: Dataset, settings: Settings, root: Path | str | None = None, device: torch.device | str | None = None
+    data: Dataset,
+    settings: Settings,
+    root: Path | str | None = None,
+    device: torch.device | str | None = None,
+    builder: Callable[..., models.VAE] = models.build,
+    objective: Callable = negative_elbo,
+    schedule: Callable | None = None,
+    on_epoch: Callable[[models.VAE, dict], None] | None = None,
 ) -> Run:
     """Train a model and evaluate it; go on where an earlier call stopped; or only load what is complete.
+
+    The record knows builder, objective and schedule by their names (see `naming.described`). Whichever is not the
+    paper's is in the name of the run's folder too, as are another batch size and learning rate.
 
     Parameters
     ----------
@@ -63,35 +92,43 @@ def train(
     settings : Settings
     root : folder of all runs; `default_root()` if not given
     device : where to train; a GPU if there is one
+    builder : makes the model of an image's shape (C, H, W) and a latent dimension; the paper's models if not given
+    objective, schedule, on_epoch : see `training.fit`
 
     Raises
     ------
     ValueError
-        If the run's folder holds a run with other settings or other data, or a damaged file.
+        If no model can be built for such images, or the run's folder holds a run with other settings or other data, or
+        a damaged file.
     RuntimeError
-        If the device is not there, or another process is training the same run.
+        If the device is not there, or another process or thread is training the same run.
     FloatingPointError
         If the loss stops being finite.
     """
     device = choose_device(device)
-    folder = Path(root or default_root()).expanduser() / name(data.name, settings)
+    functions = _functions(builder, objective, schedule)
+    if len(data.test) < 2:
+        raise ValueError("the test split has one image; the spread over images, which is recorded, needs two or more")
+    with seeded(settings.seed):  # the seed decides the initial weights, and nothing outside
+        model = builder(data.image_shape, settings.latent_dim)
+    folder = Path(root or default_root()).expanduser() / name(data.name, settings, builder, objective, schedule)
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, data, settings, device)
-    if not is_complete(folder):
-        with files.locked(folder):
-            _complete(folder, data, settings, device)
-    return load(folder)
+    with nullcontext() if is_complete(folder) else files.locked(folder):
+        _claim(folder, data, settings, functions, device)
+        if not is_complete(folder):
+            _complete(folder, model.to(device), data, settings, builder, objective, schedule, on_epoch)
+    return load(folder, builder)
 
 
-def _complete(folder: Path, data: Dataset, settings: Settings, device: torch.device) -> None:
-    weights, figures = folder / "model.safetensors", folder / "evaluation.json"
+def _complete(
+    folder: Path, model: models.VAE, data: Dataset, settings: Settings, builder: Callable, *functions
+) -> None:
+    weights, device = folder / "model.safetensors", model.device
     if not (weights.exists() and (folder / "metrics.jsonl").exists()):
-        with torch.random.fork_rng():  # the seed decides the initial weights, and nothing outside
-            torch.manual_seed(settings.seed)
-            model = models.build(data.image_shape, settings.latent_dim)
-        training.fit(model.to(device), data, settings, folder)
-        models.save(model, weights)
-    files.write(figures, json.dumps(evaluation.evaluate(models.load(weights, device), data), indent=1) + "\n")
+        training.fit(model, data, settings, folder, *functions)
+        models.save(model, weights, builder)
+    figures = evaluation.evaluate(models.load(weights, device, builder), data)
+    files.write(folder / "evaluation.json", json.dumps(figures, indent=1, allow_nan=False) + "\n")
     for leftover in (folder / "checkpoint", *folder.glob("*.part")):  # killed processes leave half-written files
         leftover.unlink(missing_ok=True)
 
@@ -109,8 +146,13 @@ def is_complete(folder: Path) -> bool:
     return all((folder / file).exists() for file in ("metrics.jsonl", "model.safetensors", "evaluation.json"))
 
 
-def load(folder: Path) -> Run:
+def load(folder: Path, builder: Callable[..., models.VAE] = models.build) -> Run:
     """Read a complete run, or the published record of one, which is the same without its weights.
+
+    Parameters
+    ----------
+    folder : the run's
+    builder : the function that built its model, if it is not the paper's
 
     Raises
     ------
@@ -124,7 +166,8 @@ def load(folder: Path) -> Run:
     metrics = [_parse(line, path) for line in path.read_bytes().splitlines()]
     if len(metrics) != settings.epochs:
         raise ValueError(f"{path} is damaged: {len(metrics)} epochs, not {settings.epochs}; {ADVICE}")
-    return Run(folder, settings, config, metrics, _read_json(folder / "evaluation.json"))
+    figures = _read(folder / "evaluation.json", "delete that file, and the run is evaluated again")
+    return Run(folder, settings, config, metrics, figures, builder)
 
 
 def spread(runs: Sequence[Run], figure: str) -> tuple[float, float]:
@@ -141,23 +184,32 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
     return device
 
 
-def _claim(folder: Path, data: Dataset, settings: Settings, device: torch.device) -> None:
+def _functions(builder: Callable, objective: Callable, schedule: Callable | None) -> dict[str, str | None]:
+    names = {"builder": described(builder), "objective": described(objective)}
+    return names | {"schedule": described(schedule) if schedule else None}
+
+
+PAPER = _functions(models.build, negative_elbo, None)
+
+
+def _claim(folder: Path, data: Dataset, settings: Settings, functions: dict, device: torch.device) -> None:
     """Write the run's configuration, or make sure that the one there is the same."""
     path = folder / "config.json"
     config = {
         "settings": asdict(settings),
+        "functions": functions,
         "data": {"name": data.name, "fingerprint": data.fingerprint, "image_shape": list(data.image_shape)},
     }
     if path.exists():
         found, _ = _read_config(path)
         for part, wanted in config.items():
             for key, value in wanted.items():
-                there = found.get(part, {}).get(key)
+                there = found[part].get(key)
                 if there != value:
                     what = "on other images or labels: fingerprint" if key == "fingerprint" else f"with {key}"
                     raise ValueError(
                         f"{folder} holds a run {what} {there!r}, not {value!r}; "
-                        f"delete it, or choose another folder for runs"
+                        f"delete that folder, or choose another one for runs"
                     )
         return
     config["environment"] = {package: version(package) for package in ("vaelib", "torch", "torchvision", "numpy")}
@@ -172,23 +224,26 @@ def device_name(device: torch.device) -> str:
     return f"{device.type.upper()}, {torch.get_num_threads()} threads"
 
 
-def _read_json(path: Path) -> dict:
-    return _parse(path.read_bytes(), path)
-
-
 def _read_config(path: Path) -> tuple[dict, Settings]:
-    config = _read_json(path)
+    config = {"functions": PAPER} | _read(path)  # the records of version 0.1.0 have none, since it had no others
     try:
+        for part in ("functions", "data"):
+            if not isinstance(config[part], dict):
+                raise TypeError(f"{part} is no table of names and values")
         return config, Settings(**config["settings"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); {ADVICE}") from error
 
 
-def _parse(text: bytes, path: Path) -> dict:
+def _read(path: Path, advice: str = ADVICE) -> dict:
+    return _parse(path.read_bytes(), path, advice)
+
+
+def _parse(text: bytes, path: Path, advice: str = ADVICE) -> dict:
     try:
         parsed = json.loads(text)
     except ValueError as error:  # JSONDecodeError, or UnicodeDecodeError
-        raise ValueError(f"{path} is damaged ({error}); {ADVICE}") from error
+        raise ValueError(f"{path} is damaged ({error}); {advice}") from error
     if not isinstance(parsed, dict):
-        raise ValueError(f"{path} is damaged: no table of names and values; {ADVICE}")
+        raise ValueError(f"{path} is damaged: no table of names and values; {advice}")
     return parsed

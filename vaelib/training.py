@@ -4,25 +4,33 @@ import hashlib
 import io
 import json
 import math
+import operator
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from numbers import Real
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
-from . import evaluation, files
+from . import evaluation, files, seeding
 from .data import Dataset, to_float
-from .models import VAE
+from .models import VAE, original
+from .naming import described
+from .objective import negative_elbo
 
 REMEDY = "try a smaller learning_rate, and look at the data"
-CHECK_EVERY = 50  # steps between looks at the loss: each look makes a GPU wait
+CHECK_EVERY = 50  # steps between looks at the loss, which make a GPU wait; or a second, if they take longer
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What one training depends on besides the data. The defaults are the paper's.
+    """What one training depends on besides the data and the functions it is made of. The defaults are the paper's.
 
     Raises
     ------
@@ -39,17 +47,28 @@ class Settings:
     def __post_init__(self):
         for name, least in (("latent_dim", 1), ("epochs", 1), ("seed", 0), ("batch_size", 1)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            if not hasattr(value, "__index__") or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+            object.__setattr__(self, name, operator.index(value))  # NumPy has whole numbers of its own
         if self.seed >= 2**31:  # beyond, torch's generators repeat themselves
             raise ValueError(f"seed must be below 2**31, not {self.seed}")
         rate = self.learning_rate
-        if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 < rate < math.inf:
+        if not isinstance(rate, Real) or isinstance(rate, bool) or not 0 < rate < math.inf:
             raise ValueError(f"learning_rate must be a positive number, not {rate!r}")
+        object.__setattr__(self, "learning_rate", float(rate))
 
 
-def fit(model: VAE, data: Dataset, settings: Settings, folder: Path, checkpoint_seconds: float = 10) -> list[dict]:
-    """Maximise the mean ELBO with Adam; float32 on the CPU, bfloat16 matrix products on a GPU.
+def fit(
+    model: VAE,
+    data: Dataset,
+    settings: Settings,
+    folder: Path,
+    objective: Callable[[nn.Module, Tensor, float], tuple[Tensor, Tensor, Tensor]] = negative_elbo,
+    schedule: Callable[[Optimizer], LRScheduler] | None = None,
+    on_epoch: Callable[[VAE, dict], None] | None = None,
+    checkpoint_seconds: float = 10,
+) -> list[dict]:
+    """Minimise the objective, the negative ELBO, with Adam; float32 on the CPU, bfloat16 matrix products on a GPU.
 
     If the folder holds a checkpoint, training goes on from it, and on the CPU (with the same number of threads) ends
     bit for bit where an uninterrupted one would have ended: weights, optimizer, random states, order of batches.
@@ -60,6 +79,9 @@ def fit(model: VAE, data: Dataset, settings: Settings, folder: Path, checkpoint_
     data : Dataset; all of its training images go to that device, as uint8
     settings : Settings
     folder : gets `metrics.jsonl`, a line an epoch, and `checkpoint`; its name stands before the progress bar
+    objective : what is minimised: see `objective.negative_elbo`
+    schedule : makes one of torch's learning-rate schedules of the optimizer; it takes a step after each epoch
+    on_epoch : called with the model and the epoch's line of metrics; again for an epoch that is done again
     checkpoint_seconds : time between checkpoints: about as much work as a killed process loses
 
     Returns
@@ -72,106 +94,135 @@ def fit(model: VAE, data: Dataset, settings: Settings, folder: Path, checkpoint_
     FloatingPointError
         If the loss stops being finite; names the epoch and the step. The checkpoint stays as it last was.
     ValueError
-        If the checkpoint is damaged, or of a training on another kind of device.
+        If the checkpoint is damaged, or of another training; or batches of one image meet batch norm.
     """
-    device, checkpoint = model.device, folder / "checkpoint"
+    device, checkpoint, size = model.device, folder / "checkpoint", settings.batch_size
     images = data.train.images.to(device)
-    steps = math.ceil(len(images) / settings.batch_size)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
-    shuffle = torch.Generator().manual_seed(2 * settings.seed)  # two streams of random numbers
-    noise = torch.Generator(device).manual_seed(2 * settings.seed + 1)
-    totals = torch.zeros(2, dtype=torch.float64, device=device)  # sums over this epoch's images of both ELBO terms
-    first_step, seconds, history = 0, 0.0, []
-
-    if checkpoint.exists():
-        state = _read(checkpoint, device)
-        if state["device"] != device.type:  # their random numbers differ
-            raise ValueError(
-                f"{checkpoint} is of a training on {state['device']}, not {device.type}; go on there, or delete it"
-            )
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        shuffle.set_state(state["shuffle"].cpu())
-        noise.set_state(state["noise"].cpu())
-        totals = state["totals"]
-        first_step, seconds, history = state["step"], state["seconds"], state["history"]
-
-    done = len(history) * steps + first_step
-    saved = time.monotonic()
-    with tqdm(total=settings.epochs * steps, initial=done, desc=folder.name, unit="step") as bar:
-        for epoch in range(len(history) + 1, settings.epochs + 1):
-            shuffle_state = shuffle.get_state()
-            order = torch.randperm(len(images), generator=shuffle).to(device)
-            model.train()
-            losses: list[Tensor] = []
-            started = time.monotonic() - seconds
-            for step in range(first_step, steps):
-                batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-                x = to_float(images[batch])
-                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                    reconstruction, kl = model.elbo(x, noise)
-                loss = (kl - reconstruction).mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.detach())
-                totals += torch.stack([reconstruction.detach().sum(), kl.detach().sum()])
-                if len(losses) == CHECK_EVERY or step + 1 == steps:
-                    _check_finite(torch.stack(losses), epoch, step + 1)
-                    bar.update(len(losses))
-                    bar.set_postfix({"epoch": epoch, "loss": f"{losses[-1].item():.2f}"})
-                    losses.clear()
+    if min(size, len(images)) == 1 and any(isinstance(part, _BatchNorm) for part in model.modules()):
+        raise ValueError("batch norm needs batches of two images or more: make batch_size larger, or take more images")
+    steps = len(batches(torch.arange(len(images)), size))
+    identity = asdict(settings) | {"data": data.fingerprint, "device": device.type}
+    identity |= {"objective": described(objective), "schedule": schedule and described(schedule)}
+    state = _State(model, settings, schedule, identity)
+    with seeding.seeded(2 * settings.seed + 1, device):  # the noise; the order of the batches has another stream
+        if checkpoint.exists():
+            state.read(checkpoint)
+        saved, done = time.monotonic(), len(state.history) * steps + state.step
+        with tqdm(total=settings.epochs * steps, initial=done, desc=folder.name, unit="step") as bar:
+            while len(state.history) < settings.epochs:
+                epoch, started = len(state.history) + 1, time.monotonic() - state.seconds
+                order = torch.randperm(len(images), generator=state.shuffle).to(device)
+                for count, loss in _train(model, images, batches(order, size), state, objective, settings.epochs):
+                    bar.update(count)
+                    bar.set_postfix({"epoch": epoch, "loss": f"{loss:.2f}"})
                     if time.monotonic() - saved >= checkpoint_seconds:
-                        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                        state |= {"shuffle": shuffle_state, "noise": noise.get_state(), "totals": totals}
-                        state |= {
-                            "device": device.type,
-                            "step": step + 1,
-                            "seconds": time.monotonic() - started,
-                            "history": history,
-                        }
-                        _write(checkpoint, state)
                         saved = time.monotonic()
-            test_reconstruction, test_kl = (terms.mean().item() for terms in evaluation.elbo(model, data.test.images))
-            if not math.isfinite(test_reconstruction - test_kl):  # the last step may have done it
-                raise FloatingPointError(f"the test ELBO is not finite after epoch {epoch}, step {steps}; {REMEDY}")
-            train_reconstruction, train_kl = (totals / len(images)).tolist()
-            history.append(
-                {
-                    "epoch": epoch,
-                    "train_elbo": train_reconstruction - train_kl,
-                    "train_reconstruction": train_reconstruction,
-                    "train_kl": train_kl,
-                    "test_elbo": test_reconstruction - test_kl,
-                    "test_reconstruction": test_reconstruction,
-                    "test_kl": test_kl,
-                    "seconds": round(time.monotonic() - started, 3),
-                }
-            )
-            files.write(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in history))
-            first_step, seconds = 0, 0.0
-            totals.zero_()
+                        state.write(checkpoint, seconds=saved - started)
+                line = {"epoch": epoch} | _terms("train", *(total / len(images) for total in state.totals))
+                line |= _terms("test", *(each.mean().item() for each in evaluation.elbo(model, data.test.images)))
+                if not math.isfinite(line["test_elbo"]):  # the last step may have done it
+                    raise FloatingPointError(f"the test ELBO is not finite after epoch {epoch}, step {steps}; {REMEDY}")
+                state.end_epoch(line | {"seconds": round(time.monotonic() - started, 3)})
+                files.write(folder / "metrics.jsonl", "".join(json.dumps(each) + "\n" for each in state.history))
+                if on_epoch:
+                    with seeding.seeded(0, device):  # what it draws changes nothing here
+                        on_epoch(model, state.history[-1])
     model.eval()
-    return history
+    return state.history
 
 
-def _check_finite(losses: Tensor, epoch: int, last_step: int) -> None:
+def batches(order: Tensor, size: int) -> list[Tensor]:
+    """An epoch's images, in batches. A single one that is left, too few for batch norm, joins the batch before it."""
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+class _State:
+    """All that a checkpoint holds: weights, optimizer, random states, and how far the training has come."""
+
+    def __init__(self, model: VAE, settings: Settings, schedule: Callable | None, identity: dict):
+        self.model, self.identity = original(model), identity
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+        self.schedule = schedule(self.optimizer) if schedule else None
+        self.shuffle = torch.Generator().manual_seed(2 * settings.seed)
+        self.history: list[dict] = []
+        self._start_epoch()
+
+    def _start_epoch(self) -> None:
+        self.step, self.seconds = 0, 0.0
+        self.totals = [0.0, 0.0]  # of both terms, over this epoch's images so far
+        self.before_shuffling = self.shuffle.get_state()
+
+    def end_epoch(self, line: dict) -> None:
+        self.history.append(line)
+        if self.schedule:
+            self.schedule.step()
+        self._start_epoch()
+
+    def write(self, path: Path, seconds: float) -> None:
+        """A checkpoint is its SHA-256 sum (32 bytes), then what torch.save makes of the state."""
+        state = {"identity": self.identity, "step": self.step, "seconds": seconds, "totals": self.totals}
+        state |= {"history": self.history, "shuffle": self.before_shuffling, "noise": seeding.state(self.model.device)}
+        state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state |= {"schedule": self.schedule.state_dict() if self.schedule else None}
+        torch.save(state, buffer := io.BytesIO())
+        files.write(path, hashlib.sha256(buffer.getbuffer()).digest() + buffer.getvalue())
+
+    def read(self, path: Path) -> None:
+        """Go on from a checkpoint of the same training; nothing that the file says is executed."""
+        content, device, advice = path.read_bytes(), self.model.device, "delete it to start this training over"
+        if hashlib.sha256(content[32:]).digest() != content[:32]:
+            raise ValueError(f"{path} is damaged: its checksum does not match; {advice}")
+        state = torch.load(io.BytesIO(content[32:]), map_location=device, weights_only=True)
+        for key, wanted in self.identity.items():
+            if (found := state.get("identity", {}).get(key)) != wanted:
+                raise ValueError(f"{path} is of a training with {key} {found!r}, not {wanted!r}; {advice}")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule:
+            self.schedule.load_state_dict(state["schedule"])
+        self.shuffle.set_state(state["shuffle"].cpu())
+        seeding.restore(state["noise"], device)
+        self.before_shuffling = self.shuffle.get_state()
+        self.step, self.seconds, self.totals, self.history = (
+            state[key] for key in ("step", "seconds", "totals", "history")
+        )
+
+
+def _train(
+    model: VAE, images: Tensor, order: list[Tensor], state: _State, objective: Callable, epochs: int
+) -> Iterator[tuple[int, float]]:
+    """Do the epoch's steps from the state's on; gives, at each look at the loss, the steps since the last, and it."""
+    model.train()
+    pending, looked = [], time.monotonic()
+    for batch in order[state.step :]:
+        x = to_float(images[batch])
+        progress = (len(state.history) + state.step / len(order)) / epochs
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
+            losses, *terms = objective(model, x, progress)
+        loss = losses.mean()
+        state.optimizer.zero_grad()
+        loss.backward()
+        state.optimizer.step()
+        state.step += 1
+        pending.append(torch.stack([loss.detach(), *(term.detach().sum() for term in terms)]))
+        if len(pending) == CHECK_EVERY or state.step == len(order) or time.monotonic() - looked > 1:
+            values = torch.stack(pending).tolist()
+            _check_finite([loss for loss, *_ in values], len(state.history) + 1, state.step)
+            for _, *sums in values:  # in double precision, as Python's numbers are
+                state.totals = [total + each for total, each in zip(state.totals, sums, strict=True)]
+            yield len(pending), values[-1][0]
+            pending, looked = [], time.monotonic()
+
+
+def _terms(split: str, reconstruction: float, kl: float) -> dict[str, float]:
+    return {f"{split}_elbo": reconstruction - kl, f"{split}_reconstruction": reconstruction, f"{split}_kl": kl}
+
+
+def _check_finite(losses: list[float], epoch: int, last_step: int) -> None:
     """Raise for the first of these consecutive losses that is not finite."""
-    bad = (~losses.isfinite()).nonzero()
-    if len(bad):
-        step = last_step - len(losses) + 1 + int(bad[0])
-        raise FloatingPointError(f"the loss is {losses[bad[0]].item()} at epoch {epoch}, step {step}; {REMEDY}")
-
-
-def _write(path: Path, state: dict) -> None:
-    """A checkpoint is its SHA-256 sum (32 bytes), then what torch.save makes of the state."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    files.write(path, hashlib.sha256(buffer.getbuffer()).digest() + buffer.getvalue())
-
-
-def _read(path: Path, device: torch.device) -> dict:
-    content = path.read_bytes()
-    if hashlib.sha256(content[32:]).digest() != content[:32]:
-        raise ValueError(f"{path} is damaged: its checksum does not match; delete it to start this training over")
-    return torch.load(io.BytesIO(content[32:]), map_location=device, weights_only=True)
+    for step, loss in enumerate(losses, last_step - len(losses) + 1):
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss} at epoch {epoch}, step {step}; {REMEDY}")

@@ -76,8 +76,7 @@ for K, each in trained.items():
 
 # %% mystnb={"figure": {"caption": "Images decoded from codes of the prior, for each K. The paper's Figure 4.", "name": "fig-celeba-prior-samples"}, "image": {"alt": "A grid of 32 decoded faces for each number of latent dimensions."}}
 invented = {
-    f"K = {K}": model.sample(32, torch.manual_seed(0))
-    for K, model in models.items()
+    f"K = {K}": model.sample(32, seed=0) for K, model in models.items()
 }
 figures.panels(invented, columns=8)
 
@@ -365,7 +364,7 @@ Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
 
 # %%
 least = min(models)
-invented = models[least].sample(test_count, torch.manual_seed(0))
+invented = models[least].sample(test_count, seed=0)
 varied = invented.var(0).sum() / pixels.var(0).sum()
 sideways = "right half less left half"
 directions = [sideways, "lower half less upper half"]

@@ -63,7 +63,7 @@ print(f"{run.folder.name}: {settings.epochs} epochs")
 # ## Samples
 
 # %% mystnb={"figure": {"caption": "Images decoded from codes of the prior. The paper's Figure 3.", "name": "fig-celeba-samples"}, "image": {"alt": "Four rows of sixteen decoded faces."}}
-samples = model.sample(test_count, torch.manual_seed(0))
+samples = model.sample(test_count, seed=0)
 figures.panels({"": samples[:64]}, columns=16, panels_in_row=1)
 
 # %% [markdown]
@@ -185,8 +185,7 @@ same = [
 seeds = [train(photos, each, runs_folder) for each in same] or [run]
 worst = table[-1][2]
 measured = [
-    diversity(each.model().sample(test_count, torch.manual_seed(0)))
-    for each in seeds
+    diversity(each.model().sample(test_count, seed=0)) for each in seeds
 ]
 variance, distance = torch.tensor(measured).T
 on = f"{photos.name}, {count:,} + {test_count:,} images, K = {latent_dim}"

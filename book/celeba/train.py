@@ -92,7 +92,10 @@ figures.panels({"": photos.train.images[:12]}, columns=12, panels_in_row=1)
 small = models.conv(photos.image_shape, latent_dim).eval()
 table, x = [], torch.zeros(1, *photos.image_shape)
 z = torch.zeros(1, latent_dim)
-for part, tensor in ((small.encoder, x), (small.decoder, z)):
+for part, tensor in (
+    (small.encoder.features, x),
+    (small.decoder.logits, z),
+):
     for layer in part:
         before, tensor = tensor.shape, layer(tensor)
         if tensor.shape != before:
@@ -200,5 +203,5 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".5g"))
 # Codes drawn from the prior, and decoded.
 
 # %% mystnb={"figure": {"caption": "Faces decoded from codes of the prior.", "name": "fig-celeba-invented"}, "image": {"alt": "Two rows of twelve decoded faces."}}
-invented = run.model().sample(24, torch.manual_seed(0))
+invented = run.model().sample(24, seed=0)
 figures.panels({f"K = {latent_dim}": invented}, columns=12, panels_in_row=1)

@@ -1006,19 +1006,19 @@ torch.set_default_dtype(torch.float32)
 digits = data.load("digits")
 torch.manual_seed(0)
 model = models.mlp(digits.image_shape, latent_dim=2)
-for head in (model.mean, model.log_variance):
+for head in (model.encoder.mean, model.encoder.log_variance):
     head.weight.data *= 30
 batch = data.to_float(digits.test.images[:8])  # (8, 1, 28, 28)
 with torch.no_grad():
-    generator = torch.Generator().manual_seed(1)
-    reconstructed, kl = model.elbo(batch, generator)
+    torch.manual_seed(1)
+    reconstructed, kl = model.elbo(batch)
 
 # %%
 noise = torch.randn(8, 2, generator=torch.Generator().manual_seed(1))
 with torch.no_grad():
-    features = model.encoder(batch)
-    mean = model.mean(features)
-    sigma = torch.exp(model.log_variance(features) / 2)
+    features = model.encoder.features(batch)
+    mean = model.encoder.mean(features)
+    sigma = torch.exp(model.encoder.log_variance(features) / 2)
     pi = model.decode(mean + sigma * noise)
 log_p = batch * pi.log() + (1 - batch) * (1 - pi).log()
 kl_by_torch = kl_divergence(Normal(mean, sigma), Normal(0.0, 1.0))
@@ -1061,23 +1061,23 @@ print(f"epoch 1: {history[0]['train_elbo']:.0f} nats per image")
 print(f"epoch 10: {history[-1]['train_elbo']:.0f} nats per image")
 
 # %% [markdown]
-# Now the grid, for fifty test images: the log-likelihood of each image at 1,201
+# Now the grid, for fifty test images: the log-likelihood of each image at 4,801
 # codes from $-6$ to 6, and from it $\log p(x)$. Is the grid fine enough? Every
 # second point left out should make no difference.
 
 # %%
 images = digits.test.images[:50]
 pixels = data.to_float(images).double().flatten(1)  # (50, 784)
-codes = torch.linspace(-6, 6, 1201, dtype=torch.float64)
-decoder = copy.deepcopy(line.decoder).double()
+codes = torch.linspace(-6, 6, 4801, dtype=torch.float64)
+decoder = copy.deepcopy(line.decoder.logits).double()
 with torch.no_grad():
-    logits = decoder(codes[:, None]).flatten(1)  # (1201, 784)
+    logits = decoder(codes[:, None]).flatten(1)  # (4801, 784)
 likelihoods = torch.stack(
     [
         objective.bernoulli_log_prob(image.expand_as(logits), logits)
         for image in pixels
     ]
-)  # (50, 1201)
+)  # (50, 4801)
 
 # %%
 step = (codes[1] - codes[0]).item()
@@ -1098,7 +1098,7 @@ print(f"log p(x) from {exact.min():.0f} to {exact.max():.0f} nats")
 
 
 # %%
-log_posterior = joint - exact[:, None]  # (50, 1201)
+log_posterior = joint - exact[:, None]  # (50, 4801)
 
 
 def split(mean, log_variance):
@@ -1210,7 +1210,7 @@ figure
 # %%
 wider = copy.deepcopy(line)
 with torch.no_grad():
-    wider.log_variance.bias += 2
+    wider.encoder.log_variance.bias += 2
 
 table, results, stated = [], {}, {}
 for name, each in (("as trained", line), ("made wider", wider)):

@@ -813,7 +813,7 @@ factors = dict(zip(losses, (1, 1 / N, 1 / N, 1), strict=True))
 # %%
 torch.manual_seed(0)
 model = models.mlp(digits.image_shape, K)
-reconstruction, D = model.elbo(x[:128], generator)
+reconstruction, D = model.elbo(x[:128])
 R = -reconstruction
 
 
@@ -891,13 +891,13 @@ for name, most in budget.items():
 def fit(loss, epochs=30):
     torch.manual_seed(0)
     model = models.mlp(digits.image_shape, K)
-    random = torch.Generator().manual_seed(0)
+    random = torch.manual_seed(0)  # which the model draws from as well
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
     history = []
     for _ in range(epochs):
         spent = 0.0
         for batch in torch.randperm(len(x), generator=random).split(128):
-            reconstruction, kl = model.elbo(x[batch], random)
+            reconstruction, kl = model.elbo(x[batch])
             adam.zero_grad()
             loss(-reconstruction, kl).mean().backward()
             adam.step()
@@ -1009,7 +1009,9 @@ def repeated(model, repetitions=50):
     exact = objective.kl_divergence(mean, log_variance)
     for each in estimates.unbind(1):
         z = objective.reparameterize(mean, log_variance, random)
-        log_prob = objective.bernoulli_log_prob(held_out, model.decoder(z))
+        log_prob = objective.bernoulli_log_prob(
+            held_out, model.decoder.logits(z)
+        )
         prior = objective.gaussian_log_prob(z, z * 0, z * 0)
         ratio = objective.gaussian_log_prob(z, mean, log_variance) - prior
         each.copy_(torch.stack([log_prob - exact, log_prob - ratio, ratio]))

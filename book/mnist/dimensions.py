@@ -33,7 +33,6 @@ data_folder = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
 
 # %% tags=["hide-input"]
-import torch
 from IPython.display import Markdown
 from myst_nb import glue
 from tabulate import tabulate
@@ -63,7 +62,7 @@ for name, schedule in (("short", plan.short), ("long", plan.long)):
 
 # %% mystnb={"figure": {"caption": "Images decoded from codes of the prior, for K = 1, 2, 4, 8, 16 and 64. The paper's Figure 1.", "name": "fig-mnist-prior-samples"}, "image": {"alt": "Six grids of 36 decoded digits, one for each number of latent dimensions."}}
 invented = {
-    f"K = {K}": first.model().sample(36, torch.manual_seed(0))
+    f"K = {K}": first.model().sample(36, seed=0)
     for K, (first, *_) in short.items()
 }
 figures.panels(invented, columns=6)

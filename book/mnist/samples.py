@@ -108,9 +108,7 @@ def worth(images):
 
 samples = {}
 for K, each in trained.items():
-    invented = [
-        run.model().sample(test_count, torch.manual_seed(0)) for run in each
-    ]
+    invented = [run.model().sample(test_count, seed=0) for run in each]
     samples[K] = torch.stack([worth(images) for images in invented])
 
 # %%

@@ -174,5 +174,5 @@ figures.rows({"test images": originals, "reconstructions": copies})
 # and what the decoder makes of them.
 
 # %% mystnb={"figure": {"caption": "Images decoded from codes of the prior.", "name": "fig-train-samples"}, "image": {"alt": "Four rows of sixteen decoded digits."}}
-invented = model.sample(64, torch.manual_seed(0))
+invented = model.sample(64, seed=0)
 figures.panels({f"K = {latent_dim}": invented}, columns=16, panels_in_row=1)

@@ -46,7 +46,17 @@ from tabulate import tabulate
 from torch import nn
 from torch.distributions import ContinuousBernoulli
 
-from vaelib import attributes, data, features, figures, profiles, runs
+from vaelib import (
+    attributes,
+    data,
+    features,
+    figures,
+    likelihoods,
+    posteriors,
+    priors,
+    profiles,
+    runs,
+)
 from vaelib.evaluation import encode
 from vaelib.models import VAE
 from vaelib.objective import (
@@ -122,7 +132,7 @@ def reconstruct(deviation):
     """The reconstruction term with noise of this deviation, averaged."""
     noise = torch.randn(mu.shape, generator=torch.manual_seed(0))
     with torch.inference_mode():
-        logits = model.decoder(mu + deviation * noise)
+        logits = model.decoder.logits(mu + deviation * noise)
     return bernoulli_log_prob(x, logits).mean().item()
 
 
@@ -172,8 +182,9 @@ def variant(width, norms):
     flat, smallest = sizes[-1] * 4 * 3, (sizes[-1], 4, 3)
     up = [nn.Linear(latent_dim, flat), nn.Unflatten(1, smallest), *up]
     encoder = nn.Sequential(*down, nn.Flatten())
-    shape, decoder = photos.image_shape, nn.Sequential(*up)
-    return VAE(encoder, flat, decoder, latent_dim, shape)
+    q = posteriors.Gaussian(encoder, flat, latent_dim)
+    p = likelihoods.Bernoulli(nn.Sequential(*up))
+    return VAE(q, p, priors.Standard(latent_dim), photos.image_shape)
 
 
 ours = variant(32, 4)  # takes the trained weights, and answers the same
@@ -437,7 +448,7 @@ for own, each in ((model_grey, grey), (model, photos)):
     x = data.to_float(each.test.images[:200])
     with torch.inference_mode():
         z = reparameterize(*own.encode(x), torch.manual_seed(0))
-        terms = log_constant(own.decoder(z).double())
+        terms = log_constant(own.decoder.logits(z).double())
     lacking[each.name] = terms.sum().item() / len(x)
     value, count = shown[each.name].evaluation["test_elbo"], x[0].numel()
     row = [value, count * math.log(2), lacking[each.name]]
