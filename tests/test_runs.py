@@ -5,6 +5,7 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import vaelib
 from vaelib import Settings, data, evaluation, files, models, runs, training
 from vaelib.data import Dataset, Split
 
-FILES = ["config.json", "evaluation.json", "metrics.jsonl", "model.safetensors"]
+FILES = ["SHA256SUMS", "config.json", "evaluation.json", "metrics.jsonl", "model.safetensors"]
 
 
 def _names(folder):
@@ -76,7 +77,7 @@ def _refuse(*_, **__):
 # What a run is
 
 
-def test_a_complete_run_has_its_four_files(trained):
+def test_a_complete_run_has_its_files(trained):
     assert _names(trained.folder) == FILES
     assert trained.folder.name == "tiny-k2-e3-s0-b32"
     assert runs.is_complete(trained.folder)
@@ -311,6 +312,7 @@ def test_a_run_with_other_settings_than_its_name_says_is_refused_and_left_alone(
     folder = _copy(trained, tmp_path)
     config = trained.config | {"settings": trained.config["settings"] | {setting: value}}
     (folder / "config.json").write_text(json.dumps(config))
+    (folder / "SHA256SUMS").unlink()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     found = getattr(trained.settings, setting)
     with pytest.raises(ValueError, match=f"{re.escape(str(folder))} holds a run with {setting} {value}, not {found}"):
@@ -394,6 +396,21 @@ def test_a_published_record_has_figures_but_no_model(trained, tmp_path):
     assert (run.metrics, run.evaluation) == (trained.metrics, trained.evaluation)
     with pytest.raises(FileNotFoundError, match=re.escape(str(folder / "model.safetensors"))):
         run.model()
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "evaluation.json"])
+def test_a_digit_that_was_changed_is_noticed(trained, tmp_path, name):
+    path = _copy(trained, tmp_path) / name
+    changed = re.sub(rb"[1-8]", lambda digit: b"%d" % (int(digit[0]) + 1), path.read_bytes(), count=1)
+    path.write_bytes(changed)
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} is damaged: its checksum"):
+        runs.load(path.parent)
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="there is no sha256sum here")
+def test_checksums_are_such_as_other_tools_read(trained):
+    checked = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=trained.folder, capture_output=True, text=True)
+    assert checked.stdout.count(": OK\n") == 4
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "evaluation.json"])

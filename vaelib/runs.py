@@ -3,10 +3,12 @@
 `config.json`          settings, functions (by name), data (name, fingerprint), environment (versions, device)
 `metrics.jsonl`        one line an epoch, see `training.fit`
 `model.safetensors`    the weights; there as soon as the training is finished
+`SHA256SUMS`           of those files and the next one: `sha256sum --check SHA256SUMS` tells whether they are as written
 `evaluation.json`      see `evaluation.evaluate`; there as soon as the run is complete
 `checkpoint`           only while the training is unfinished
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -28,6 +30,7 @@ from .seeding import seeded
 from .training import Settings
 
 ADVICE = "delete the run's folder to train it again"
+SUMS = "SHA256SUMS"
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,10 @@ def _complete(
         training.fit(model, data, settings, folder, *functions)
         models.save(model, weights, builder)
     figures = evaluation.evaluate(models.load(weights, device, builder), data)
-    files.write(folder / "evaluation.json", json.dumps(figures, indent=1, allow_nan=False) + "\n")
+    record = json.dumps(figures, indent=1, allow_nan=False) + "\n"
+    sums = [_sum(name, (folder / name).read_bytes()) for name in ("config.json", "metrics.jsonl", weights.name)]
+    files.write(folder / SUMS, "".join([*sums, _sum("evaluation.json", record.encode())]))
+    files.write(folder / "evaluation.json", record)
     for leftover in (folder / "checkpoint", *folder.glob("*.part")):  # killed processes leave half-written files
         leftover.unlink(missing_ok=True)
 
@@ -163,7 +169,7 @@ def load(folder: Path, builder: Callable[..., models.VAE] = models.build) -> Run
     """
     config, settings = _read_config(folder / "config.json")
     path = folder / "metrics.jsonl"
-    metrics = [_parse(line, path) for line in path.read_bytes().splitlines()]
+    metrics = [_parse(line, path) for line in _content(path, ADVICE).splitlines()]
     if len(metrics) != settings.epochs:
         raise ValueError(f"{path} is damaged: {len(metrics)} epochs, not {settings.epochs}; {ADVICE}")
     figures = _read(folder / "evaluation.json", "delete that file, and the run is evaluated again")
@@ -236,7 +242,19 @@ def _read_config(path: Path) -> tuple[dict, Settings]:
 
 
 def _read(path: Path, advice: str = ADVICE) -> dict:
-    return _parse(path.read_bytes(), path, advice)
+    return _parse(_content(path, advice), path, advice)
+
+
+def _content(path: Path, advice: str) -> bytes:
+    """A file's bytes, which must be those that the run was completed with, if their checksum was noted."""
+    content, sums = path.read_bytes(), path.with_name(SUMS)
+    if sums.exists() and _sum(path.name, content).encode() not in sums.read_bytes():
+        raise ValueError(f"{path} is damaged: its checksum is not in {SUMS}; {advice}")
+    return content
+
+
+def _sum(name: str, content: bytes) -> str:
+    return f"{hashlib.sha256(content).hexdigest()}  {name}\n"
 
 
 def _parse(text: bytes, path: Path, advice: str = ADVICE) -> dict:
