@@ -15,6 +15,8 @@ def write(path: Path, content: bytes | str) -> None:
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         place(temporary, path)
+    except OSError as error:  # one of a full disk names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

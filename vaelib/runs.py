@@ -249,7 +249,7 @@ def _content(path: Path, advice: str) -> bytes:
     """A file's bytes, which must be those that the run was completed with, if their checksum was noted."""
     content, sums = path.read_bytes(), path.with_name(SUMS)
     if sums.exists() and _sum(path.name, content).encode() not in sums.read_bytes():
-        raise ValueError(f"{path} is damaged: its checksum is not in {SUMS}; {advice}")
+        raise ValueError(f"{path} is damaged: its checksum is not in {sums}; {advice}")
     return content
 
 
