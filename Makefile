@@ -2,6 +2,8 @@ PROFILE ?= paper
 BIN := .venv/bin
 READY := .venv/ready
 NOTEBOOKS := $(wildcard book/*/*.py)
+# Kernels without ports, see vaelib/kernels.py
+export JUPYTER_DEFAULT_PROVISIONER_NAME := vaelib
 
 .PHONY: help book test reproduce lab clean quick
 
