@@ -4,13 +4,19 @@ import base64
 import copy
 import io
 import json
+import os
+import re
+import signal
+import subprocess
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -18,8 +24,13 @@ from PIL import Image
 
 from vaelib import __main__ as command_line
 from vaelib import data, figures, models, profiles, publish, runs
+from vaelib import sweep as batch
 from vaelib.sweep import Job, sweep, training_jobs
 
+ROOT = Path(__file__).parents[1]
+TRANSPORT = """from ipykernel.kernelapp import IPKernelApp
+assert IPKernelApp.instance().transport == "ipc"
+print(IPKernelApp.instance().ip)"""
 FIGURE = {"mystnb": {"figure": {"caption": "A caption.", "name": "fig-one"}}}
 EVALUATION = '{"test_elbo": -1.0}'
 METRICS = '{"epoch": 1}\n'
@@ -85,6 +96,19 @@ def test_a_page_is_executed_with_its_parameters_and_has_names_of_its_own(tmp_pat
     assert list(job.page.parent.iterdir()) == [job.page]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no sockets that are files")
+def test_kernels_of_the_sweep_and_of_nbval_use_no_ports(tmp_path):
+    job = _job(_notebook(tmp_path / "train.ipynb", TRANSPORT), 1)
+    with ThreadPoolExecutor(1) as executor:
+        assert sweep([job], executor) == {}
+    sockets = Path(nbformat.read(job.page, as_version=4).cells[-1].outputs[0].text)
+    assert not sockets.parent.exists()  # they went with the kernel
+    name = re.search(r"^export JUPYTER_DEFAULT_PROVISIONER_NAME := (\S+)$", (ROOT / "Makefile").read_text(), re.M)[1]
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "-p", "no:cacheprovider", str(job.page)]
+    environment = os.environ | {"JUPYTER_DEFAULT_PROVISIONER_NAME": name}
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path)
+
+
 def test_one_failure_is_reported_with_its_notebook_and_the_others_finish(tmp_path):
     notebook = _notebook(tmp_path / "train.ipynb", "assert latent_dim != 2, 'two is one too many'")
     jobs = [_job(notebook, K) for K in (1, 2, 3)]
@@ -96,7 +120,7 @@ def test_one_failure_is_reported_with_its_notebook_and_the_others_finish(tmp_pat
     assert any(output.output_type == "error" for output in nbformat.read(jobs[1].failure, 4).cells[-1].outputs)
 
 
-def test_a_page_is_skipped_only_while_run_notebook_and_parameters_are_the_same(tmp_path):
+def test_a_page_is_skipped_only_while_run_notebook_parameters_and_package_are_the_same(tmp_path, monkeypatch):
     notebook = _notebook(tmp_path / "train.ipynb", "latent_dim")
     job = _job(notebook, 1, run=tmp_path / "run")
     assert not job.finished  # no run
@@ -111,8 +135,32 @@ def test_a_page_is_skipped_only_while_run_notebook_and_parameters_are_the_same(t
     assert not job.finished  # the run was made again
     (job.run / "evaluation.json").write_text(EVALUATION)
     assert job.finished
+    monkeypatch.setattr(batch, "_package", lambda: "other code")
+    assert not job.finished  # the package was edited
+    monkeypatch.undo()
+    assert job.finished
     _notebook(notebook, "latent_dim + 1")
     assert not job.finished  # the notebook was edited
+
+
+def test_damaged_pages_are_made_again_and_damaged_runs_and_notebooks_are_failures_of_theirs(tmp_path):
+    notebook = _notebook(
+        tmp_path / "train.ipynb",
+        f"import vaelib.runs, pathlib\nvaelib.runs.load(pathlib.Path({str(tmp_path)!r}, f'run-{{latent_dim}}'))",
+    )
+    jobs = [_job(notebook, K, _run(tmp_path / f"run-{K}")) for K in (1, 2, 3)]
+    jobs.append(_job(tmp_path / "empty.ipynb", 4, _run(tmp_path / "run-4")))
+    jobs[3].notebook.touch()
+    for job, content in zip(jobs, ("", '{"metadata": []}', "{}", "[]"), strict=True):
+        job.page.parent.mkdir(exist_ok=True)
+        job.page.write_text(content)
+    (jobs[1].run / "metrics.jsonl").write_text('{"epo')
+    with ThreadPoolExecutor(2) as executor:
+        failures = sweep(jobs, executor)
+    assert set(failures) == {jobs[1], jobs[3]}
+    assert f"{jobs[1].run / 'metrics.jsonl'} is damaged" in str(failures[jobs[1]])
+    assert f"{jobs[3].notebook} is no notebook, or a damaged one" in str(failures[jobs[3]])
+    assert [job.finished for job in jobs] == [True, False, True, False]
 
 
 def test_an_interrupted_sweep_executes_nothing_more(tmp_path, monkeypatch):
