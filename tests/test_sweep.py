@@ -243,6 +243,20 @@ def test_the_command_exits_with_an_error_that_names_the_failed_page(small_plan, 
     assert failed.exists()
 
 
+def test_several_experiments_are_swept_at_once_all_runs_before_all_summaries(small_plan, tmp_path, monkeypatch):
+    _complete_runs(small_plan)
+    for name in ("mnist/train", "mnist/all", "celeba/train", "celeba/all"):
+        _notebook(tmp_path / f"{name}.ipynb", "latent_dim")
+    monkeypatch.setattr(sys, "argv", ["vaelib", "sweep", "celeba", "mnist", "--book", str(tmp_path)])
+    swept = []
+    monkeypatch.setattr(batch, "sweep", lambda jobs, *_: swept.append([job.page.stem for job in jobs]))
+    command_line.main()
+    assert swept == [
+        [f"{name}-train-k{K}{end}" for name in ("celeba", "mnist") for end in ("", "-long") for K in (1, 2)],
+        ["celeba-all", "mnist-all"],
+    ]
+
+
 def test_the_kernels_of_an_installed_package_keep_runs_where_the_command_does(small_plan, tmp_path, monkeypatch):
     monkeypatch.delenv("VAELIB_RUNS")
     monkeypatch.setattr(runs, "__file__", "/elsewhere/site-packages/vaelib/runs.py")

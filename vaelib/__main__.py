@@ -39,23 +39,26 @@ def train(options: argparse.Namespace) -> None:
 def sweep(options: argparse.Namespace) -> None:
     from . import sweep as batch  # papermill is needed for this alone, and a machine that only trains may lack it
 
-    folder = options.book / options.experiment
-    if not (folder / "train.ipynb").exists():
-        raise FileNotFoundError(f"no train.ipynb in {folder}; run this in the project's folder, or give --book")
     os.environ["VAELIB_RUNS"] = str(runs.default_root().resolve())  # a kernel runs in its notebook's folder
     if "VAELIB_DATA" in os.environ:
         os.environ["VAELIB_DATA"] = str(Path(os.environ["VAELIB_DATA"]).expanduser().resolve())
-    pages = options.book / "runs" / options.profile
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // options.workers)))
     os.environ["TQDM_DISABLE"] = "1"  # for the kernels, whose progress bars would end up in the pages
-    summaries = [path for path in sorted(folder.glob("*.ipynb")) if path.stem != "train"]
-    stages = {"runs": batch.training_jobs(options.profile, options.experiment, folder / "train.ipynb", pages)}
-    if not options.no_summary:
-        stages["summaries"] = batch.summary_jobs(options.profile, options.experiment, summaries, pages)
+    stages = {"runs": [], "summaries": []}
+    pages = options.book / "runs" / options.profile
+    for experiment in options.experiment:
+        notebooks = sorted((options.book / experiment).glob("*.ipynb"))
+        summaries = [path for path in notebooks if path.stem != "train"]
+        training = options.book / experiment / "train.ipynb"
+        if training not in notebooks:
+            raise FileNotFoundError(f"no {training}; run this in the project's folder, or give --book")
+        stages["runs"] += batch.training_jobs(options.profile, experiment, training, pages)
+        if not options.no_summary:
+            stages["summaries"] += batch.summary_jobs(options.profile, experiment, summaries, pages)
     executor = ThreadPoolExecutor(options.workers)  # threads, for the kernels are processes already
     try:
         for description, jobs in stages.items():
-            if failures := batch.sweep(jobs, executor, f"{options.profile} {options.experiment} {description}"):
+            if failures := batch.sweep(jobs, executor, f"{options.profile} {description}"):
                 for job, error in failures.items():
                     see = f", see {job.failure}" if job.failure.exists() else ""
                     print(f"\n{job.page.stem} failed{see}:\n{error}", file=sys.stderr)
@@ -110,9 +113,10 @@ def main() -> None:
     parser.add_argument("--version", action=Version, nargs=0, help="of all that matters, for a report of a fault")
     commands = parser.add_subparsers(required=True)
 
-    common = argparse.ArgumentParser(add_help=False)
+    profile = argparse.ArgumentParser(add_help=False)
+    profile.add_argument("--profile", default="paper", help="which of vaelib/profiles.yml (default: paper)")
+    common = argparse.ArgumentParser(add_help=False, parents=[profile])
     common.add_argument("experiment", help="such as mnist")
-    common.add_argument("--profile", default="paper", help="which of vaelib/profiles.yml (default: paper)")
 
     command = commands.add_parser(
         "train", parents=[common], help="train and evaluate runs, one after the other, without Jupyter"
@@ -128,9 +132,10 @@ def main() -> None:
 
     command = commands.add_parser(
         "sweep",
-        parents=[common],
-        help="execute the experiment's notebooks for all of a profile's runs, several at once",
+        parents=[profile],
+        help="execute experiments' notebooks for all of a profile's runs, several at once",
     )
+    command.add_argument("experiment", nargs="+", help="such as mnist; the longest first is fastest")
     command.set_defaults(function=sweep)
     command.add_argument("--book", type=Path, default=Path("book"), metavar="FOLDER", help="of the notebooks")
     command.add_argument("--workers", type=int, default=cpu_count(), metavar="N", help="notebooks at once")
