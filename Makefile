@@ -2,6 +2,8 @@ PROFILE ?= paper
 BIN := .venv/bin
 READY := .venv/ready
 NOTEBOOKS := $(wildcard book/*/*.py)
+# Kernels without ports, see vaelib/kernels.py
+export JUPYTER_DEFAULT_PROVISIONER_NAME := vaelib
 
 .PHONY: help book test reproduce lab clean quick
 
@@ -14,8 +16,7 @@ $(READY): requirements.txt pyproject.toml
 	touch $@
 
 quick: $(READY)
-	$(BIN)/python -m vaelib sweep mnist --profile quick
-	$(BIN)/python -m vaelib sweep celeba --profile quick
+	$(BIN)/python -m vaelib sweep celeba mnist --profile quick
 
 book: quick ## train on the embedded data, and build the book into _build/html
 	$(BIN)/jupyter-book build . -W -n --keep-going --all
@@ -30,8 +31,7 @@ test: book ## do the same, then check the style, run the tests, and every notebo
 
 reproduce: $(READY) ## train a whole profile, and refresh what the book publishes: make reproduce PROFILE=paper
 	$(BIN)/jupytext --quiet --sync $(NOTEBOOKS)
-	$(BIN)/python -m vaelib sweep mnist --profile $(PROFILE) --no-summary
-	$(BIN)/python -m vaelib sweep celeba --profile $(PROFILE) --no-summary
+	$(BIN)/python -m vaelib sweep celeba mnist --profile $(PROFILE) --no-summary
 	$(BIN)/python -m vaelib train faces --profile $(PROFILE)
 	VAELIB_PROFILE=$(PROFILE) TQDM_DISABLE=1 $(BIN)/jupytext --sync --execute $(NOTEBOOKS)
 	$(BIN)/python -m vaelib publish mnist --profile $(PROFILE)

@@ -7,14 +7,13 @@ judges, or that rests on runs which have no record, or another one, ends the bui
 from collections import Counter
 from pathlib import Path
 
-import nbformat
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 from tabulate import tabulate
 
-from vaelib import claims, runs
+from vaelib import claims, files, runs
 
 BOOK = Path(__file__).parent
 
@@ -25,14 +24,18 @@ def judgement(claim: str, book: Path = BOOK) -> claims.Judgement:
     Raises
     ------
     ValueError
-        If the page does not judge the claim, or measured something else than the rules ask for.
+        If there is no such claim, or the page does not judge it, or measured something else than the rules ask for.
     FileNotFoundError
         If a run that it rests on has no record.
     """
+    if claim not in claims.rules():
+        raise ValueError(
+            f"there is no claim {claim!r}; known: {', '.join(claims.rules())}"
+        )
     notebook = book / f"{claims.rules()[claim]['page']}.ipynb"
     for output in (
         each
-        for cell in nbformat.read(notebook, 4).cells
+        for cell in files.read_notebook(notebook).cells
         for each in cell.get("outputs", [])
     ):
         stored = output.get("data", {}).get(claims.MIME)
@@ -61,15 +64,15 @@ class Ledger(SphinxDirective):
         known = (
             [self.arguments[0]] if self.arguments else list(claims.rules())
         )
-        for claim in known:  # another judgement there, another ledger here
-            page = BOOK / f"{claims.rules()[claim]['page']}.ipynb"
-            self.env.note_dependency(str(page))
         try:
             judgements = [judgement(claim) for claim in known]
         except (ValueError, FileNotFoundError) as error:
             raise ExtensionError(
-                f"the ledger of claims: {error}"
+                f"the ledger of claims, in {self.get_location()}: {error}"
             ) from error
+        for claim in known:  # another judgement there, another ledger here
+            page = BOOK / f"{claims.rules()[claim]['page']}.ipynb"
+            self.env.note_dependency(str(page))
         text = (
             _detail(judgements[0]) if self.arguments else _table(judgements)
         )

@@ -71,3 +71,12 @@ def test_values_that_the_rules_do_not_ask_for_are_refused(book):
     _write(book, stored)
     with pytest.raises(ValueError, match="C7 asks for kept, mostly_kept, fine, not kept"):
         ledger.judgement("C7", book)
+
+
+def test_an_unknown_claim_and_a_damaged_page_are_named(book):
+    with pytest.raises(ValueError, match="no claim 'C99'; known: C1, "):
+        ledger.judgement("C99", book)
+    page = book / f"{claims.rules()['C7']['page']}.ipynb"
+    page.write_text("")
+    with pytest.raises(ValueError, match=f"{page} is no notebook, or a damaged one"):
+        ledger.judgement("C7", book)

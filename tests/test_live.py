@@ -184,6 +184,16 @@ def test_a_shared_link_leads_to_the_same_face(visit):
     assert seen(page, ".live") == shared != other
 
 
+@pytest.mark.parametrize("clipboard", ["navigator.clipboard", "undefined"])  # which pages from plain http do not have
+def test_sharing_says_what_it_did(visit, clipboard):
+    page = visit("faces")
+    page.evaluate(f"Object.defineProperty(navigator, 'clipboard', {{ value: {clipboard} }})")
+    page.get_by_role("button", name="random face").click()
+    page.get_by_role("button", name="share").click()
+    page.evaluate("() => new Promise((done) => setTimeout(done, 200))")
+    assert "leads to this face" in page.locator("#live-message").inner_text()
+
+
 @pytest.mark.parametrize("fragment", ["#start=image-76", "#start=nobody&Smiling=abc", "#start=random-x"])
 def test_a_mistyped_link_leads_to_the_average_face(visit, fragment):
     assert seen(visit("faces", fragment), ".live")[1] == "The average face"

@@ -79,6 +79,13 @@ def test_a_mistake_in_the_profiles_is_told_by_file_and_key(tmp_path, monkeypatch
     assert [path.name for path in tmp_path.iterdir()] == ["profiles.yml"]
 
 
+def test_a_long_training_that_a_profile_does_not_have_is_an_error(started, monkeypatch, capsys):
+    for more in ((), ("--epochs", 1)):
+        error = _error(monkeypatch, capsys, "train", "celeba", "--profile", "quick", "--long", *more)
+        assert error.startswith("error: profile 'quick' has no long training of 'celeba'")
+    assert started == []
+
+
 def test_settings_go_through_the_latent_dimensions_seed_by_seed():
     schedule = profiles.Schedule(epochs=7, seeds=[3, 0])
     experiment = profiles.Experiment("digits", [1, 8], schedule)

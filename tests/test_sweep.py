@@ -4,13 +4,20 @@ import base64
 import copy
 import io
 import json
+import os
+import re
+import shutil
+import signal
+import subprocess
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -18,8 +25,13 @@ from PIL import Image
 
 from vaelib import __main__ as command_line
 from vaelib import data, figures, models, profiles, publish, runs
+from vaelib import sweep as batch
 from vaelib.sweep import Job, sweep, training_jobs
 
+ROOT = Path(__file__).parents[1]
+TRANSPORT = """from ipykernel.kernelapp import IPKernelApp
+assert IPKernelApp.instance().transport == "ipc"
+print(IPKernelApp.instance().ip)"""
 FIGURE = {"mystnb": {"figure": {"caption": "A caption.", "name": "fig-one"}}}
 EVALUATION = '{"test_elbo": -1.0}'
 METRICS = '{"epoch": 1}\n'
@@ -41,7 +53,7 @@ def _run(folder: Path) -> Path:
     """What a complete run leaves on disk; the weights are empty."""
     folder.mkdir(parents=True)
     settings = {"latent_dim": 1, "epochs": 1, "seed": 0, "batch_size": 128, "learning_rate": 1e-3}
-    (folder / "config.json").write_text(json.dumps({"settings": settings}))
+    (folder / "config.json").write_text(json.dumps({"settings": settings, "data": {"name": "digits"}}))
     (folder / "metrics.jsonl").write_text(METRICS)
     (folder / "evaluation.json").write_text(EVALUATION)
     (folder / "model.safetensors").touch()
@@ -85,6 +97,19 @@ def test_a_page_is_executed_with_its_parameters_and_has_names_of_its_own(tmp_pat
     assert list(job.page.parent.iterdir()) == [job.page]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no sockets that are files")
+def test_kernels_of_the_sweep_and_of_nbval_use_no_ports(tmp_path):
+    job = _job(_notebook(tmp_path / "train.ipynb", TRANSPORT), 1)
+    with ThreadPoolExecutor(1) as executor:
+        assert sweep([job], executor) == {}
+    sockets = Path(nbformat.read(job.page, as_version=4).cells[-1].outputs[0].text)
+    assert not sockets.parent.exists()  # they went with the kernel
+    name = re.search(r"^export JUPYTER_DEFAULT_PROVISIONER_NAME := (\S+)$", (ROOT / "Makefile").read_text(), re.M)[1]
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "-p", "no:cacheprovider", str(job.page)]
+    environment = os.environ | {"JUPYTER_DEFAULT_PROVISIONER_NAME": name}
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path)
+
+
 def test_one_failure_is_reported_with_its_notebook_and_the_others_finish(tmp_path):
     notebook = _notebook(tmp_path / "train.ipynb", "assert latent_dim != 2, 'two is one too many'")
     jobs = [_job(notebook, K) for K in (1, 2, 3)]
@@ -96,7 +121,7 @@ def test_one_failure_is_reported_with_its_notebook_and_the_others_finish(tmp_pat
     assert any(output.output_type == "error" for output in nbformat.read(jobs[1].failure, 4).cells[-1].outputs)
 
 
-def test_a_page_is_skipped_only_while_run_notebook_and_parameters_are_the_same(tmp_path):
+def test_a_page_is_skipped_only_while_run_notebook_parameters_and_package_are_the_same(tmp_path, monkeypatch):
     notebook = _notebook(tmp_path / "train.ipynb", "latent_dim")
     job = _job(notebook, 1, run=tmp_path / "run")
     assert not job.finished  # no run
@@ -111,8 +136,32 @@ def test_a_page_is_skipped_only_while_run_notebook_and_parameters_are_the_same(t
     assert not job.finished  # the run was made again
     (job.run / "evaluation.json").write_text(EVALUATION)
     assert job.finished
+    monkeypatch.setattr(batch, "_package", lambda: "other code")
+    assert not job.finished  # the package was edited
+    monkeypatch.undo()
+    assert job.finished
     _notebook(notebook, "latent_dim + 1")
     assert not job.finished  # the notebook was edited
+
+
+def test_damaged_pages_are_made_again_and_damaged_runs_and_notebooks_are_failures_of_theirs(tmp_path):
+    notebook = _notebook(
+        tmp_path / "train.ipynb",
+        f"import vaelib.runs, pathlib\nvaelib.runs.load(pathlib.Path({str(tmp_path)!r}, f'run-{{latent_dim}}'))",
+    )
+    jobs = [_job(notebook, K, _run(tmp_path / f"run-{K}")) for K in (1, 2, 3)]
+    jobs.append(_job(tmp_path / "empty.ipynb", 4, _run(tmp_path / "run-4")))
+    jobs[3].notebook.touch()
+    for job, content in zip(jobs, ("", '{"metadata": []}', "{}", "[]"), strict=True):
+        job.page.parent.mkdir(exist_ok=True)
+        job.page.write_text(content)
+    (jobs[1].run / "metrics.jsonl").write_text('{"epo')
+    with ThreadPoolExecutor(2) as executor:
+        failures = sweep(jobs, executor)
+    assert set(failures) == {jobs[1], jobs[3]}
+    assert f"{jobs[1].run / 'metrics.jsonl'} is damaged" in str(failures[jobs[1]])
+    assert f"{jobs[3].notebook} is no notebook, or a damaged one" in str(failures[jobs[3]])
+    assert [job.finished for job in jobs] == [True, False, True, False]
 
 
 def test_an_interrupted_sweep_executes_nothing_more(tmp_path, monkeypatch):
@@ -126,6 +175,55 @@ def test_an_interrupted_sweep_executes_nothing_more(tmp_path, monkeypatch):
     with ThreadPoolExecutor(1) as executor, pytest.raises(KeyboardInterrupt):
         sweep(jobs, executor)
     assert sum(job.page.exists() for job in jobs) <= 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+def test_a_sweep_that_is_told_to_stop_or_killed_starts_nothing_more_and_its_kernels_end(tmp_path):
+    waiting = "import os, time, pathlib\npathlib.Path(f'{os.getpid()}.pid').touch()\ntime.sleep(600)"
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+    sweeps, command = {}, [sys.executable, "-m", "vaelib", "sweep", "mnist", "--profile", "quick", "--workers", "2"]
+    for each in signals:
+        _notebook(tmp_path / each.name / "mnist" / "train.ipynb", waiting)
+        environment = os.environ | {"VAELIB_RUNS": str(tmp_path / each.name)}
+        sweeps[each] = subprocess.Popen(
+            [*command, "--book", str(tmp_path / each.name)],
+            env=environment,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        )
+    try:
+        kernels = {each: _wait_for_kernels(tmp_path / each.name / "mnist", 2) for each in signals}
+        for each, process in sweeps.items():
+            process.send_signal(each)
+        began = time.monotonic()
+        assert [process.wait(5) for process in sweeps.values()] == [130, -signal.SIGTERM, -signal.SIGKILL]
+        while alive := [number for numbers in kernels.values() for number in numbers if _is_alive(number)]:
+            assert time.monotonic() < began + 5, f"kernels {alive} live on"
+            time.sleep(0.1)
+        time.sleep(1)
+        for each in signals:
+            assert _wait_for_kernels(tmp_path / each.name / "mnist", 2) == kernels[each]
+            assert not list((tmp_path / each.name / "runs" / "quick").iterdir())
+    finally:
+        for process in sweeps.values():
+            process.kill()
+        for number in map(int, (path.stem for path in tmp_path.rglob("*.pid"))):
+            if _is_alive(number):
+                os.kill(number, signal.SIGKILL)
+
+
+def _wait_for_kernels(folder, count):
+    deadline = time.monotonic() + 120  # of a machine that is busy otherwise
+    while len(found := {int(path.stem) for path in folder.glob("*.pid")}) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+def _is_alive(number):
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_every_run_of_a_profile_has_a_page_and_a_run_of_its_own():
@@ -146,8 +244,65 @@ def test_the_command_exits_with_an_error_that_names_the_failed_page(small_plan, 
     assert failed.exists()
 
 
+def test_several_experiments_are_swept_at_once_all_runs_before_all_summaries(small_plan, tmp_path, monkeypatch):
+    _complete_runs(small_plan)
+    for name in ("mnist/train", "mnist/all", "celeba/train", "celeba/all"):
+        _notebook(tmp_path / f"{name}.ipynb", "latent_dim")
+    monkeypatch.setattr(sys, "argv", ["vaelib", "sweep", "celeba", "mnist", "--book", str(tmp_path)])
+    swept = []
+    monkeypatch.setattr(batch, "sweep", lambda jobs, *_: swept.append([job.page.stem for job in jobs]))
+    command_line.main()
+    assert swept == [
+        [f"{name}-train-k{K}{end}" for name in ("celeba", "mnist") for end in ("", "-long") for K in (1, 2)],
+        ["celeba-all", "mnist-all"],
+    ]
+
+
+def test_the_kernels_of_an_installed_package_keep_runs_where_the_command_does(small_plan, tmp_path, monkeypatch):
+    monkeypatch.delenv("VAELIB_RUNS")
+    monkeypatch.setattr(runs, "__file__", "/elsewhere/site-packages/vaelib/runs.py")
+    monkeypatch.chdir(tmp_path)
+    _complete_runs(small_plan)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    _notebook(tmp_path / "book" / "mnist" / "train.ipynb", "import os\nprint(os.environ['VAELIB_RUNS'])")
+    monkeypatch.setattr(sys, "argv", ["vaelib", "sweep", "mnist"])
+    command_line.main()
+    page = nbformat.read(tmp_path / "book" / "runs" / "paper" / "mnist-train-k1.ipynb", as_version=4)
+    assert page.cells[-1].outputs[0].text == f"{tmp_path / 'runs'}\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system ties no process to cores")
+def test_a_sweep_takes_the_cores_that_it_may_use(monkeypatch):
+    monkeypatch.setattr(command_line, "sweep", lambda options: taken.append(options.workers))
+    monkeypatch.setattr(sys, "argv", ["vaelib", "sweep", "mnist"])
+    taken, allowed = [], os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        command_line.main()
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert taken == [1]
+
+
+def test_the_version_names_all_that_a_report_needs(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["vaelib", "--version"])
+    with pytest.raises(SystemExit) as exit:
+        command_line.main()
+    assert exit.value.code == 0
+    printed = capsys.readouterr().out
+    for part in (
+        "vaelib 0.",
+        f"torch {torch.__version__.split('+')[0]}",
+        "torchvision ",
+        "numpy ",
+        "Python 3.",
+        "thread",
+    ):
+        assert part in printed
+
+
 def test_published_records_are_the_runs_without_their_weights(small_plan, tmp_path):
-    with pytest.raises(FileNotFoundError, match="digits-k1-e1-s0"):
+    with pytest.raises(ValueError, match=r"4 of 4 runs give no record:\n.*digits-k1-e1-s0"):
         publish.records("quick", "mnist", tmp_path / "records")
     _complete_runs(small_plan)
     folders = publish.records("quick", "mnist", tmp_path / "records")
@@ -155,6 +310,47 @@ def test_published_records_are_the_runs_without_their_weights(small_plan, tmp_pa
     assert [folder.name for folder in folders] == names
     assert runs.load(folders[0]).evaluation == json.loads(EVALUATION)
     assert {path.name for path in folders[0].iterdir()} == {"config.json", "metrics.jsonl", "evaluation.json"}
+
+
+def test_only_the_paper_profile_publishes_weights_and_pictures_unless_told_where(small_plan, tmp_path, monkeypatch):
+    _complete_runs(small_plan)
+    book = tmp_path / "book"
+    monkeypatch.setattr(models, "WEIGHTS", tmp_path / "package")
+    monkeypatch.setattr(sys, "argv", ["vaelib", "publish", "mnist", "--profile", "mine", "--book", str(book)])
+    command_line.main()
+    assert [path.name for path in book.iterdir()] == ["records"] and len(
+        list((book / "records" / "mine").iterdir())
+    ) == 4
+    monkeypatch.setattr(publish, "WEIGHTS", {"mnist": (3,)})
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--weights", str(tmp_path / "weights")])
+    with pytest.raises(SystemExit, match="profile 'mine' does not train mnist with K = 3"):
+        command_line.main()
+    assert not (tmp_path / "package").exists()
+
+
+def test_one_damaged_run_or_page_is_named_and_the_others_are_published(small_plan, tmp_path, monkeypatch):
+    _complete_runs(small_plan)
+    damaged = runs.default_root() / "digits-k1-e1-s0" / "metrics.jsonl"
+    damaged.write_text('{"epo')
+    book = tmp_path / "book"
+    page = _notebook(book / "runs" / "page.ipynb", "draw()")
+    failed = book / "runs" / "other-failed.ipynb"
+    failed.touch()
+    Image.linear_gradient("L").convert("RGB").save(drawn := io.BytesIO(), "png", compress_level=0)
+    for path in (page, broken := _notebook(book / "broken.ipynb", "draw()")):
+        notebook = nbformat.read(path, as_version=4)
+        png = drawn.getvalue() if path == page else drawn.getvalue()[:5000]
+        picture = new_output("display_data", data={"image/png": base64.b64encode(png).decode()})
+        notebook.cells[-1].outputs = [picture]
+        nbformat.write(notebook, path)
+    before = page.stat().st_size
+    monkeypatch.setattr(sys, "argv", ["vaelib", "publish", "mnist", "--book", str(book)])
+    with pytest.raises(SystemExit) as exit:
+        command_line.main()
+    for path in (damaged, failed, broken):
+        assert str(path) in str(exit.value)
+    assert len(list((book / "records" / "paper").iterdir())) == 3
+    assert page.stat().st_size < before / 2
 
 
 def test_a_picture_is_taken_from_the_notebook_that_shows_it(tmp_path):
@@ -173,9 +369,11 @@ def test_a_picture_is_taken_from_the_notebook_that_shows_it(tmp_path):
 
 
 @pytest.fixture
-def trained_plan(trained, monkeypatch):
+def trained_plan(trained, monkeypatch, tmp_path_factory):
     """A plan of the one training that there is, and its weights to be published."""
-    monkeypatch.setenv("VAELIB_RUNS", str(trained.folder.parent))
+    root = tmp_path_factory.mktemp("runs")
+    shutil.copytree(trained.folder, root / "tiny-k2-e3-s0")  # the name that the plan's settings give
+    monkeypatch.setenv("VAELIB_RUNS", str(root))
     plan = profiles.Experiment("tiny", [2], profiles.Schedule(trained.settings.epochs, [0, 1]))
     monkeypatch.setattr(profiles, "load", lambda *_: plan)
     monkeypatch.setattr(publish, "WEIGHTS", {"mnist": (2,)})
@@ -196,9 +394,12 @@ def test_published_weights_decode_as_the_run_does_and_come_with_a_card(trained, 
 
 
 @pytest.mark.usefixtures("trained_plan")
-def test_weights_that_half_precision_would_change_are_not_published(trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "addition", [1000.0, 1e6]
+)  # half precision keeps no fractions of one, and makes nan of the other
+def test_weights_that_half_precision_would_change_are_not_published(trained, tmp_path, monkeypatch, addition):
     rough = trained.model()
-    rough.decoder[0].weight.data += 1000.0  # of which half precision keeps no fractions
+    next(rough.decoder.parameters()).data += addition
     monkeypatch.setattr(runs.Run, "model", lambda self: copy.deepcopy(rough))
     with pytest.raises(ValueError, match="half precision changes tiny-k2-e3-s0's pixels by"):
         publish.weights("quick", "mnist", tmp_path)
@@ -237,7 +438,7 @@ def test_an_unknown_published_model_lists_the_known_ones():
 
 
 def test_the_animation_is_a_loop_of_frames_side_by_side(tmp_path):
-    publish.animation(models.published("celeba-k64"), tmp_path / "walk.webp", faces=3, frames=4, zoom=1)
+    publish.animation(models.WEIGHTS / "celeba-k64.safetensors", tmp_path / "walk.webp", faces=3, frames=4, zoom=1)
     with Image.open(tmp_path / "walk.webp") as picture:
         assert picture.n_frames == 4 and picture.info["loop"] == 0
         assert picture.size == (3 * 49 + 1, 64 + 2)
@@ -245,7 +446,7 @@ def test_the_animation_is_a_loop_of_frames_side_by_side(tmp_path):
 
 def test_a_notebook_is_shrunk_once_and_its_pictures_hardly_change(tmp_path):
     model = models.published("celeba-k64")
-    figure = figures.panels({"faces": model.sample(32, torch.manual_seed(0))}, columns=8, panels_in_row=1)
+    figure = figures.panels({"faces": model.sample(32, seed=0)}, columns=8, panels_in_row=1)
     figure.savefig(drawn := io.BytesIO(), format="png")
     notebook = _notebook(tmp_path / "page.ipynb", "draw()")
     page = nbformat.read(notebook, as_version=4)

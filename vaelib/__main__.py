@@ -2,18 +2,28 @@
 
 import argparse
 import os
+import platform
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
+from importlib.metadata import version
 from pathlib import Path
 
+from joblib import cpu_count
+
 from . import data, models, profiles, runs
+
+STOPPED = "stopped; the same command goes on from the last checkpoint"
 
 
 def train(options: argparse.Namespace) -> None:
     experiment = profiles.load(options.profile, options.experiment)
     schedule = experiment.long if options.long else experiment.short
+    if schedule is None:
+        raise ValueError(
+            f"profile {options.profile!r} has no long training of {options.experiment!r}; leave out --long, and set "
+            "--epochs"
+        )
     epochs = schedule.epochs if options.epochs is None else options.epochs
     schedule = replace(schedule, epochs=epochs)
     if options.seed or options.latent_dim:
@@ -29,50 +39,84 @@ def train(options: argparse.Namespace) -> None:
 def sweep(options: argparse.Namespace) -> None:
     from . import sweep as batch  # papermill is needed for this alone, and a machine that only trains may lack it
 
-    folder = options.book / options.experiment
-    if not (folder / "train.ipynb").exists():
-        raise FileNotFoundError(f"no train.ipynb in {folder}; run this in the project's folder, or give --book")
-    for variable in ("VAELIB_DATA", "VAELIB_RUNS"):  # a kernel runs in its notebook's folder
-        if variable in os.environ:
-            os.environ[variable] = str(Path(os.environ[variable]).expanduser().resolve())
-    pages = options.book / "runs" / options.profile
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.workers)))
+    os.environ["VAELIB_RUNS"] = str(runs.default_root().resolve())  # a kernel runs in its notebook's folder
+    if "VAELIB_DATA" in os.environ:
+        os.environ["VAELIB_DATA"] = str(Path(os.environ["VAELIB_DATA"]).expanduser().resolve())
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // options.workers)))
     os.environ["TQDM_DISABLE"] = "1"  # for the kernels, whose progress bars would end up in the pages
-    summaries = [path for path in sorted(folder.glob("*.ipynb")) if path.stem != "train"]
-    stages = {"runs": batch.training_jobs(options.profile, options.experiment, folder / "train.ipynb", pages)}
-    if not options.no_summary:
-        stages["summaries"] = batch.summary_jobs(options.profile, options.experiment, summaries, pages)
-    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as executor:
+    stages = {"runs": [], "summaries": []}
+    pages = options.book / "runs" / options.profile
+    for experiment in options.experiment:
+        notebooks = sorted((options.book / experiment).glob("*.ipynb"))
+        summaries = [path for path in notebooks if path.stem != "train"]
+        training = options.book / experiment / "train.ipynb"
+        if training not in notebooks:
+            raise FileNotFoundError(f"no {training}; run this in the project's folder, or give --book")
+        stages["runs"] += batch.training_jobs(options.profile, experiment, training, pages)
+        if not options.no_summary:
+            stages["summaries"] += batch.summary_jobs(options.profile, experiment, summaries, pages)
+    executor = ThreadPoolExecutor(options.workers)  # threads, for the kernels are processes already
+    try:
         for description, jobs in stages.items():
-            if failures := batch.sweep(jobs, executor, f"{options.profile} {options.experiment} {description}"):
+            if failures := batch.sweep(jobs, executor, f"{options.profile} {description}"):
                 for job, error in failures.items():
-                    print(f"\n{job.page.stem} failed, see {job.failure}:\n{error}", file=sys.stderr)
+                    see = f", see {job.failure}" if job.failure.exists() else ""
+                    print(f"\n{job.page.stem} failed{see}:\n{error}", file=sys.stderr)
                 sys.exit(f"{len(failures)} of {len(jobs)} {description} failed")
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr, flush=True)
+        os._exit(130)  # the usual exit waits for all threads; the kernels end when they see this process gone
 
 
 def publish(options: argparse.Namespace) -> None:
     from . import publish as publishing
 
-    for page in options.book.rglob("*.ipynb"):
-        publishing.shrink(page)
-    folders = publishing.records(options.profile, options.experiment, options.book / "records" / options.profile)
-    picture = options.book / "pictures" / f"{options.experiment}-prior-samples.png"
-    notebook = options.book / options.experiment / "dimensions.ipynb"
-    publishing.picture(notebook, f"fig-{options.experiment}-prior-samples", picture)
-    weights = publishing.weights(options.profile, options.experiment, models.WEIGHTS)
-    page = publishing.interactive(options.profile, options.experiment, options.book / "live")
-    print(f"{len(folders)} records beside {folders[0]}; {picture}; {', '.join(map(str, weights))}; {page}")
-    if options.experiment == "celeba":
-        publishing.animation(models.load(weights[0]), options.book / "pictures" / "celeba-walk.webp")
+    which = options.profile, options.experiment
+    # Of another profile, weights and pictures would take the place of those that the book shows
+    published = options.profile == "paper" and options.experiment in publishing.WEIGHTS
+    steps = [(publishing.records, *which, options.book / "records" / options.profile)]
+    if weights := options.weights or (models.WEIGHTS if published else None):
+        steps.append((publishing.weights, *which, weights))
+    if published:
+        steps += [(publishing.shrink, page) for page in sorted(options.book.rglob("*.ipynb"))]
+        notebook, figure = options.book / options.experiment / "dimensions.ipynb", f"{options.experiment}-prior-samples"
+        steps.append((publishing.picture, notebook, f"fig-{figure}", options.book / "pictures" / f"{figure}.png"))
+        steps.append((publishing.interactive, *which, options.book / "live"))
+        if options.experiment == "celeba":
+            walk = options.book / "pictures" / "celeba-walk.webp"
+            steps.append((publishing.animation, weights / "celeba-k64.safetensors", walk))
+    faults = []
+    for step, *arguments in steps:
+        try:
+            step(*arguments)
+        except (ValueError, OSError) as error:  # no reason to leave out the others
+            faults.append(str(error))
+    if faults:
+        sys.exit("\n".join(["error: not all could be published:", *faults]))
+    print(f"published {options.experiment} from profile {options.profile!r}")
+
+
+class Version(argparse.Action):
+    """Print what a report of a fault should tell, and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        for package in ("vaelib", "torch", "torchvision", "numpy"):
+            print(package, version(package))
+        print("Python", platform.python_version())
+        print(platform.platform())
+        print(runs.device_name(runs.choose_device()))
+        parser.exit()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m vaelib", description=__doc__)
+    parser.add_argument("--version", action=Version, nargs=0, help="of all that matters, for a report of a fault")
     commands = parser.add_subparsers(required=True)
 
-    common = argparse.ArgumentParser(add_help=False)
+    profile = argparse.ArgumentParser(add_help=False)
+    profile.add_argument("--profile", default="paper", help="which of vaelib/profiles.yml (default: paper)")
+    common = argparse.ArgumentParser(add_help=False, parents=[profile])
     common.add_argument("experiment", help="such as mnist")
-    common.add_argument("--profile", default="paper", help="which of vaelib/profiles.yml (default: paper)")
 
     command = commands.add_parser(
         "train", parents=[common], help="train and evaluate runs, one after the other, without Jupyter"
@@ -88,22 +132,24 @@ def main() -> None:
 
     command = commands.add_parser(
         "sweep",
-        parents=[common],
-        help="execute the experiment's notebooks for all of a profile's runs, several at once",
+        parents=[profile],
+        help="execute experiments' notebooks for all of a profile's runs, several at once",
     )
+    command.add_argument("experiment", nargs="+", help="such as mnist; the longest first is fastest")
     command.set_defaults(function=sweep)
     command.add_argument("--book", type=Path, default=Path("book"), metavar="FOLDER", help="of the notebooks")
-    command.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="notebooks at once")
+    command.add_argument("--workers", type=int, default=cpu_count(), metavar="N", help="notebooks at once")
     command.add_argument("--no-summary", action="store_true", help="only train.ipynb, not the pages that sum up")
 
     command = commands.add_parser(
         "publish",
         parents=[common],
-        help="copy all runs' records, the front page's picture and the interactive pages' data into the book, weights "
-        "into the package",
+        help="copy all runs' records into the book; of the paper profile also the front page's picture and the "
+        "interactive pages' data, and weights into the package",
     )
     command.set_defaults(function=publish)
     command.add_argument("--book", type=Path, default=Path("book"), metavar="FOLDER", help="of the notebooks")
+    command.add_argument("--weights", type=Path, metavar="FOLDER", help="for the weights, of any profile")
 
     options = parser.parse_args()
     if getattr(options, "workers", 1) < 1:
@@ -113,7 +159,7 @@ def main() -> None:
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         parser.exit(1, f"error: {error}\n")
     except KeyboardInterrupt:
-        parser.exit(130, "stopped; the same command goes on from the last checkpoint\n")
+        parser.exit(130, f"{STOPPED}\n")
 
 
 if __name__ == "__main__":

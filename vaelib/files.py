@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 
 def write(path: Path, content: bytes | str) -> None:
@@ -55,3 +59,15 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def read_notebook(path: Path) -> "NotebookNode":
+    """A Jupyter notebook. Raises ValueError, with the file's name, if it is damaged."""
+    import nbformat  # a machine that only trains may lack it
+
+    try:
+        return nbformat.read(path, as_version=4)
+    except OSError:
+        raise
+    except Exception as error:  # whatever the parser comes across: it has no error of its own for this
+        raise ValueError(f"{path} is no notebook, or a damaged one ({error})") from error

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import math
-import shutil
 from pathlib import Path
 
 import nbformat
@@ -49,16 +48,23 @@ def records(profile: str, experiment: str, folder: Path) -> list[Path]:
 
     Raises
     ------
-    FileNotFoundError
-        If a run of the profile is missing or not complete.
+    ValueError
+        If a run of the profile is missing, not complete or damaged; the others are copied nevertheless.
     """
     plan = profiles.load(profile, experiment)
     names = [runs.name(plan.dataset, each) for part in (plan.short, plan.long) for each in plan.settings(part)]
+    faults = []
     for name in names:
-        runs.load(runs.default_root() / name)  # raises if anything is missing or damaged
+        try:
+            run = runs.load(runs.default_root() / name)
+        except (OSError, ValueError) as error:
+            faults.append(str(error))
+            continue
         (folder / name).mkdir(parents=True, exist_ok=True)
         for file in ("config.json", "metrics.jsonl", "evaluation.json"):
-            shutil.copy(runs.default_root() / name / file, folder / name / file)
+            files.write(folder / name / file, (run.folder / file).read_bytes())
+    if faults:
+        raise ValueError("\n".join([f"{len(faults)} of {len(names)} runs give no record:", *faults]))
     return [folder / name for name in names]
 
 
@@ -70,12 +76,12 @@ def picture(notebook: Path, figure: str, path: Path) -> None:
     ValueError
         If no cell of the notebook has a figure of that name, or it was not executed.
     """
-    for cell in nbformat.read(notebook, as_version=4).cells:
+    for cell in files.read_notebook(notebook).cells:
         if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == figure:
             for output in cell.outputs:
                 if png := output.get("data", {}).get("image/png"):
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    files.write(path, _small_png(io.BytesIO(base64.b64decode(png))))
+                    files.write(path, _stored_png(png, notebook))
                     return
     raise ValueError(f"{notebook} shows no figure named {figure!r}; execute it first")
 
@@ -88,7 +94,8 @@ def weights(profile: str, experiment: str, folder: Path) -> list[Path]:
     FileNotFoundError
         If a run is not complete.
     ValueError
-        If half precision changes a decoded pixel by 2/255 or more.
+        If the profile does not train one of the latent dimensions, a run is damaged, or half precision changes a
+        decoded pixel by 2/255 or more.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return [_write_weights(run, experiment, folder) for run in _published_runs(profile, experiment)]
@@ -122,11 +129,12 @@ def interactive(profile: str, experiment: str, folder: Path) -> Path:
     return path
 
 
-def animation(model: models.VAE, path: Path, faces: int = 8, frames: int = 48, zoom: int = 2) -> None:
+def animation(weights: Path, path: Path, faces: int = 8, frames: int = 48, zoom: int = 2) -> None:
     """Write a loop of images that change into others and back, side by side, as an animated WebP file.
 
     Each walks on a circle z = a cos t + b sin t with a and b from the prior, so that at every t it is from the prior.
     """
+    model = models.load(weights)
     a, b = torch.randn(2, faces, model.latent_dim, generator=torch.Generator().manual_seed(1))
     strips = []
     for t in torch.linspace(0, 2 * math.pi, frames + 1)[:-1].tolist():
@@ -141,12 +149,19 @@ def animation(model: models.VAE, path: Path, faces: int = 8, frames: int = 48, z
 
 def shrink(notebook: Path) -> None:
     """Store the pictures in an executed notebook with 256 colours each, which takes half of the space or less."""
-    page = nbformat.read(notebook, as_version=4)
+    page = files.read_notebook(notebook)
     for output in (each for cell in page.cells for each in cell.get("outputs", [])):
         if png := output.get("data", {}).get("image/png"):
-            small = _small_png(io.BytesIO(base64.b64decode(png)))
-            output["data"]["image/png"] = base64.b64encode(small).decode()
+            output["data"]["image/png"] = base64.b64encode(_stored_png(png, notebook)).decode()
     files.write(notebook, nbformat.writes(page) + "\n")
+
+
+def _stored_png(png: str, notebook: Path) -> bytes:
+    """A picture of a notebook as a small file. Raises ValueError, with the notebook's name, if it is damaged."""
+    try:
+        return _small_png(io.BytesIO(base64.b64decode(png)))
+    except (ValueError, OSError, SyntaxError) as error:  # the last is Pillow's, of a PNG file that is broken
+        raise ValueError(f"{notebook} holds a damaged picture ({error}); execute it again") from error
 
 
 def _small_png(picture: io.BytesIO) -> bytes:
@@ -162,6 +177,13 @@ def _published_runs(profile: str, experiment: str) -> list[runs.Run]:
     """The runs whose weights come with the package: the first seed of each latent dimension."""
     plan = profiles.load(profile, experiment)
     settings = {each.latent_dim: each for each in reversed(plan.settings(plan.short))}  # the first one stays
+    if experiment not in WEIGHTS:
+        raise ValueError(f"no weights of {experiment!r} are published, only those of {', '.join(WEIGHTS)}")
+    if missing := set(WEIGHTS[experiment]) - set(settings):
+        raise ValueError(
+            f"profile {profile!r} does not train {experiment} with K = {', '.join(map(str, sorted(missing)))}, "
+            "whose weights are to be published"
+        )
     return [runs.load(runs.default_root() / runs.name(plan.dataset, settings[K])) for K in WEIGHTS[experiment]]
 
 
@@ -171,7 +193,7 @@ def _write_weights(run: runs.Run, experiment: str, folder: Path) -> Path:
     models.save(run.model().half(), temporary)
     pair = [each.sample(1000, seed=0) for each in (run.model(), models.load(temporary))]
     difference = 255 * (pair[0] - pair[1]).abs().max().item()
-    if difference >= 2:
+    if not difference < 2:  # nor is nan
         temporary.unlink()
         raise ValueError(f"half precision changes {run.folder.name}'s pixels by {difference:.1f}/255, 2 or more")
     card = CARD.format(
@@ -187,6 +209,6 @@ def _write_weights(run: runs.Run, experiment: str, folder: Path) -> Path:
         settings=", ".join(f"{key} {value}" for key, value in run.config["settings"].items()),
         **run.evaluation,
     )
-    temporary.replace(path)
+    files.place(temporary, path)
     files.write(path.with_suffix(".md"), card)
     return path

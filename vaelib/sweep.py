@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
 import re
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nbformat
 import papermill
@@ -30,22 +33,36 @@ class Job:
 
     @property
     def recipe(self) -> str:
-        """A hash of all that the page shows: the notebook's cells, the parameters, the run's evaluation."""
-        cells = [cell.source for cell in nbformat.read(self.notebook, as_version=4).cells]
+        """A hash of all that makes the page: the notebook's cells, parameters, the run's evaluation, the package."""
+        cells = [cell.source for cell in files.read_notebook(self.notebook).cells]
         evaluation = runs.load(self.run).evaluation if self.run else None
-        return hashlib.sha256(json.dumps([cells, self.parameters, evaluation]).encode()).hexdigest()
+        shown = [cells, self.parameters, evaluation, _package()]
+        return hashlib.sha256(json.dumps(shown).encode()).hexdigest()
 
     @property
     def finished(self) -> bool:
-        """Whether the run is complete and its page shows it. A page that sums up many runs is never finished."""
+        """Whether the run is complete and its page shows it. A page that sums up many runs is never finished.
+
+        What cannot be read is not finished: the job is executed again, and then either mends it or tells what is wrong.
+        """
         if not self.run or not runs.is_complete(self.run) or not self.page.exists():
             return False
-        return nbformat.read(self.page, as_version=4).metadata.get("recipe") == self.recipe
+        try:
+            return files.read_notebook(self.page).metadata.get("recipe") == self.recipe
+        except (OSError, ValueError):
+            return False
 
     @property
     def failure(self) -> Path:
         """Where the notebook is left, with the error in it, when it fails."""
         return self.page.with_name(f"{self.page.stem}-failed.ipynb")
+
+
+@cache
+def _package() -> str:
+    """A hash of this package's code."""
+    folder = Path(__file__).parent
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.rglob("*.py")))).hexdigest()
 
 
 def training_jobs(profile: str, experiment: str, notebook: Path, pages: Path) -> list[Job]:
@@ -83,11 +100,14 @@ def sweep(jobs: list[Job], executor: Executor, description: str = "pages") -> di
 
     Returns
     -------
-    dict from each failed job to its error; its notebook is at `job.failure`
+    dict from each failed job to its error; its notebook is at `job.failure`, if it could be opened at all
     """
-    futures = {executor.submit(execute, job): job for job in jobs if not job.finished}
+    futures: dict[Future, Job] = {}
     failures = {}
     try:
+        for job in jobs:
+            if not job.finished:
+                futures[executor.submit(execute, job)] = job
         with tqdm(total=len(jobs), initial=len(jobs) - len(futures), desc=description, unit="page") as bar:
             for future in as_completed(futures):
                 job = futures[future]
@@ -104,20 +124,30 @@ def sweep(jobs: list[Job], executor: Executor, description: str = "pages") -> di
 
 def execute(job: Job) -> None:
     """Execute one notebook. Its page appears when all of it has worked; else the notebook is left at `job.failure`."""
+    os.environ.setdefault("JUPYTER_DEFAULT_PROVISIONER_NAME", "vaelib")  # see `kernels`
+    files.read_notebook(job.notebook)  # names the file if it is damaged, which papermill does not
     job.page.parent.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(
-        str(job.notebook),
-        str(job.failure),
-        job.parameters,
-        progress_bar=False,
-        cwd=str(job.notebook.parent),
-        extra_arguments=["--log-level=ERROR"],  # or each kernel writes a warning across the progress line
-    )
-    page = nbformat.read(job.failure, as_version=4)
+    job.failure.unlink(missing_ok=True)
+    with TemporaryDirectory(prefix="vaelib-") as folder:
+        executed = Path(folder, job.page.name)
+        try:
+            papermill.execute_notebook(
+                str(job.notebook),
+                str(executed),
+                job.parameters,
+                progress_bar=False,
+                # Not `cwd`, for which papermill changes that of this whole process, under all other threads
+                resources={"metadata": {"path": str(job.notebook.parent)}},
+                extra_arguments=["--log-level=ERROR"],  # or each kernel writes a warning across the progress line
+            )
+        except Exception:
+            if executed.exists():
+                files.write(job.failure, executed.read_bytes())
+            raise
+        page = files.read_notebook(executed)
     _tidy(page, job.label)
     page.metadata["recipe"] = job.recipe
     files.write(job.page, nbformat.writes(page) + "\n")
-    job.failure.unlink()
 
 
 def _tidy(page: nbformat.NotebookNode, label: str) -> None:

@@ -97,7 +97,8 @@
   // The link holds all there is to know: the start, and every slider that was moved.
   async function share() {
     const moved = sliders.map(({ input }, i) => [attributes[i].name, input.value]).filter(([, value]) => Number(value));
-    location.hash = new URLSearchParams([["start", origin.start], ...moved]);
+    // Not `location.hash = ...`, which would be announced, taken for another address, and clear the message
+    history.replaceState(null, "", `#${new URLSearchParams([["start", origin.start], ...moved])}`);
     const copied = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
     find("message").textContent = `The address of this page now leads to this face${copied ? ", and is copied" : ""}.`;
   }
