@@ -98,8 +98,10 @@ def _split(count=4, shape=(1, 3, 3), seed=0):
     images = torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
     return Split(images, torch.arange(count))
 
+    """Images that are white somewhere, each of a class of its own."""
 
 def _sampling(count, places):
+    images[:, 0, 0, 0] = 255
     """The matrix that interpolates linearly between `count` values, at places in between."""
     return np.stack([np.interp(places, np.arange(count), unit) for unit in np.eye(count)], 1)
 
@@ -166,19 +168,19 @@ def test_the_digits_are_the_same_bytes_on_every_processor(digits, capability):
 @pytest.mark.parametrize("tensor", ["images", "labels"])
 def test_the_fingerprint_changes_with_every_pixel_and_label(part, tensor):
     splits = {"train": _split(), "test": _split(seed=1)}
-    before = Dataset("mine", **splits, names=()).fingerprint
-    getattr(splits[part], tensor).view(-1)[-1] += 1
-    assert Dataset("mine", **splits, names=()).fingerprint != before
+    before = Dataset("mine", **splits, names="abcd").fingerprint
+    getattr(splits[part], tensor).view(-1)[-1] -= 1
+    assert Dataset("mine", **splits, names="abcd").fingerprint != before
 
 
 def test_the_fingerprint_changes_with_the_shape():
     flat, tall = (_split(shape=shape) for shape in ((1, 2, 8), (1, 8, 2)))
     tall = Split(flat.images.reshape(tall.images.shape), flat.labels)
-    assert Dataset("mine", flat, flat, ()).fingerprint != Dataset("mine", tall, tall, ()).fingerprint
+    assert Dataset("mine", flat, flat, "abcd").fingerprint != Dataset("mine", tall, tall, "abcd").fingerprint
 
 
 def test_a_given_fingerprint_is_kept():
-    assert Dataset("mine", _split(), _split(), (), fingerprint="0123456789abcdef").fingerprint == "0123456789abcdef"
+    assert Dataset("mine", _split(), _split(), "abcd", "0123456789abcdef").fingerprint == "0123456789abcdef"
 
 
 @pytest.mark.parametrize(
@@ -214,13 +216,57 @@ def test_a_dataset_refuses_a_name_that_is_no_part_of_a_folders(name):
 
 def test_a_split_takes_a_column_an_attribute():
     labels = torch.zeros(4, 40, dtype=torch.bool)
-    split = Split(torch.zeros(4, 1, 3, 3, dtype=torch.uint8), labels)
+    split = Split(_split().images, labels)
     assert Dataset("mine", split, split, tuple(map(str, range(40)))).train.labels is labels
+@pytest.mark.parametrize("largest", [0, 1, 16, 127])
+def test_pixels_on_another_scale_are_warned_of(largest):
+    images = torch.full((200, 1, 3, 3), largest, dtype=torch.uint8)
+    with pytest.warns(UserWarning, match=f"largest pixel value is {largest}; white is 255"):
+        Split(images, torch.zeros(200))
+
+
+def test_dark_images_before_bright_ones_are_nothing_to_warn_of(recwarn):
+    images = torch.zeros(200, 1, 3, 3, dtype=torch.uint8)
+    images[-1] = 128
+    Split(images, torch.zeros(200))
+    assert len(recwarn) == 0
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        (torch.tensor([0, 1, 2, 3]), "torch.int64 of shape (4,), from 0 to 3; with 3 names they must be whole numbers"),
+        (torch.tensor([-1, 1, 1, -1]), "from -1 to 1"),
+        (torch.tensor([200, 1, 1, 0], dtype=torch.uint8), "torch.uint8 of shape (4,), from 0 to 200"),
+        (torch.zeros(4), "torch.float32 of shape (4,)"),
+        (torch.zeros(4, 1, dtype=torch.int64), "torch.int64 of shape (4, 1)"),
+        (torch.zeros(4, 3, dtype=torch.int64), "or torch.bool of shape (N, 3)"),
+        (torch.ones(4, 3), "torch.float32 of shape (4, 3)"),
+        (torch.zeros(4, 40, dtype=torch.bool), "torch.bool of shape (4, 40)"),
+        (torch.zeros(4, dtype=torch.bool), "torch.bool of shape (4,)"),
+        (torch.zeros(4, 3, 1, dtype=torch.bool), "torch.bool of shape (4, 3, 1)"),
+        (torch.zeros(4, dtype=torch.complex64), "torch.complex64"),
+    ],
+)
+def test_a_dataset_refuses_labels_that_cannot_be(part, labels, found):
+    right = Split(_split().images, torch.tensor([0, 1, 2, 2]))
+    splits = {"train": right, "test": right, part: Split(right.images, labels)}
+    with pytest.raises(ValueError, match=f"the {part} labels are .*{re.escape(found)}"):
+        Dataset("mine", **splits, names=("a", "b", "c"))
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int32, torch.int64])
+def test_class_numbers_are_of_any_whole_kind(kind):
+    split = Split(_split().images, torch.tensor([0, 1, 2, 2], dtype=kind))
+    assert Dataset("mine", split, split, ("a", "b", "c")).train.labels.dtype == kind
+
+
 
 
 def test_a_dataset_refuses_splits_of_different_shapes():
     with pytest.raises(ValueError, match=re.escape("(1, 3, 3) and (1, 3, 4)")):
-        Dataset("mine", _split(), _split(shape=(1, 3, 4)), ())
+        Dataset("mine", _split(), _split(shape=(1, 3, 4)), "abcd")
 
 
 def test_to_float_divides_by_255():
