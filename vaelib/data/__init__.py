@@ -1,4 +1,4 @@
-"""`load(name)` gives a data set as uint8 tensors; `Dataset` and `Split` wrap images of your own."""
+"""`load(name)` gives a data set as uint8 tensors, `folder(path, size)` one's own images; `Dataset` wraps any others."""
 
 from functools import partial
 from pathlib import Path
@@ -7,8 +7,9 @@ from torchvision.datasets import EMNIST, KMNIST, FashionMNIST
 
 from . import celeba, digits, faces, mnist, places
 from .dataset import Dataset, Split, to_float
+from .own import folder
 
-__all__ = ["Dataset", "Split", "load", "to_float"]
+__all__ = ["Dataset", "Split", "folder", "load", "to_float"]
 
 LOADERS = {
     "mnist": mnist.load,
