@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from vaelib import data
+from vaelib import __main__, data, runs
 from vaelib.data import celeba
 
 ARCHIVE, ATTRIBUTES, PARTITION = "img_align_celeba.zip", "list_attr_celeba.txt", "list_eval_partition.txt"
@@ -452,7 +452,7 @@ def drive(tmp_path, monkeypatch):
         celeba.CelebA, "file_list", [(f"id of {n}", md5, n) for n, md5 in zip(names, sums, strict=True)]
     )
 
-    def download(id, output, **options):
+    def download(url, output, id, **options):
         assert options["timeout"] and options["resume"]
         asked.append(id.removeprefix("id of "))
         shutil.copy(folder / asked[-1], output)
@@ -620,3 +620,20 @@ def test_a_list_that_is_no_text_is_refused(tmp_path):
 def test_one_image_is_too_few(tmp_path):
     _lay_out(tmp_path, 1)
     _refused(tmp_path, ValueError, "at least two")
+
+
+def test_the_command_line_skips_damaged_images(tmp_path, monkeypatch):
+    (_lay_out(tmp_path) / celeba.IMAGES / "000003.jpg").write_bytes(b"")
+    seen = []
+
+    def train(dataset, *_):
+        seen.append(dataset)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(runs, "train", train)
+    command = ["vaelib", "train", "celeba", "--latent-dim", "2", "--seed", "0", "--data", str(tmp_path)]
+    for options, count in (([], 0), (["--skip-damaged"], 1)):
+        monkeypatch.setattr("sys.argv", [*command, *options])
+        with pytest.raises(SystemExit):
+            __main__.main()
+        assert len(seen) == count

@@ -77,10 +77,9 @@ def load(folder: Path | str, skip_damaged: bool = False) -> Dataset:
     _, _, parts, _ = _table(folder, PARTITION, {"0": 0, "1": 1, "2": 2}, 1, list(sizes))
     train, test, how = _split(folder, parts[:, 0])
     order = np.concatenate([train, test])
-    items = list(sizes.items())
-    items = [items[i] for i in order.tolist()]
-    cached, pixels, damaged = _decoded(folder, items, read, skip_damaged)
-    whole = np.array([name not in damaged for name, _ in items])
+    items = np.array(list(sizes.items()), object)[order].tolist()
+    cached, pixels, damaged = _decoded(folder, [tuple(item) for item in items], read, skip_damaged)
+    whole = ~np.isin([name for name, _ in items], damaged)
     boundary = int(whole[: len(train)].sum())
     if not 0 < boundary < len(pixels):
         raise ValueError(f"{folder} has too few whole images: {boundary} for training, {len(pixels) - boundary} others")
@@ -110,7 +109,7 @@ def _images(folder: Path) -> tuple[dict[str, int], Callable[[str], bytes]] | Non
             except FileNotFoundError as error:
                 raise FileNotFoundError(f"{error.filename} is a link to a file that is not there; {ADVICE}") from None
             if sizes:
-                return dict(sorted(sizes.items())), partial(_read, place)
+                return dict(sorted(sizes.items())), lambda name, place=place: (place / name).read_bytes()
     if not (path := folder / ARCHIVE).exists():
         return None
     try:
@@ -129,10 +128,6 @@ def _images(folder: Path) -> tuple[dict[str, int], Callable[[str], bytes]] | Non
     return {name: member.file_size for name, member in members.items()}, read
 
 
-def _read(place: Path, name: str) -> bytes:
-    return (place / name).read_bytes()
-
-
 def _is_image(name: str) -> bool:
     return name.lower().endswith(".jpg") and not name.startswith(".")
 
@@ -146,18 +141,15 @@ def _fetch(folder: Path, with_images: bool) -> None:
     missing = [f"{name}.txt" for name in (PARTITION, ATTRIBUTES) if not _list(folder, name)]
     missing += [ARCHIVE] if with_images else []
     if missing:
+        import gdown  # takes its time, and is needed for this alone
+
         by_hand = "Put them there, from http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html; no need to unpack the images"
         with places.fetching(missing, folder, by_hand):
             for name, (identity, md5) in {name: rest for *rest, name in CelebA.file_list}.items():
                 if name in missing:
-                    places.fetch(folder / name, md5, partial(_from_drive, identity))
-
-
-def _from_drive(identity: str, path: Path) -> None:
-    import gdown  # takes its time, and is needed for this alone
-
-    # With `resume`, an attempt goes on where the last one ended; without cookies, nothing is written elsewhere
-    gdown.download(id=identity, output=str(path), resume=True, timeout=places.PATIENCE, use_cookies=False)
+                    # Goes on where an earlier attempt ended; without cookies, nothing is written elsewhere
+                    options = {"resume": True, "timeout": places.PATIENCE, "use_cookies": False}
+                    places.fetch(folder / name, md5, partial(gdown.download, None, id=identity, **options))
 
 
 def _table(

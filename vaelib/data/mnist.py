@@ -65,10 +65,12 @@ def load_by_torchvision(folder: Path, name: str) -> Dataset:
     try:
         try:
             parts = [kind(train=train) for train in (True, False)]
-        except RuntimeError:  # not there
+        except RuntimeError as error:
+            if "Dataset not found" not in str(error):
+                raise
             with places.fetching([name], raw, "Put its files there by hand"):
                 parts = [kind(train=train, download=True) for train in (True, False)]
-    except (AssertionError, IndexError, TypeError, ValueError) as error:
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"a file of {name} in {raw} is damaged ({error}); put a good copy in its place") from error
     if name != "qmnist":  # EMNIST's images lie on their side
         splits = [Split(part.data.mT.unsqueeze(1).contiguous(), part.targets) for part in parts]

@@ -59,7 +59,7 @@ def fetching(what: Sequence[str], folder: Path, by_hand: str) -> Iterator[None]:
         socket.setdefaulttimeout(patience)
 
 
-def fetch(path: Path, md5: str, download: Callable[[Path], object]) -> None:
+def fetch(path: Path, md5: str, download: Callable[[str], object]) -> None:
     """Download a file under a temporary name; it gets its own if it is the one meant.
 
     Raises
@@ -71,7 +71,7 @@ def fetch(path: Path, md5: str, download: Callable[[Path], object]) -> None:
         return
     part = path.with_name(f"{path.name}.part")
     try:
-        download(part)
+        download(str(part))
         if not check_md5(part, md5):
             raise RuntimeError(f"what arrived is not {path.name}: its MD5 sum is not {md5}")
         files.place(part, path)
