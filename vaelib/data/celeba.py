@@ -77,8 +77,9 @@ def load(folder: Path | str, skip_damaged: bool = False) -> Dataset:
     _, _, parts, _ = _table(folder, PARTITION, {"0": 0, "1": 1, "2": 2}, 1, list(sizes))
     train, test, how = _split(folder, parts[:, 0])
     order = np.concatenate([train, test])
-    items = np.array(list(sizes.items()), object)[order].tolist()
-    cached, pixels, damaged = _decoded(folder, [tuple(item) for item in items], read, skip_damaged)
+    items = list(sizes.items())
+    items = [items[i] for i in order.tolist()]
+    cached, pixels, damaged = _decoded(folder, items, read, skip_damaged)
     whole = ~np.isin([name for name, _ in items], damaged)
     boundary = int(whole[: len(train)].sum())
     if not 0 < boundary < len(pixels):
@@ -162,16 +163,17 @@ def _table(
     path = _list(folder, name)
     header, rows = [], {}
     # What is no text becomes a malformed line, and a byte order mark nothing
-    for number, line in enumerate(path.read_text("utf-8-sig", "replace").splitlines(), 1):
-        words = line.translate(BLANKS).split()
-        if words and (rows or _is_image(words[0])):
-            row = [values.get(word) for word in words[1:]]
-            if None in row or len(row) != count or not _is_image(words[0]) or words[0].lower() in rows:
+    text = path.read_text("utf-8-sig", "replace").translate(BLANKS)
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if words and not rows and not _is_image(words[0]):
+            header = words
+        elif words:
+            image, row = words[0].lower(), [*map(values.get, words[1:])]
+            if None in row or len(row) != count or not _is_image(image) or image in rows:
                 what = f"the name of an image, for the first time, and {count} of the numbers {', '.join(values)}"
                 raise ValueError(f"{path}, line {number}: expected {what}, not {line!r}; {ADVICE}")
-            rows[words[0].lower()] = bytes(row)
-        elif words:
-            header = words
+            rows[image] = bytes(row)
     if lacking := [image for image in images if image.lower() not in rows]:
         raise ValueError(f"{path} has no line on {_some(lacking)} of the images beside it. Change either, or {ADVICE}")
     content = b"".join(rows[image.lower()] for image in images)
@@ -299,7 +301,11 @@ def _header(count: int) -> bytes:
 
 
 def _checksum(path: Path) -> int:
-    return zlib.crc32(np.memmap(path, mode="r"))
+    checksum = 0
+    with path.open("rb") as file:  # read, not mapped, which would count as memory of this process
+        while block := file.read(2**20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 @contextmanager
