@@ -598,6 +598,7 @@ def test_lists_in_another_manner_are_read(tmp_path, old, new):
         (ATTRIBUTES, lambda text: text.replace("000002", "000001"), "for the first time"),
         (ATTRIBUTES, lambda text: text.replace("000002", "other"), "no line on 1 (000002.jpg)"),
         (ATTRIBUTES, lambda text: text.replace("000002.jpg", "000002"), "line 4"),
+        (ATTRIBUTES, lambda text: text.replace(" 1\n", " 0\n", 1), "but there are all three"),
         (PARTITION, lambda text: "", "no line on 20 (000001.jpg, 000002.jpg, 000003.jpg, ...)"),
         (PARTITION, lambda text: text.replace("000002.jpg 0\n", ""), "no line on 1 (000002.jpg)"),
         (PARTITION, lambda text: text.replace("000002.jpg 0", "000002.jpg 3"), "line 2"),

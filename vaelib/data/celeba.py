@@ -70,10 +70,12 @@ def load(folder: Path | str, skip_damaged: bool = False) -> Dataset:
     images = _images(folder)
     _fetch(folder, images is None)
     sizes, read = images or _images(folder)
-    path, header, labels, listed = _table(folder, ATTRIBUTES, {"-1": 0, "0": 0, "1": 1}, 40, list(sizes))
+    path, header, labels, listed = _table(folder, ATTRIBUTES, {"-1": 0, "0": 2, "1": 1}, 40, list(sizes))
     names = tuple(header[-40:])
     if len(set(names)) != 40:
         raise ValueError(f"{path}: expected a line with 40 different names of attributes; {ADVICE}")
+    if (labels == 0).any() and (labels == 2).any():
+        raise ValueError(f"{path}: expected -1 and 1, or 0 and 1, but there are all three; {ADVICE}")
     _, _, parts, _ = _table(folder, PARTITION, {"0": 0, "1": 1, "2": 2}, 1, list(sizes))
     train, test, how = _split(folder, parts[:, 0])
     order = np.concatenate([train, test])
