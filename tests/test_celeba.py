@@ -1,30 +1,35 @@
 """CelebA: the crop, the split, the decoded images' file, and every state that the folder may be in."""
 
+import hashlib
+import os
 import re
+import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from tqdm import tqdm
+from PIL import Image, ImageFile
 
-from vaelib import data
+from vaelib import __main__, data, runs
 from vaelib.data import celeba
 
+ARCHIVE, ATTRIBUTES, PARTITION = "img_align_celeba.zip", "list_attr_celeba.txt", "list_eval_partition.txt"
 NAMES = tuple(f"Attribute_{number}" for number in range(40))
 FULL, HALF = (178, 218), (89, 109)
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """No download works, and the user's cache is a folder of the test's own."""
+    """No download works, and the user's cache is a folder of the test's own; returns the home that it is in."""
 
     def fail(*_, **__):
         raise RuntimeError("no network\nhere")
 
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(celeba, "CelebA", fail)
+    monkeypatch.setattr("gdown.download", fail)
+    monkeypatch.delenv("VAELIB_CACHE", raising=False)
     return tmp_path / "home"
 
 
@@ -43,9 +48,9 @@ def _lay_out(root, count=20, size=HALF, parts=None):
         " ".join([name, *("1" if v else "-1" for v in row)])
         for name, row in zip(names, _attributes(count), strict=True)
     ]
-    (folder / celeba.ATTRIBUTES).write_text("\n".join([str(count), " ".join(NAMES) + " ", *rows, ""]))
+    (folder / ATTRIBUTES).write_text("\n".join([str(count), " ".join(NAMES) + " ", *rows, ""]))
     lines = [f"{name} {part}\n" for name, part in zip(names, parts or [0] * count, strict=True)]
-    (folder / celeba.PARTITION).write_text("".join(lines))
+    (folder / PARTITION).write_text("".join(lines))
     return folder
 
 
@@ -56,7 +61,12 @@ def _numbers(split):
 
 
 def _caches(folder):
-    return sorted(path.name for path in folder.glob("celeba-*"))
+    return sorted(path.name for path in folder.glob("celeba-*") if path.suffix != ".json")
+
+
+def _the_cache(folder):
+    (path,) = folder.glob("celeba-*.npy")
+    return path
 
 
 def _never(*_, **__):
@@ -68,7 +78,7 @@ def _refused(root, error, *words, **options):
     with pytest.raises(error) as caught:
         celeba.load(root, **options)
     assert all(str(word) in str(caught.value) for word in words), str(caught.value)
-    assert _caches(root / "celeba") == []
+    assert list((root / "celeba").glob("celeba-*")) == []
 
 
 # What is read
@@ -114,17 +124,34 @@ def test_the_official_split_leaves_the_validation_images_out(tmp_path):
     assert (faces.name, faces.names, faces.image_shape) == ("celeba", NAMES, (3, 64, 48))
 
 
-@pytest.mark.parametrize("parts", [[0] * 20, [0, 2] * 10])
-def test_without_three_parts_the_last_tenth_is_for_testing(tmp_path, parts):
-    _lay_out(tmp_path, 20, parts=parts)
+@pytest.mark.parametrize(
+    ("parts", "train", "test", "how"),
+    [
+        ([0, 2] * 5, [1, 3, 5, 7, 9], [2, 4, 6, 8, 10], "as marked"),
+        ([0, 0, 0, 0, 2], [1, 2, 3, 4], [5], "as marked"),
+        ([1, 2] * 5, [1, 3, 5, 7, 9], [2, 4, 6, 8, 10], "those for validation as training images"),
+        ([1, 0] * 5, [2, 4, 6, 8, 10], [1, 3, 5, 7, 9], "those for validation as test images"),
+        ([0] * 20, list(range(1, 19)), [19, 20], "the last tenth by name"),
+        ([1] * 20, list(range(1, 19)), [19, 20], "the last tenth by name"),
+    ],
+)
+def test_no_image_that_is_marked_for_testing_is_trained_on(tmp_path, capsys, parts, train, test, how):
+    _lay_out(tmp_path, len(parts), parts=parts)
     faces = celeba.load(tmp_path)
-    assert (_numbers(faces.train), _numbers(faces.test)) == (list(range(1, 19)), [19, 20])
+    assert (_numbers(faces.train), _numbers(faces.test)) == (train, test)
+    assert f"{len(train)} images for training and {len(test)} for testing" in faces.origin and how in faces.origin
+    assert faces.origin in capsys.readouterr().out
+
+
+def test_images_that_are_all_for_testing_are_refused(tmp_path):
+    _lay_out(tmp_path, 5, parts=[2] * 5)
+    _refused(tmp_path, ValueError, "no image to train on: 5 marked for testing")
 
 
 def test_the_order_of_the_lists_does_not_matter(tmp_path):
     first = celeba.load(_lay_out(tmp_path / "a").parent)
     folder = _lay_out(tmp_path / "b")
-    for name, head in ((celeba.ATTRIBUTES, 2), (celeba.PARTITION, 0)):
+    for name, head in ((ATTRIBUTES, 2), (PARTITION, 0)):
         lines = (folder / name).read_text().splitlines()
         (folder / name).write_text("\n".join(lines[:head] + lines[head:][::-1]))
     second = celeba.load(tmp_path / "b")
@@ -170,11 +197,11 @@ def test_another_crop_or_set_of_images_has_another_file(tmp_path, monkeypatch):
 def test_other_labels_have_another_fingerprint_but_the_same_file(tmp_path):
     folder = _lay_out(tmp_path)
     before = celeba.load(tmp_path).fingerprint
-    text = (folder / celeba.ATTRIBUTES).read_text()
+    text = (folder / ATTRIBUTES).read_text()
     lines = text.splitlines()
     name, value, rest = lines[2].split(" ", 2)
     lines[2] = f"{name} {-int(value)} {rest}"
-    (folder / celeba.ATTRIBUTES).write_text("\n".join(lines))
+    (folder / ATTRIBUTES).write_text("\n".join(lines))
     assert celeba.load(tmp_path).fingerprint != before
     assert len(_caches(folder)) == 1
 
@@ -191,7 +218,7 @@ def test_a_read_only_folder_is_left_alone(tmp_path, home):
 def test_an_interrupted_decoding_leaves_nothing(tmp_path, monkeypatch):
     folder = _lay_out(tmp_path)
 
-    def interrupt(path):
+    def interrupt(read, name):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -202,45 +229,97 @@ def test_an_interrupted_decoding_leaves_nothing(tmp_path, monkeypatch):
     assert len(celeba.load(tmp_path).train) == 18
 
 
-def test_what_a_killed_process_left_is_replaced(tmp_path):
+def test_what_a_killed_process_left_goes(tmp_path):
+    """Also of a decoding that is not asked for any more."""
     folder = _lay_out(tmp_path)
     celeba.load(tmp_path)
-    (path,) = folder.glob("celeba-*.npy")
+    path = _the_cache(folder)
     path.unlink()
-    path.with_name(f"{path.name}.part").write_bytes(b"half" * 100_000)
+    for part in (path.with_name(f"{path.name}.part"), folder / "celeba-0123456789abcdef.npy.part"):
+        part.write_bytes(b"half" * 100_000)
     assert _numbers(celeba.load(tmp_path).train) == list(range(1, 19))
     assert _caches(folder) == [path.name]
 
 
-def test_a_damaged_file_of_decoded_images_is_named(tmp_path):
+@pytest.mark.parametrize("place", [0, 7, 60, 130, 0.3, 0.5, 0.9, -1])
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_a_flipped_bit_of_what_was_decoded_is_found(tmp_path, place, suffix):
+    folder = _lay_out(tmp_path)
+    (folder / celeba.IMAGES / "000003.jpg").write_bytes(b"")
+    with pytest.warns(UserWarning, match="left out"):
+        before = celeba.load(tmp_path, skip_damaged=True)
+    expected = before.train.images.clone()  # while the file, which is changed now, is as it was written
+    path = _the_cache(folder)
+    whole = path.read_bytes()
+    spoilt = path.with_suffix(suffix)
+    content = bytearray(spoilt.read_bytes())
+    place = int(place * len(content)) if isinstance(place, float) else min(place, len(content) - 1)
+    content[place] ^= 1
+    spoilt.write_bytes(content)
+    with pytest.warns(UserWarning):
+        after = celeba.load(tmp_path, skip_damaged=True)
+    assert torch.equal(after.train.images, expected) and after.fingerprint == before.fingerprint
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("length", [0, 60, 128, 5000])
+def test_a_truncated_file_of_decoded_images_is_named_and_decoded_again(tmp_path, length):
     folder = _lay_out(tmp_path)
     celeba.load(tmp_path)
-    (path,) = folder.glob("celeba-*.npy")
-    for length in (0, 60, 5000):
-        path.write_bytes(path.read_bytes()[:length].ljust(length, b"\0"))
-        with pytest.raises(ValueError, match=f"{re.escape(str(path))} is damaged.*delete it"):
-            celeba.load(tmp_path)
+    path = _the_cache(folder)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.warns(UserWarning, match=f"{re.escape(str(path))}.*damaged; the images are decoded again"):
+        assert _numbers(celeba.load(tmp_path).train) == list(range(1, 19))
+
+
+def test_decoded_images_without_a_checksum_are_not_trusted(tmp_path):
+    folder = _lay_out(tmp_path)
+    celeba.load(tmp_path)
+    path = _the_cache(folder)
+    path.with_suffix(".json").unlink()
+    path.write_bytes(path.read_bytes()[:-5000].ljust(path.stat().st_size, b"\0"))
+    assert _numbers(celeba.load(tmp_path).test) == [19, 20]
+
+
+def test_what_was_decoded_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """As a power cut may come at any moment."""
+    folder, synced, placed = _lay_out(tmp_path), [], []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (synced.append(str(Path(f"/proc/self/fd/{file}").readlink())), sync(file))[1]
+    )
+    monkeypatch.setattr(Path, "replace", lambda a, b: (placed.append((str(a) in synced, b.suffix)), replace(a, b))[1])
+    celeba.load(tmp_path)
+    assert placed == [(True, ".npy"), (True, ".json")] and str(folder) in synced
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
-@pytest.mark.parametrize("begun", [False, True])
-def test_a_full_disk_is_told_with_the_path(tmp_path, monkeypatch, begun):
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_a_full_disk_is_told_with_the_path(tmp_path, monkeypatch, step):
+    """It fills when the file is begun, when images are added, or at the last."""
     folder = _lay_out(tmp_path)
+    writing, steps = celeba._writing, []
+
+    def fill(path, count):
+        steps.append(path)
+        if path.suffix == ".part" and len(steps) == step + 2:  # the first one is for the folder
+            path.unlink(missing_ok=True)
+            path.symlink_to("/dev/full")
+        return writing(path, count)
+
+    monkeypatch.setattr(celeba, "_writing", fill)
+    _refused(tmp_path, OSError, "No space left", "MB", "VAELIB_CACHE", folder, ".part")
+
+
+def test_a_folder_for_decoded_images_can_be_named(tmp_path, monkeypatch, home):
+    folder = _lay_out(tmp_path)
+    folder.chmod(0o555)
+    home.write_text("no folder, so nothing can be written below it")
+    _refused(tmp_path, OSError, home / ".cache" / "vaelib", "VAELIB_CACHE")
+    monkeypatch.setenv("VAELIB_CACHE", str(tmp_path / "other"))
     celeba.load(tmp_path)
-    (path,) = folder.glob("celeba-*.npy")
-    path.unlink()
-    part = path.with_name(f"{path.name}.part")
-
-    def fill(*_, **options):
-        part.unlink(missing_ok=True)
-        part.symlink_to("/dev/full")
-        return tqdm(**options)
-
-    if begun:  # the file has its header when the progress bar starts
-        monkeypatch.setattr(celeba, "tqdm", fill)
-    else:
-        fill()
-    _refused(tmp_path, OSError, "No space left", "MB", part)
+    folder.chmod(0o755)
+    assert len(_caches(tmp_path / "other")) == 1
 
 
 # Damaged and missing files
@@ -251,9 +330,9 @@ def test_a_truncated_jpeg_is_refused_or_skipped(tmp_path, monkeypatch):
     path = folder / celeba.IMAGES / "000003.jpg"
     path.write_bytes(path.read_bytes()[:-150])
     (folder / celeba.IMAGES / "000005.jpg").write_bytes(b"")
-    _refused(tmp_path, ValueError, "2 (000003.jpg, 000005.jpg)", "skip_damaged=True")
+    _refused(tmp_path, ValueError, "2 (000003.jpg, 000005.jpg)", "skip_damaged=True", "--skip-damaged")
     with pytest.warns(UserWarning, match=r"left out: 2 \(000003.jpg, 000005.jpg\)"):
-        faces = celeba.load(tmp_path, skip_damaged=True)
+        faces = data.load("celeba", str(tmp_path), skip_damaged=True)
     kept = [number for number in range(1, 21) if number not in (3, 5)]
     assert _numbers(faces.train) + _numbers(faces.test) == kept
     assert np.array_equal(
@@ -261,20 +340,49 @@ def test_a_truncated_jpeg_is_refused_or_skipped(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(celeba, "_image", _never)
     with pytest.warns(UserWarning, match="left out: 2"):
-        assert celeba.load(tmp_path, skip_damaged=True).fingerprint == faces.fingerprint
+        assert celeba.load(str(tmp_path), skip_damaged=True).fingerprint == faces.fingerprint
+    with pytest.raises(ValueError, match=r"damaged images: 2 \(000003.jpg, 000005.jpg\)"):
+        celeba.load(tmp_path)
+
+
+def test_a_mended_image_is_no_longer_left_out(tmp_path):
+    """Though it is as large as the damaged one."""
+    folder = _lay_out(tmp_path)
+    path = folder / celeba.IMAGES / "000003.jpg"
+    whole = path.read_bytes()
+    path.write_bytes(bytes(len(whole)))
+    with pytest.warns(UserWarning, match="left out: 1"):
+        assert 3 not in _numbers(celeba.load(tmp_path, skip_damaged=True).train)
+    path.write_bytes(whole)
+    assert 3 in _numbers(celeba.load(tmp_path, skip_damaged=True).train)
+    assert 3 in _numbers(celeba.load(tmp_path).train)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"crc32": 0}', b'{"crc32": 0, "damaged": 3}', b"\xff"])
+def test_a_damaged_record_of_what_was_decoded_is_named(tmp_path, content):
+    folder = _lay_out(tmp_path)
+    celeba.load(tmp_path)
+    _the_cache(folder).with_suffix(".json").write_bytes(content)
+    with pytest.warns(UserWarning, match=r"celeba-.*\.json.*damaged; the images are decoded again"):
+        assert len(celeba.load(tmp_path).train) == 18
+
+
+def test_only_celeba_has_images_to_skip(tmp_path):
+    with pytest.raises(ValueError, match="skip_damaged is for CelebA"):
+        data.load("digits", skip_damaged=True)
 
 
 def test_all_may_be_damaged(tmp_path):
     for path in (_lay_out(tmp_path) / celeba.IMAGES).iterdir():
         path.write_bytes(b"")
-    with pytest.warns(UserWarning, match="left out: 20"), pytest.raises(ValueError, match="too few whole images, 0"):
+    with pytest.warns(UserWarning, match="left out: 20"), pytest.raises(ValueError, match="too few whole images: 0"):
         celeba.load(tmp_path, skip_damaged=True)
 
 
 def test_nothing_to_skip_is_nothing_to_warn_of(tmp_path, recwarn):
     _lay_out(tmp_path)
     assert len(celeba.load(tmp_path, skip_damaged=True).train) == 18
-    assert len(recwarn) == 0
+    assert not [warning for warning in recwarn if "left out" in str(warning.message)]
 
 
 @pytest.mark.parametrize(
@@ -290,25 +398,163 @@ def test_an_image_of_another_kind_is_named(tmp_path, image, found):
     _refused(tmp_path, ValueError, "000007.jpg", found)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "MPO", "GIF"])
+def test_content_of_another_format_is_damaged(tmp_path, kind):
+    path = _lay_out(tmp_path) / celeba.IMAGES / "000007.jpg"
+    if kind == "MPO":  # what phones make, and others read as a JPEG
+        Image.new("RGB", (32, 32)).save(path, "MPO", save_all=True, append_images=[Image.new("RGB", (32, 32))])
+        _refused(tmp_path, ValueError, "000007.jpg", "32 x 32")
+    else:
+        Image.new("RGB", HALF).save(path, kind)
+        _refused(tmp_path, ValueError, "damaged images: 1 (000007.jpg)")
+
+
+def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    path = _lay_out(tmp_path) / celeba.IMAGES / "000007.jpg"
+    content = bytearray(path.read_bytes())
+    start = content.index(b"\xff\xc0") + 5  # of the frame: its height, then its width
+    content[start : start + 4] = (9000).to_bytes(2, "big") * 2
+    path.write_bytes(content)
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: load(image) if image.size == HALF else _never())
+    _refused(tmp_path, ValueError, "000007.jpg is 9000 x 9000 pixels")
+
+
+def test_a_link_to_nothing_is_named_with_its_folder(tmp_path):
+    path = _lay_out(tmp_path) / celeba.IMAGES / "000007.jpg"
+    path.unlink()
+    path.symlink_to(tmp_path / "gone")
+    _refused(tmp_path, FileNotFoundError, path, "link")
+
+
+# What is missing, and fetched
+
+
 @pytest.mark.parametrize("make", [False, True])
 def test_without_images_all_that_is_needed_is_named(tmp_path, make):
     if make:
         (tmp_path / "celeba" / celeba.IMAGES).mkdir(parents=True)
-    _refused(tmp_path, FileNotFoundError, "no network here", "img_align_celeba.zip", celeba.ATTRIBUTES, tmp_path)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    _refused(tmp_path, FileNotFoundError, "no network here", "img_align_celeba.zip", ATTRIBUTES, PARTITION, tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] in ([], [".lock"])
 
 
-def test_a_download_is_moved_into_place(tmp_path, monkeypatch):
-    monkeypatch.setattr(celeba, "CelebA", lambda root, **_: _lay_out(Path(root)))
-    assert len(celeba.load(tmp_path).train) == 18
-    names = sorted(path.name for path in (tmp_path / "celeba").iterdir() if path.suffix != ".npy")
-    assert names == [celeba.IMAGES, celeba.ATTRIBUTES, celeba.PARTITION]
+@pytest.fixture
+def drive(tmp_path, monkeypatch):
+    """A Google Drive that has CelebA's files; returns its folder and the names of those that were asked for."""
+    folder, asked = _lay_out(tmp_path / "drive"), []
+    with zipfile.ZipFile(folder / ARCHIVE, "w") as archive:
+        for path in sorted((folder / celeba.IMAGES).iterdir()):
+            archive.write(path, f"{celeba.IMAGES}/{path.name}")
+    (folder / "list_landmarks_align_celeba.txt").write_text("over its quota")
+    names = [ARCHIVE, ATTRIBUTES, "list_landmarks_align_celeba.txt", PARTITION]
+    sums = [hashlib.md5((folder / name).read_bytes()).hexdigest() for name in names]
+    monkeypatch.setattr(
+        celeba.CelebA, "file_list", [(f"id of {n}", md5, n) for n, md5 in zip(names, sums, strict=True)]
+    )
+
+    def download(url, output, id, **options):
+        assert options["timeout"] and options["resume"]
+        asked.append(id.removeprefix("id of "))
+        shutil.copy(folder / asked[-1], output)
+
+    monkeypatch.setattr("gdown.download", download)
+    return folder, asked
 
 
-@pytest.mark.parametrize("name", [celeba.ATTRIBUTES, celeba.PARTITION])
+def test_what_is_read_is_fetched_and_nothing_else(tmp_path, drive, capsys):
+    faces = celeba.load(tmp_path)
+    assert _numbers(faces.train) == list(range(1, 19))
+    assert sorted(drive[1]) == [ARCHIVE, ATTRIBUTES, PARTITION]
+    assert capsys.readouterr().out.startswith(f"fetching {PARTITION}, {ATTRIBUTES}, {ARCHIVE} into {tmp_path}")
+    names = sorted(path.name for path in (tmp_path / "celeba").iterdir() if not path.name.startswith("celeba-"))
+    assert names == [".lock", ARCHIVE, ATTRIBUTES, PARTITION]
+    celeba.load(tmp_path)
+    assert len(drive[1]) == 3
+
+
+@pytest.mark.parametrize("name", [ATTRIBUTES, PARTITION, ARCHIVE])
+def test_what_arrived_stays_when_another_file_fails(tmp_path, drive, name):
+    folder, asked = drive
+    (folder / name).write_bytes(b"<html>too many users have viewed this file</html>")
+    _refused(tmp_path, FileNotFoundError, name, "what arrived is not", "the download failed")
+    arrived = {path.name for path in (tmp_path / "celeba").iterdir()} - {".lock"}
+    assert arrived == set(asked) - {name}
+
+
+@pytest.mark.parametrize("name", [ATTRIBUTES, PARTITION])
+def test_only_the_list_that_is_missing_is_fetched(tmp_path, drive, name):
+    (_lay_out(tmp_path) / name).unlink()
+    celeba.load(tmp_path)
+    assert drive[1] == [name]
+
+
+@pytest.mark.parametrize("name", [ATTRIBUTES, PARTITION])
 def test_a_missing_list_is_named(tmp_path, name):
     (_lay_out(tmp_path) / name).unlink()
-    _refused(tmp_path, FileNotFoundError, tmp_path / "celeba" / name, "put a good copy there")
+    _refused(tmp_path, FileNotFoundError, f"{name} missing in {tmp_path / 'celeba'}", "Put them there")
+
+
+# Copies as people have them
+
+
+def test_images_are_read_from_the_archive(tmp_path, drive):
+    folder = _lay_out(tmp_path)
+    expected = celeba.load(tmp_path)
+    shutil.rmtree(folder / celeba.IMAGES)
+    shutil.copy(drive[0] / ARCHIVE, folder)
+    _the_cache(folder).unlink()
+    faces = celeba.load(tmp_path)
+    assert torch.equal(faces.train.images, expected.train.images) and faces.fingerprint == expected.fingerprint
+    assert drive[1] == []
+
+
+def test_a_part_of_the_archive_is_named(tmp_path, drive):
+    folder = _lay_out(tmp_path)
+    shutil.rmtree(folder / celeba.IMAGES)
+    content = (drive[0] / ARCHIVE).read_bytes()
+    (folder / ARCHIVE).write_bytes(content[: len(content) // 2])
+    _refused(tmp_path, ValueError, folder / ARCHIVE, "damaged")
+    spoilt = bytearray(content)
+    place = content.index(b"\xff\xd8") + 300
+    spoilt[place] ^= 255
+    (folder / ARCHIVE).write_bytes(spoilt)
+    _refused(tmp_path, ValueError, "damaged images: 1 (000001.jpg)")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("direct", [False, True])
+def test_kaggles_copy_is_read(tmp_path, nested, zeros, direct):
+    """Comma-separated lists with a header, and the images one folder deeper; also with 0 for -1."""
+    folder = _lay_out(tmp_path, parts=[0, 1, 2, 0] * 5)
+    expected = celeba.load(tmp_path)
+    for name, header in ((ATTRIBUTES, "image_id," + ",".join(NAMES)), (PARTITION, "image_id,partition")):
+        rows = [line.split() for line in (folder / name).read_text().splitlines() if ".jpg" in line]
+        if zeros:
+            rows = [[value.replace("-1", "0") for value in row] for row in rows]
+        text = "\n".join([header, *(",".join(row) for row in rows)])
+        (folder / name).unlink()
+        (folder / name).with_suffix(".csv").write_text(text)
+    if nested:
+        (folder / celeba.IMAGES).rename(folder / "images")
+        (folder / celeba.IMAGES).mkdir()
+        (folder / "images").rename(folder / celeba.IMAGES / celeba.IMAGES)
+    faces = celeba.load(folder if direct else tmp_path)
+    assert (faces.names, faces.fingerprint) == (NAMES, expected.fingerprint)
+    assert torch.equal(faces.train.labels, expected.train.labels) and torch.equal(
+        faces.test.images, expected.test.images
+    )
+
+
+def test_a_part_of_the_images_takes_its_part_of_the_lists(tmp_path, capsys):
+    folder = _lay_out(tmp_path, 30, parts=[0] * 15 + [1] * 5 + [2] * 10)
+    for number in (2, 4, 6, 21, 22):
+        (folder / celeba.IMAGES / f"{number:06}.jpg").unlink()
+    (folder / celeba.IMAGES / "._000004.jpg").write_bytes(b"what a Macintosh leaves")
+    faces = celeba.load(tmp_path)
+    assert _numbers(faces.test) == list(range(23, 31))
+    assert np.array_equal(faces.test.labels.numpy(), _attributes(30)[22:])
+    assert "25 of the 30 listed images are there" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -317,6 +563,11 @@ def test_a_missing_list_is_named(tmp_path, name):
         (b"\n", b"\r\n"),
         (b"20\n", b"\xef\xbb\xbf20\n"),  # a byte order mark, as Windows' editors write it
         (b"20\n", b"19\n"),
+        (b"20\n", b""),  # no number of lines
+        (b" -1", b" 0"),
+        (b" ", b";"),
+        (b" ", b'" "'),
+        (b"\n", b"\n\n"),
         (b"Attribute", b"  Attribute"),
         (b" ", b"\t"),
         (b"\n000001", b"\n\n 000001"),
@@ -326,7 +577,7 @@ def test_a_missing_list_is_named(tmp_path, name):
 def test_lists_in_another_manner_are_read(tmp_path, old, new):
     folder = _lay_out(tmp_path)
     expected = celeba.load(tmp_path).train
-    for name in (celeba.ATTRIBUTES, celeba.PARTITION):
+    for name in (ATTRIBUTES, PARTITION):
         (folder / name).write_bytes((folder / name).read_bytes().replace(old, new))
     if new == b"JPG":
         for path in list((folder / celeba.IMAGES).iterdir()):
@@ -338,19 +589,21 @@ def test_lists_in_another_manner_are_read(tmp_path, old, new):
 @pytest.mark.parametrize(
     ("name", "change", "found"),
     [
-        (celeba.ATTRIBUTES, lambda text: "", "line 2"),
-        (celeba.ATTRIBUTES, lambda text: text.replace("20\n", "", 1), "line 2"),
-        (celeba.ATTRIBUTES, lambda text: text.replace(NAMES[3], NAMES[4]), "40 different names"),
-        (celeba.ATTRIBUTES, lambda text: text.rsplit("\n", 2)[0], "no line on: 1 (000020.jpg)"),
-        (celeba.ATTRIBUTES, lambda text: text[:-5], "line 22"),
-        (celeba.ATTRIBUTES, lambda text: text.replace("1\n000002", "2\n000002"), "line 3"),
-        (celeba.ATTRIBUTES, lambda text: text.replace("000002", "000001"), "more lines than one: 1 (000001.jpg)"),
-        (celeba.ATTRIBUTES, lambda text: text.replace("000002", "other"), "no line on: 1 (000002.jpg)"),
-        (celeba.PARTITION, lambda text: "", "no line on: 20 (000001.jpg, 000002.jpg, 000003.jpg, ...)"),
-        (celeba.PARTITION, lambda text: text.replace("000002.jpg 0\n", ""), "no line on: 1 (000002.jpg)"),
-        (celeba.PARTITION, lambda text: text.replace("000002.jpg 0", "000002.jpg 3"), "line 2"),
-        (celeba.PARTITION, lambda text: text.replace("000002.jpg 0", "000002.jpg"), "line 2"),
-        (celeba.PARTITION, lambda text: text.replace("000002", "000001"), "more lines than one: 1 (000001.jpg)"),
+        (ATTRIBUTES, lambda text: "", "no line on 20 (000001.jpg, 000002.jpg, 000003.jpg, ...)"),
+        (ATTRIBUTES, lambda text: text.replace(" ".join(NAMES), ""), "40 different names"),
+        (ATTRIBUTES, lambda text: text.replace(NAMES[3], NAMES[4]), "40 different names"),
+        (ATTRIBUTES, lambda text: text.rsplit("\n", 2)[0], "no line on 1 (000020.jpg)"),
+        (ATTRIBUTES, lambda text: text[:-5], "line 22"),
+        (ATTRIBUTES, lambda text: text.replace("1\n000002", "2\n000002"), "line 3"),
+        (ATTRIBUTES, lambda text: text.replace("000002", "000001"), "for the first time"),
+        (ATTRIBUTES, lambda text: text.replace("000002", "other"), "no line on 1 (000002.jpg)"),
+        (ATTRIBUTES, lambda text: text.replace("000002.jpg", "000002"), "line 4"),
+        (ATTRIBUTES, lambda text: text.replace(" 1\n", " 0\n", 1), "but there are all three"),
+        (PARTITION, lambda text: "", "no line on 20 (000001.jpg, 000002.jpg, 000003.jpg, ...)"),
+        (PARTITION, lambda text: text.replace("000002.jpg 0\n", ""), "no line on 1 (000002.jpg)"),
+        (PARTITION, lambda text: text.replace("000002.jpg 0", "000002.jpg 3"), "line 2"),
+        (PARTITION, lambda text: text.replace("000002.jpg 0", "000002.jpg"), "line 2"),
+        (PARTITION, lambda text: text.replace("000002", "000001"), "for the first time"),
     ],
 )
 def test_a_malformed_list_is_refused(tmp_path, name, change, found):
@@ -360,18 +613,28 @@ def test_a_malformed_list_is_refused(tmp_path, name, change, found):
 
 
 def test_a_list_that_is_no_text_is_refused(tmp_path):
-    path = _lay_out(tmp_path) / celeba.PARTITION
+    path = _lay_out(tmp_path) / PARTITION
     path.write_bytes(b"\xff\xfe\x00")
-    _refused(tmp_path, ValueError, path, "line 1")
-
-
-def test_listed_images_that_are_absent_are_named(tmp_path):
-    folder = _lay_out(tmp_path)
-    for number in (4, 6, 8, 9):
-        (folder / celeba.IMAGES / f"{number:06}.jpg").unlink()
-    _refused(tmp_path, ValueError, "no image", "4 (000004.jpg, 000006.jpg, 000008.jpg, ...)", "Change the lines")
+    _refused(tmp_path, ValueError, path, "no line on 20")
 
 
 def test_one_image_is_too_few(tmp_path):
     _lay_out(tmp_path, 1)
     _refused(tmp_path, ValueError, "at least two")
+
+
+def test_the_command_line_skips_damaged_images(tmp_path, monkeypatch):
+    (_lay_out(tmp_path) / celeba.IMAGES / "000003.jpg").write_bytes(b"")
+    seen = []
+
+    def train(dataset, *_):
+        seen.append(dataset)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(runs, "train", train)
+    command = ["vaelib", "train", "celeba", "--latent-dim", "2", "--seed", "0", "--data", str(tmp_path)]
+    for options, count in (([], 0), (["--skip-damaged"], 1)):
+        monkeypatch.setattr("sys.argv", [*command, *options])
+        with pytest.raises(SystemExit):
+            __main__.main()
+        assert len(seen) == count

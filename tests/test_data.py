@@ -4,19 +4,24 @@ import functools
 import gzip
 import hashlib
 import http.server
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
+import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from torchvision.datasets import MNIST
+from torchvision.datasets import EMNIST, MNIST, QMNIST, FashionMNIST
 
 from vaelib import data
-from vaelib.data import Dataset, Split, to_float
+from vaelib.data import Dataset, Split, mnist, places, to_float
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 TEST = np.arange(1797) % 6 == 0  # of scikit-learn's digits
@@ -38,6 +43,7 @@ def arrays(monkeypatch):
         arrays[f"{part}-labels-idx1-ubyte"] = rng.integers(0, 10, count, np.uint8)
     resources = [(f"{name}.gz", hashlib.md5(_packed(arrays[name])).hexdigest()) for name in NAMES]
     monkeypatch.setattr(MNIST, "resources", resources)
+    monkeypatch.setattr(mnist, "CONTENT", {name: hashlib.sha256(_idx(arrays[name])).hexdigest() for name in NAMES})
     monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.delenv("VAELIB_DATA", raising=False)
@@ -68,7 +74,8 @@ def _contents(folder):
 
 
 def _files(folder):
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+    """The names of all files, but for the empty one by which a folder is held."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
 
 
 @contextmanager
@@ -91,8 +98,10 @@ def _mirror(monkeypatch, folder):
 
 
 def _split(count=4, shape=(1, 3, 3), seed=0):
+    """Images that are white somewhere, each of a class of its own."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
+    images[:, 0, 0, 0] = 255
     return Split(images, torch.arange(count))
 
 
@@ -146,9 +155,14 @@ def test_digits_need_no_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_fingerprint_is_the_same_at_every_load(digits):
-    assert re.fullmatch("[0-9a-f]{16}", digits.fingerprint)
-    assert data.load("digits").fingerprint == digits.fingerprint
+@pytest.mark.parametrize("capability", ["default", "avx2", "avx512", None])
+def test_the_digits_are_the_same_bytes_on_every_processor(digits, capability):
+    """With and without vector instructions, whose rounding errors differ; on those that lack some, all the same."""
+    assert digits.fingerprint == "fc0416564bf4f50b"
+    environment = os.environ | ({"ATEN_CPU_CAPABILITY": capability} if capability else {})
+    code = "from vaelib import data; print(data.load('digits').fingerprint)"
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, text=True)
+    assert told.stdout.split() == [digits.fingerprint]
 
 
 # The wrappers
@@ -158,19 +172,19 @@ def test_the_fingerprint_is_the_same_at_every_load(digits):
 @pytest.mark.parametrize("tensor", ["images", "labels"])
 def test_the_fingerprint_changes_with_every_pixel_and_label(part, tensor):
     splits = {"train": _split(), "test": _split(seed=1)}
-    before = Dataset("mine", **splits, names=()).fingerprint
-    getattr(splits[part], tensor).view(-1)[-1] += 1
-    assert Dataset("mine", **splits, names=()).fingerprint != before
+    before = Dataset("mine", **splits, names="abcd").fingerprint
+    getattr(splits[part], tensor).view(-1)[-1] -= 1
+    assert Dataset("mine", **splits, names="abcd").fingerprint != before
 
 
 def test_the_fingerprint_changes_with_the_shape():
     flat, tall = (_split(shape=shape) for shape in ((1, 2, 8), (1, 8, 2)))
     tall = Split(flat.images.reshape(tall.images.shape), flat.labels)
-    assert Dataset("mine", flat, flat, ()).fingerprint != Dataset("mine", tall, tall, ()).fingerprint
+    assert Dataset("mine", flat, flat, "abcd").fingerprint != Dataset("mine", tall, tall, "abcd").fingerprint
 
 
 def test_a_given_fingerprint_is_kept():
-    assert Dataset("mine", _split(), _split(), (), fingerprint="0123456789abcdef").fingerprint == "0123456789abcdef"
+    assert Dataset("mine", _split(), _split(), "abcd", "0123456789abcdef").fingerprint == "0123456789abcdef"
 
 
 @pytest.mark.parametrize(
@@ -204,15 +218,59 @@ def test_a_dataset_refuses_a_name_that_is_no_part_of_a_folders(name):
         Dataset(name, _split(), _split(), ())
 
 
+@pytest.mark.parametrize("largest", [0, 1, 16, 127])
+def test_pixels_on_another_scale_are_warned_of(largest):
+    images = torch.full((200, 1, 3, 3), largest, dtype=torch.uint8)
+    with pytest.warns(UserWarning, match=f"largest pixel value is {largest}; white is 255"):
+        Split(images, torch.zeros(200))
+
+
+def test_dark_images_before_bright_ones_are_nothing_to_warn_of(recwarn):
+    images = torch.zeros(200, 1, 3, 3, dtype=torch.uint8)
+    images[-1] = 128
+    Split(images, torch.zeros(200))
+    assert len(recwarn) == 0
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        (torch.tensor([0, 1, 2, 3]), "torch.int64 of shape (4,), from 0 to 3; with 3 names they must be whole numbers"),
+        (torch.tensor([-1, 1, 1, -1]), "from -1 to 1"),
+        (torch.tensor([200, 1, 1, 0], dtype=torch.uint8), "torch.uint8 of shape (4,), from 0 to 200"),
+        (torch.zeros(4), "torch.float32 of shape (4,)"),
+        (torch.zeros(4, 1, dtype=torch.int64), "torch.int64 of shape (4, 1)"),
+        (torch.zeros(4, 3, dtype=torch.int64), "or torch.bool of shape (N, 3)"),
+        (torch.ones(4, 3), "torch.float32 of shape (4, 3)"),
+        (torch.zeros(4, 40, dtype=torch.bool), "torch.bool of shape (4, 40)"),
+        (torch.zeros(4, dtype=torch.bool), "torch.bool of shape (4,)"),
+        (torch.zeros(4, 3, 1, dtype=torch.bool), "torch.bool of shape (4, 3, 1)"),
+        (torch.zeros(4, dtype=torch.complex64), "torch.complex64"),
+    ],
+)
+def test_a_dataset_refuses_labels_that_cannot_be(part, labels, found):
+    right = Split(_split().images, torch.tensor([0, 1, 2, 2]))
+    splits = {"train": right, "test": right, part: Split(right.images, labels)}
+    with pytest.raises(ValueError, match=f"the {part} labels are .*{re.escape(found)}"):
+        Dataset("mine", **splits, names=("a", "b", "c"))
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int32, torch.int64])
+def test_class_numbers_are_of_any_whole_kind(kind):
+    split = Split(_split().images, torch.tensor([0, 1, 2, 2], dtype=kind))
+    assert Dataset("mine", split, split, ("a", "b", "c")).train.labels.dtype == kind
+
+
 def test_a_split_takes_a_column_an_attribute():
     labels = torch.zeros(4, 40, dtype=torch.bool)
-    split = Split(torch.zeros(4, 1, 3, 3, dtype=torch.uint8), labels)
+    split = Split(_split().images, labels)
     assert Dataset("mine", split, split, tuple(map(str, range(40)))).train.labels is labels
 
 
 def test_a_dataset_refuses_splits_of_different_shapes():
     with pytest.raises(ValueError, match=re.escape("(1, 3, 3) and (1, 3, 4)")):
-        Dataset("mine", _split(), _split(shape=(1, 3, 4)), ())
+        Dataset("mine", _split(), _split(shape=(1, 3, 4)), "abcd")
 
 
 def test_to_float_divides_by_255():
@@ -292,13 +350,78 @@ def test_a_flipped_byte_of_a_packed_file_is_refused_by_name(tmp_path, arrays, pl
         data.load("mnist", tmp_path)
 
 
-def test_a_packed_file_that_cannot_be_unpacked_is_refused_by_name(tmp_path, arrays, monkeypatch):
-    path = _lay_out(tmp_path, arrays) / f"{NAMES[0]}.gz"
-    path.write_bytes(path.read_bytes()[:-20])
-    sums = [(path.name, hashlib.md5(path.read_bytes()).hexdigest()), *MNIST.resources[1:]]
-    monkeypatch.setattr(MNIST, "resources", sums)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+def test_a_flipped_bit_of_an_unpacked_file_is_refused_by_name(tmp_path, arrays, name, place):
+    path = _lay_out(tmp_path, arrays, NAMES) / name
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(str(path))):
         data.load("mnist", tmp_path)
+
+
+def test_files_that_unpack_to_what_no_memory_holds_are_refused(tmp_path, arrays, monkeypatch):
+    monkeypatch.setattr(mnist, "LIMIT", 1000)
+    path = _lay_out(tmp_path, arrays) / f"{NAMES[0]}.gz"
+    path.write_bytes(gzip.compress(bytes([0, 0, 8, 3]) + bytes(5_000_000)))
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} is damaged: 1,000 bytes"):
+        data.load("mnist", tmp_path)
+
+
+COPIES = {
+    "Kaggle": "{stem}-idx{axes}-ubyte/{stem}-idx{axes}-ubyte",
+    "with dots": "{stem}.idx{axes}-ubyte",
+    "with dots, packed": "{stem}.idx{axes}-ubyte.gz",
+    "both": "{stem}-idx{axes}-ubyte/{stem}.idx{axes}-ubyte",
+}
+
+
+@pytest.mark.parametrize("place", ["MNIST/raw", "MNIST", "mnist", "mnist/raw", "."])
+@pytest.mark.parametrize("form", COPIES.values(), ids=COPIES)
+def test_common_copies_of_mnist_are_read(tmp_path, arrays, place, form):
+    for name, array in arrays.items():
+        stem, axes = re.fullmatch(r"(.*)-idx(\d)-ubyte", name).groups()
+        path = tmp_path / place / form.format(stem=stem, axes=axes)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_packed(array) if path.suffix == ".gz" else _idx(array))
+    assert len(data.load("mnist", tmp_path).train) == 12
+
+
+def test_equal_content_that_was_packed_otherwise_is_read(tmp_path, arrays):
+    raw = _lay_out(tmp_path, arrays)
+    for name, array in arrays.items():
+        (raw / f"{name}.gz").write_bytes(gzip.compress(_idx(array), 1, mtime=12345))
+    assert len(data.load("mnist", tmp_path).train) == 12
+
+
+@pytest.mark.parametrize("unpacked", [(), NAMES], ids=["packed", "unpacked"])
+def test_another_data_set_under_mnists_names_is_called_so(tmp_path, arrays, unpacked):
+    other = {name: array.copy() for name, array in arrays.items()}
+    for array in other.values():
+        array.flat[-1] ^= 1
+    raw = _lay_out(tmp_path, other, unpacked)
+    with pytest.raises(ValueError, match=f"{re.escape(str(raw / NAMES[0]))}.* is not MNIST's .*another data set's"):
+        data.load("mnist", tmp_path)
+
+
+def test_swapped_files_are_called_what_they_are(tmp_path, arrays):
+    raw = _lay_out(tmp_path, arrays, NAMES)
+    for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
+        train, test = raw / f"train-{kind}", raw / f"t10k-{kind}"
+        content = train.read_bytes()
+        train.write_bytes(test.read_bytes())
+        test.write_bytes(content)
+    with pytest.raises(ValueError, match=f"is not MNIST's {NAMES[0]}: its content is MNIST's {NAMES[2]}"):
+        data.load("mnist", tmp_path)
+
+
+def test_a_bad_copy_is_to_be_replaced(tmp_path, arrays):
+    path = _lay_out(tmp_path, arrays) / f"{NAMES[0]}.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"cannot be unpacked.*put a good copy in its place") as error:
+        data.load("mnist", tmp_path)
+    assert "delete" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -343,7 +466,6 @@ def test_a_missing_file_that_no_mirror_has_is_named(tmp_path, arrays, name, unpa
     with pytest.raises(FileNotFoundError, match=f"{name}.gz missing in {re.escape(str(raw))}"):
         data.load("mnist", tmp_path)
     assert _files(tmp_path) == before
-    assert all(path.is_file() for path in raw.iterdir())
 
 
 def test_a_failed_download_names_all_that_is_missing_and_leaves_no_file(tmp_path, arrays):
@@ -352,23 +474,52 @@ def test_a_failed_download_names_all_that_is_missing_and_leaves_no_file(tmp_path
     assert all(f"{name}.gz" in str(error.value) for name in NAMES)
     assert str(tmp_path / "new") in str(error.value)
     assert _files(tmp_path) == []
-    assert list((tmp_path / "new" / "MNIST" / "raw").glob("*")) == []
 
 
-def test_a_download_that_breaks_after_some_files_leaves_none(tmp_path, arrays, monkeypatch):
+@pytest.mark.parametrize("answer", [None, b"<html>please log in</html>"])
+def test_what_arrived_before_a_download_broke_stays(tmp_path, arrays, monkeypatch, answer):
     served = _lay_out(tmp_path / "mirror", arrays)
     (served / f"{NAMES[2]}.gz").unlink()
+    if answer:
+        (served / f"{NAMES[2]}.gz").write_bytes(answer)
     with _mirror(monkeypatch, served), pytest.raises(FileNotFoundError, match="the download failed"):
         data.load("mnist", tmp_path / "mine")
-    assert _files(tmp_path / "mine") == []
+    assert _files(tmp_path / "mine") == [f"{name}.gz" for name in sorted(NAMES[:2])]
 
 
-def test_a_damaged_download_leaves_no_file(tmp_path, arrays, monkeypatch):
-    served = _lay_out(tmp_path / "mirror", arrays)
-    (served / f"{NAMES[2]}.gz").write_bytes(b"<html>please log in</html>")
-    with _mirror(monkeypatch, served), pytest.raises(FileNotFoundError, match="the download failed"):
+def test_a_silent_network_ends_the_download(tmp_path, arrays, monkeypatch, capsys):
+    """A proxy that takes connections and never answers."""
+    monkeypatch.setattr(places, "PATIENCE", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{listener.getsockname()[1]}/"])
+        begun = time.monotonic()
+        with pytest.raises(FileNotFoundError, match=r"the download failed.*timed out"):
+            data.load("mnist", tmp_path)
+    assert time.monotonic() - begun < 5
+    assert capsys.readouterr().out.startswith(f"fetching {NAMES[0]}.gz, {NAMES[1]}.gz")
+    assert _files(tmp_path) == []
+    assert socket.getdefaulttimeout() is None
+
+
+def test_a_killed_download_leaves_one_file_at_most_and_the_next_one_takes_its_place(tmp_path, arrays, monkeypatch):
+    code = f"""
+from torchvision.datasets import MNIST
+from vaelib import data
+from vaelib.data import mnist
+def stop(url, root, filename, md5):
+    open(filename, "wb").write(b"half")
+    print("begun", flush=True)
+    import time; time.sleep(60)
+mnist.download_url = stop
+data.load("mnist", {str(tmp_path / "mine")!r})
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("fetching") and process.stdout.readline() == "begun\n"
+        process.kill()
+    assert _files(tmp_path / "mine") == [f"{NAMES[0]}.gz.part"]
+    with _mirror(monkeypatch, _lay_out(tmp_path / "mirror", arrays)):
         data.load("mnist", tmp_path / "mine")
-    assert _files(tmp_path / "mine") == []
+    assert _files(tmp_path / "mine") == sorted(f"{name}.gz" for name in NAMES)
 
 
 def test_a_mirror_that_does_not_speak_http_counts_as_a_failed_download(tmp_path, arrays, monkeypatch):
@@ -395,7 +546,7 @@ def test_a_download_puts_exactly_the_four_files_there(tmp_path, arrays, monkeypa
     with _mirror(monkeypatch, served):
         mnist = data.load("mnist", tmp_path / "mine")
     raw = tmp_path / "mine" / "MNIST" / "raw"
-    assert {path.name: path.read_bytes() for path in raw.iterdir()} == {
+    assert {path.name: path.read_bytes() for path in raw.iterdir() if path.name != ".lock"} == {
         f"{name}.gz": _packed(array) for name, array in arrays.items()
     }
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["MNIST"]
@@ -410,6 +561,7 @@ def test_a_download_leaves_the_files_that_are_there_alone(tmp_path, arrays, monk
     with _mirror(monkeypatch, served):
         data.load("mnist", tmp_path / "mine")
     after = _contents(raw)
+    after.pop(raw / ".lock")
     assert after.pop(raw / f"{NAMES[2]}.gz")[0] == _packed(arrays[NAMES[2]])
     assert after == before
 
@@ -418,6 +570,114 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, arrays):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "file"))):
         data.load("mnist", tmp_path / "file")
+
+
+# MNIST's siblings
+
+
+@pytest.fixture
+def siblings(arrays, monkeypatch):
+    """Fashion-MNIST, as small as the other one, with the sums that it then has; returns its arrays."""
+    fashion = {name: 255 - array if "images" in name else (array + 1) % 10 for name, array in arrays.items()}
+    sums = [(f"{name}.gz", hashlib.md5(_packed(fashion[name])).hexdigest()) for name in NAMES]
+    monkeypatch.setattr(FashionMNIST, "resources", sums)
+    monkeypatch.setattr(FashionMNIST, "mirrors", MNIST.mirrors)
+    monkeypatch.setattr(mnist, "COUNTS", {"train": 12, "t10k": 5})
+    return fashion
+
+
+@pytest.mark.parametrize("unpacked", LAYOUTS.values(), ids=LAYOUTS)
+def test_fashion_mnist_is_loaded_by_name(tmp_path, siblings, unpacked):
+    _lay_out(tmp_path, siblings, unpacked)
+    (tmp_path / "MNIST").rename(tmp_path / "FashionMNIST")
+    fashion = data.load("fashion-mnist", tmp_path)
+    assert (fashion.name, fashion.names[:2], fashion.names[-1]) == (
+        "fashion-mnist",
+        ("T-shirt/top", "Trouser"),
+        "Ankle boot",
+    )
+    assert np.array_equal(fashion.test.images[:, 0].numpy(), siblings["t10k-images-idx3-ubyte"])
+
+
+def test_fashion_mnist_is_downloaded(tmp_path, siblings, monkeypatch):
+    served = _lay_out(tmp_path / "mirror", siblings)
+    with _mirror(monkeypatch, served):
+        monkeypatch.setattr(FashionMNIST, "mirrors", MNIST.mirrors)
+        assert len(data.load("fashion-mnist", tmp_path / "mine").train) == 12
+    assert len(list((tmp_path / "mine" / "FashionMNIST" / "raw").glob("*.gz"))) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda arrays: arrays | {NAMES[1]: arrays[NAMES[1]] * 0 + 200}, id="label 200"),
+        pytest.param(lambda arrays: arrays | {NAMES[0]: arrays[NAMES[0]][:, :0]}, id="height 0"),
+        pytest.param(lambda arrays: arrays | {NAMES[0]: arrays[NAMES[2]], NAMES[1]: arrays[NAMES[3]]}, id="swapped"),
+    ],
+)
+def test_a_siblings_unpacked_files_have_the_right_shape(tmp_path, siblings, change):
+    _lay_out(tmp_path, change(siblings), NAMES)
+    (tmp_path / "MNIST").rename(tmp_path / "FashionMNIST")
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / "FashionMNIST" / "raw"))):
+        data.load("fashion-mnist", tmp_path)
+
+
+@pytest.mark.parametrize("unpacked", [(), NAMES], ids=["packed", "unpacked"])
+def test_mnist_is_not_taken_for_a_sibling(tmp_path, arrays, siblings, unpacked):
+    _lay_out(tmp_path, arrays, unpacked)
+    (tmp_path / "MNIST").rename(tmp_path / "FashionMNIST")
+    with pytest.raises(ValueError, match=r"is not FashionMNIST's .*its content is MNIST's"):
+        data.load("fashion-mnist", tmp_path)
+
+
+@pytest.fixture
+def rare(tmp_path):
+    """QMNIST and a part of EMNIST, as torchvision unpacks them: the one has many labels an image, the other lies."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 28, 28), np.uint8)
+    labels = np.array([3, 1, 26, 1, 5], np.uint8)
+    for folder in ("QMNIST", "EMNIST"):
+        (tmp_path / folder / "raw").mkdir(parents=True)
+    for part in ("train", "test"):
+        raw = tmp_path / "QMNIST" / "raw"
+        (raw / f"qmnist-{part}-images-idx3-ubyte").write_bytes(_idx(images))
+        rows = np.zeros((5, 8), ">i4")
+        rows[:, 0] = labels % 10
+        (raw / f"qmnist-{part}-labels-idx2-int").write_bytes(b"\0\0\x0c\2" + _idx(rows)[4:])
+        raw = tmp_path / "EMNIST" / "raw"
+        (raw / f"emnist-letters-{part}-images-idx3-ubyte").write_bytes(_idx(images))
+        (raw / f"emnist-letters-{part}-labels-idx1-ubyte").write_bytes(_idx(labels))
+    return images, labels
+
+
+def test_qmnist_and_emnist_are_loaded_by_name(tmp_path, rare):
+    images, labels = rare
+    qmnist, emnist = data.load("qmnist", tmp_path), data.load("emnist-letters", tmp_path)
+    assert np.array_equal(qmnist.train.images[:, 0].numpy(), images)
+    assert np.array_equal(qmnist.test.labels.numpy(), labels % 10) and qmnist.names == tuple("0123456789")
+    assert np.array_equal(emnist.test.images[:, 0].numpy(), images.transpose(0, 2, 1))
+    assert [emnist.names[label] for label in emnist.train.labels] == list("cazae")
+
+
+@pytest.mark.parametrize("name", ["qmnist", "emnist-letters"])
+@pytest.mark.parametrize("length", [0, 2, 17, 1000])
+def test_a_damaged_file_of_a_rare_sibling_is_told_with_its_folder(tmp_path, rare, name, length):
+    path = tmp_path / name[:6].upper() / "raw" / f"{name}-train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ValueError, match=f"a file of {name} in {re.escape(str(path.parent))} is damaged"):
+        data.load(name, tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(QMNIST, "qmnist"), (EMNIST, "emnist-digits")])
+def test_a_rare_sibling_that_cannot_be_fetched_is_named(tmp_path, monkeypatch, capsys, kind, name):
+    def fail(self):
+        raise OSError("no network")
+
+    monkeypatch.setattr(kind, "download", fail)
+    raw = tmp_path / name[:6].upper() / "raw"
+    with pytest.raises(FileNotFoundError, match=f"{name} missing in {re.escape(str(raw))}.*no network"):
+        data.load(name, tmp_path)
+    assert capsys.readouterr().out == f"fetching {name} into {raw} ...\n"
 
 
 # Which data, and where
@@ -446,3 +706,31 @@ def test_the_default_folder_is_in_the_users_cache(tmp_path, arrays, monkeypatch)
     monkeypatch.setenv("HOME", str(tmp_path))
     _lay_out(tmp_path / ".cache" / "vaelib", arrays)
     assert len(data.load("mnist").train) == 12
+
+
+def test_a_relative_folder_is_absolute_in_messages(tmp_path, arrays, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given in ("data", Path("data")):
+        with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "data" / "MNIST" / "raw"))):
+            data.load("mnist", given)
+
+
+def test_the_variables_folder_is_meant_from_the_project_where_a_notebook_runs_in_it(tmp_path, monkeypatch):
+    """Its kernel runs in the notebook's folder, while the variable was set in the project's."""
+    project = Path(data.__file__).parents[2]
+    monkeypatch.setenv("VAELIB_DATA", "mydata")
+    for inside in (project, project / "book" / "mnist"):
+        monkeypatch.chdir(inside)
+        assert places.root() == project / "mydata"
+    monkeypatch.chdir(tmp_path)
+    assert places.root() == tmp_path / "mydata"
+
+
+def test_without_a_home_the_variable_is_named(monkeypatch):
+    def fail(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", fail)
+    monkeypatch.delenv("VAELIB_DATA", raising=False)
+    with pytest.raises(OSError, match=r"there is no home folder.*VAELIB_DATA"):
+        data.load("digits")

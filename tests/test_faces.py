@@ -11,6 +11,7 @@ import torch
 from vaelib import data
 from vaelib.data import faces, to_float
 
+FINGERPRINT = "b506f1efa5807855"
 MOUTH = (slice(39, 57), slice(9, 39))  # rows, columns
 EYES = (slice(17, 39), slice(None))
 LEFT_HALF, RIGHT_HALF = (slice(None), slice(0, 24)), (slice(None), slice(24, 48))
@@ -39,6 +40,7 @@ def _mean(images, place):
 
 
 def test_faces_are_uint8_images_with_a_column_an_attribute(drawn):
+    assert drawn.fingerprint == FINGERPRINT
     assert (drawn.name, drawn.image_shape, drawn.names) == ("faces", (3, 64, 48), tuple(faces.ATTRIBUTES))
     assert (len(drawn.train), len(drawn.test)) == (4000, 1000)
     for split in (drawn.train, drawn.test):

@@ -11,7 +11,7 @@ PAGE = (ROOT / "book" / "run.md").read_text()
 
 
 def test_the_snippet_trains_on_a_folder_of_images(tmp_path, monkeypatch):
-    """Of any size, grey or in colour."""
+    """Of any size and format, grey or in colour."""
     (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     folder = tmp_path / "my-images"
     folder.mkdir()
@@ -26,8 +26,8 @@ def test_the_snippet_trains_on_a_folder_of_images(tmp_path, monkeypatch):
     here = {}
     exec(snippet.replace("epochs=20", "epochs=1"), here)
     assert here["mine"].image_shape == (3, 64, 64)
-    assert (len(here["mine"].train), len(here["mine"].test)) == (18, 2)
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["mine-k16-e1-s0"]
+    assert (len(here["mine"].train), len(here["mine"].test)) == (18, 3)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["my-images-k16-e1-s0"]
     assert len(list(tmp_path.glob("sample-*.png"))) == 8
 
 

@@ -654,7 +654,9 @@ def test_a_run_of_the_digits_can_be_trained_through_the_package(tmp_path):
 def test_a_colour_run_resumes_with_its_running_statistics(tmp_path, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (60, 3, 16, 16), generator=generator, dtype=torch.uint8)
-    colour = Dataset("colour", Split(pixels[:48], torch.zeros(48)), Split(pixels[48:], torch.zeros(12)), ("none",))
+    colour = Dataset(
+        "colour", Split(pixels[:48], torch.zeros(48).long()), Split(pixels[48:], torch.zeros(12).long()), ("none",)
+    )
     settings = Settings(latent_dim=2, epochs=3, batch_size=16)
     whole = runs.train(colour, settings, tmp_path / "whole")
     fit = partial(training.fit, checkpoint_seconds=0)

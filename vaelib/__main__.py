@@ -30,7 +30,7 @@ def train(options: argparse.Namespace) -> None:
         schedule = replace(schedule, seeds=options.seed or schedule.seeds, more_seeds={})
     experiment = replace(experiment, latent_dims=options.latent_dim or experiment.latent_dims)
     settings = experiment.settings(schedule)
-    dataset = data.load(experiment.dataset, options.data)
+    dataset = data.load(experiment.dataset, options.data, options.skip_damaged)
     for each in settings:
         run = runs.train(dataset, each, options.runs, options.device)
         print(f"{run.folder.name}: test ELBO {run.evaluation['test_elbo']:.2f} nats", flush=True)
@@ -127,6 +127,7 @@ def main() -> None:
     command.add_argument("--seed", type=int, nargs="+", metavar="S", help="only these (default: the profile's)")
     command.add_argument("--epochs", type=int, help="instead of the profile's")
     command.add_argument("--data", metavar="FOLDER", help="of the data (default: VAELIB_DATA, else ~/.cache/vaelib)")
+    command.add_argument("--skip-damaged", action="store_true", help="leave damaged photographs of CelebA out")
     command.add_argument("--runs", metavar="FOLDER", help="of the runs (default: VAELIB_RUNS, else runs)")
     command.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
 

@@ -1,27 +1,41 @@
-"""`load(name)` gives a data set as uint8 tensors; `Dataset` and `Split` wrap images of your own."""
+"""`load(name)` gives a data set as uint8 tensors, `folder(path, size)` one's own images; `Dataset` wraps any others."""
 
-import os
+from functools import partial
 from pathlib import Path
 
-from . import celeba, digits, faces, mnist
+from torchvision.datasets import EMNIST, KMNIST, FashionMNIST
+
+from . import celeba, digits, faces, mnist, places
 from .dataset import Dataset, Split, to_float
+from .own import folder
 
-__all__ = ["Dataset", "Split", "load", "to_float"]
+__all__ = ["Dataset", "Split", "folder", "load", "to_float"]
 
-LOADERS = {"mnist": mnist.load, "digits": digits.load, "celeba": celeba.load, "faces": faces.load}
+LOADERS = {
+    "mnist": mnist.load,
+    "digits": digits.load,
+    "celeba": celeba.load,
+    "faces": faces.load,
+    "fashion-mnist": partial(mnist.load, name="fashion-mnist", source=FashionMNIST),
+    "kmnist": partial(mnist.load, name="kmnist", source=KMNIST),
+}
+for _name in ("qmnist", *(f"emnist-{part}" for part in EMNIST.splits)):
+    LOADERS[_name] = partial(mnist.load_by_torchvision, name=_name)
 
 
-def load(name: str, folder: str | Path | None = None) -> Dataset:
+def load(name: str, folder: str | Path | None = None, skip_damaged: bool = False) -> Dataset:
     """Load a data set by name.
 
     Parameters
     ----------
     name : "mnist" (60,000 + 10,000 handwritten digits, downloaded once),
         "digits" (1,497 + 300 smaller ones that come with scikit-learn: no folder, no network),
-        "celeba" (162,770 + 19,962 photographs of faces with 40 attributes, or any subset of them, decoded once) or
-        "faces" (4,000 + 1,000 drawn ones with 15 attributes, from known factors: no folder, no network)
+        "celeba" (162,770 + 19,962 photographs of faces with 40 attributes, or any subset of them, decoded once),
+        "faces" (4,000 + 1,000 drawn ones with 15 attributes, from known factors: no folder, no network), or one of
+        MNIST's siblings: "fashion-mnist", "kmnist", "qmnist", "emnist-letters" and EMNIST's other parts
     folder : where the files are, or where a download goes;
         by default the environment variable VAELIB_DATA, else `~/.cache/vaelib`
+    skip_damaged : leave CelebA's damaged photographs out, with a warning, instead of refusing them
 
     Raises
     ------
@@ -34,5 +48,7 @@ def load(name: str, folder: str | Path | None = None) -> Dataset:
     """
     if name not in LOADERS:
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(LOADERS)}")
-    folder = folder or os.environ.get("VAELIB_DATA") or Path.home() / ".cache" / "vaelib"
-    return LOADERS[name](Path(folder).expanduser())
+    if skip_damaged and name != "celeba":
+        raise ValueError(f"skip_damaged is for CelebA's photographs; {name!r} has none that could be left out")
+    options = {"skip_damaged": True} if skip_damaged else {}
+    return LOADERS[name](places.root(folder), **options)

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import warnings
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -22,6 +23,11 @@ class Split:
     ------
     ValueError
         If the images are no uint8 tensor of four dimensions, or there are not as many labels as images.
+
+    Warns
+    -----
+    UserWarning
+        If no pixel value reaches 128, the middle of the scale.
     """
 
     images: Tensor
@@ -37,6 +43,11 @@ class Split:
             )
         if len(self.labels) != len(self.images):
             raise ValueError(f"{len(self.images)} images but {len(self.labels)} labels; there must be as many")
+        # Of most data the first images tell; then a file of many gigabytes is not read for this
+        if self.images[:100].max() < 128 and (largest := self.images.max().item()) < 128:
+            warnings.warn(
+                f"the largest pixel value is {largest}; white is 255: are they on another scale?", stacklevel=3
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -52,6 +63,13 @@ class Dataset:
     train, test : Split
     names : the names of the classes (labels count into it), or of the attributes (a column each)
     fingerprint : 16 hexadecimal digits that change with any pixel or label; computed when not given
+    origin : what was read, and how it was split, in words
+
+    Raises
+    ------
+    ValueError
+        If the name cannot be part of a folder's, the parts have images of different shapes, or labels do not fit the
+        names.
     """
 
     name: str
@@ -59,6 +77,7 @@ class Dataset:
     test: Split
     names: tuple[str, ...]
     fingerprint: str = ""
+    origin: str = ""
 
     def __post_init__(self):
         if not re.fullmatch(r"[\w.-]+", self.name):
@@ -66,12 +85,28 @@ class Dataset:
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             shapes = [tuple(split.images.shape[1:]) for split in (self.train, self.test)]
             raise ValueError(f"train and test images must have one shape, not {shapes[0]} and {shapes[1]}")
+        for part in ("train", "test"):
+            self._check_labels(part, getattr(self, part).labels)
         if not self.fingerprint:
             digest = hashlib.sha256(repr(self.image_shape).encode())
             for split in (self.train, self.test):
                 for tensor in (split.images, split.labels):
                     digest.update(tensor.contiguous().numpy())
             object.__setattr__(self, "fingerprint", digest.hexdigest()[:16])
+
+    def _check_labels(self, part: str, labels: Tensor) -> None:
+        count = len(self.names)
+        if labels.dtype == torch.bool:
+            fits = labels.shape[1:] == (count,)
+        else:
+            fits = not (labels.is_floating_point() or labels.is_complex()) and labels.ndim == 1
+            fits = fits and labels.min() >= 0 and labels.max() < count
+        if not fits:
+            span = f", from {labels.min()} to {labels.max()}" if not labels.is_complex() else ""
+            raise ValueError(
+                f"the {part} labels are {labels.dtype} of shape {tuple(labels.shape)}{span}; with {count} names they "
+                f"must be whole numbers of shape (N,), from 0 to {count - 1}, or torch.bool of shape (N, {count})"
+            )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
