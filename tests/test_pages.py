@@ -152,5 +152,4 @@ def test_the_search_finds_a_word_from_disk(page):
 
 
 def test_the_site_is_small():
-    size = sum(path.stat().st_size for path in HTML.rglob("*") if path.is_file() and "mathjax" not in path.parts)
-    assert size < 30e6
+    assert sum(path.stat().st_size for path in HTML.rglob("*") if path.is_file()) < 28e6
