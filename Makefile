@@ -7,7 +7,7 @@ NOTEBOOKS := $(wildcard book/*/*.py)
 # Kernels without ports, see vaelib/kernels.py
 export JUPYTER_DEFAULT_PROVISIONER_NAME := vaelib
 
-.PHONY: help book test reproduce lock platforms lab clean quick
+.PHONY: help book style test reproduce lock platforms lab clean quick
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -31,10 +31,12 @@ book: quick ## train on the embedded data, and build the book into _build/html
 	find _build/html/_static -name '*.map' -delete # the theme's, 3 MB that only its makers need
 	find _build/html/_static/mathjax -type f ! -name tex-chtml.js ! -path '*/extensions/*' ! -path '*/woff-v2/*' -delete # pages ask for no more
 
-test: book ## do the same, then check the style, run the tests, and every notebook on the embedded data
+style: $(READY) ## check the code's style, and that each notebook agrees with its text
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/jupytext --sync --pre-commit-mode $(NOTEBOOKS)
+
+test: style book ## check the style, build the book, run the tests, and every notebook on the embedded data
 	$(BIN)/pytest
 	OMP_NUM_THREADS=1 VAELIB_PROFILE=quick $(BIN)/pytest -n 2 --dist loadfile --nbval-lax $(NOTEBOOKS:.py=.ipynb)
 
