@@ -91,7 +91,8 @@ def test_the_configuration_records_settings_data_and_versions(trained, tiny):
     config = json.loads((trained.folder / "config.json").read_text())
     assert config == trained.config
     assert config["settings"] == asdict(trained.settings)
-    assert config["data"] == {"name": "tiny", "fingerprint": tiny.fingerprint, "image_shape": [1, 7, 7]}
+    data = {"name": "tiny", "fingerprint": tiny.fingerprint, "image_shape": [1, 7, 7], "origin": tiny.origin}
+    assert config["data"] == data
     assert config["environment"]["torch"] == version("torch")
     assert config["environment"].keys() == {"vaelib", "torch", "torchvision", "numpy", "python", "device"}
     assert config["environment"]["device"].startswith("CPU")

@@ -10,7 +10,6 @@
 
 import hashlib
 import json
-import os
 import platform
 import re
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from statistics import mean, stdev
 import torch
 
 from . import evaluation, files, models, training
-from .data import Dataset
+from .data import Dataset, places
 from .naming import described
 from .objective import negative_elbo
 from .seeding import seeded
@@ -53,7 +52,7 @@ def default_root() -> Path:
     """Where runs are kept: the environment variable VAELIB_RUNS, else `runs` in this project, else in this folder."""
     project = Path(__file__).resolve().parents[1]
     inside = project if (project / "pyproject.toml").exists() else Path()
-    return Path(os.environ.get("VAELIB_RUNS") or inside / "runs").expanduser()
+    return places.named("VAELIB_RUNS", inside / "runs")
 
 
 def name(
@@ -218,6 +217,7 @@ def _claim(folder: Path, data: Dataset, settings: Settings, functions: dict, dev
                         f"delete that folder, or choose another one for runs"
                     )
         return
+    config["data"]["origin"] = data.origin
     config["environment"] = {package: version(package) for package in ("vaelib", "torch", "torchvision", "numpy")}
     config["environment"] |= {"python": platform.python_version(), "device": device_name(device)}
     files.write(path, json.dumps(config, indent=1) + "\n")

@@ -10,26 +10,30 @@ from torchvision.datasets.utils import check_md5
 
 from .. import files
 
+HOME = "~/.cache/vaelib"
 PATIENCE = 20  # seconds without a byte, after which a download counts as failed
 ADVICE = "or name another folder (argument `folder`, or VAELIB_DATA)"
 
 
 def root(folder: str | Path | None = None) -> Path:
     """The absolute folder of the data: the argument, else the variable VAELIB_DATA, else `~/.cache/vaelib`."""
-    return Path(folder).expanduser().absolute() if folder else _named("VAELIB_DATA")
+    return Path(folder).expanduser().absolute() if folder else named("VAELIB_DATA", HOME)
 
 
 def cache() -> Path:
     """The absolute folder for decoded images that cannot lie with the data: VAELIB_CACHE, else `~/.cache/vaelib`."""
-    return _named("VAELIB_CACHE")
+    return named("VAELIB_CACHE", HOME)
 
 
-def _named(variable: str) -> Path:
-    """A relative folder is meant from the project's, if this is inside: a kernel runs in its notebook's folder."""
+def named(variable: str, otherwise: str | Path) -> Path:
+    """The absolute folder that a variable of the environment names.
+
+    A relative one is meant from the project's, if this is inside: a kernel runs in its notebook's folder.
+    """
     project = Path(__file__).resolve().parents[2]
     inside = (project / "pyproject.toml").exists() and Path.cwd().is_relative_to(project)
     try:
-        return (project if inside else Path.cwd()) / Path(os.environ.get(variable) or "~/.cache/vaelib").expanduser()
+        return (project if inside else Path.cwd()) / Path(os.environ.get(variable) or otherwise).expanduser()
     except RuntimeError as error:
         raise OSError(f"there is no home folder ({error}); name a folder by the variable {variable}") from error
 
