@@ -11,5 +11,12 @@ var Scorer = {
   term: 5,
   partialTerm: 2,
 };
-// An excerpt is cut from the page itself, which a browser does not hand out from disk
-if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+// An excerpt is cut from the page, which a browser does not hand out from disk; its text is in texts.js
+if (location.protocol === "file:") {
+  window.fetch = async (address) => {
+    const main = document.createElement("div");
+    main.setAttribute("role", "main");
+    main.textContent = TEXTS[address.replace(/^\.\/|\.html$/g, "")];
+    return { text: async () => main.outerHTML };
+  };
+}

@@ -153,6 +153,8 @@ def test_the_search_finds_chapters_first_from_disk_and_without_a_complaint(page)
         page.goto((HTML / "search.html").as_uri() + f"?q={words}")
         page.wait_for_selector("#search-results .search-summary:has-text('finished')")
         found = page.eval_on_selector_all("#search-results li a", "links => links.map((each) => each.pathname)")
+        excerpts = page.eval_on_selector_all("#search-results p.context", "all => all.map((each) => each.textContent)")
+        assert len(excerpts) == len(found) and all(len(each) > 50 for each in excerpts)
         order = [1 + ("/runs/quick" in path) if "/runs/" in path else 0 for path in found]
         assert order == sorted(order) and order[0] == 0
     assert trouble == []

@@ -35,3 +35,13 @@ def test_the_variables_that_the_page_names_are_those_that_the_package_reads():
     package = "".join(path.read_text() for path in (ROOT / "vaelib").rglob("*.py"))
     read = set(re.findall(r"VAELIB_[A-Z]+", package))
     assert read <= set(re.findall(r"VAELIB_[A-Z]+", PAGE))
+
+
+def test_the_commands_for_windows_are_those_of_the_makefile():
+    """Less those that loop over files, which PowerShell does not list for a program."""
+    commands = re.findall(r"^\t(\$\(BIN\)/.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    elsewhere = re.compile(r"\$\((NOTEBOOKS|PROFILE|UPGRADE)|--profile \$|uv pip compile")
+    commands = [each for each in commands if not elsewhere.search(each)]
+    assert len(commands) > 8
+    for command in commands:
+        assert f"`{command.replace('$(BIN)/', '.venv' + chr(92) + 'Scripts' + chr(92))}`" in PAGE
