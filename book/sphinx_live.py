@@ -1,4 +1,4 @@
-"""A Sphinx extension: gives each interactive page its scripts, and the decoders' weights as scripts too.
+"""A Sphinx extension: gives each interactive page its scripts, and the models' weights as scripts too.
 
 A page opened from disk may not fetch a file, but it may load a script. So weights and data become scripts that assign
 text, or JSON, to a global: `live["mnist-k2"] = "..."`. They are made from what is committed, and only the interactive
@@ -13,28 +13,39 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
 SHARED = ["decoder", "page"]
+WIDE = {"book/idea/vae"}  # pages that take the room of the list of sections
 PAGES = {  # to the scripts that each loads, in this order
+    "book/idea/vae": [
+        *SHARED,
+        "encoder",
+        "mnist-k2-encoder",
+        "mnist-k2",
+        "mnist",
+        "vae",
+    ],
     "book/live/plane": [*SHARED, "mnist-k1", "mnist-k2", "mnist", "plane"],
     "book/live/faces": [*SHARED, "celeba-k64", "celeba", "faces"],
 }
 
 
-def decoder(path: Path) -> bytes:
-    """The decoder's tensors alone, as a safetensors file: the same bytes, the same metadata."""
+def half(path: Path, encoder: bool) -> bytes:
+    """The encoder's tensors alone, or the decoder's, as a safetensors file: the same bytes, the same metadata."""
     tensors = {
         name: each
         for name, each in load_file(path).items()
-        if "decoder" in name
+        if ("decoder" in name) != encoder
     }
     with safe_open(path, "numpy") as file:
         return save(tensors, file.metadata())
 
 
 def script(name: str, source: Path) -> str:
-    """The text of a script: from weights, from data, or as it is."""
-    path = source.parents[1] / "vaelib" / "weights" / f"{name}.safetensors"
+    """The text of a script: from weights (a model's name is its decoder's), from data, or as it is."""
+    model = name.removesuffix("-encoder")
+    path = source.parents[1] / "vaelib" / "weights" / f"{model}.safetensors"
     if path.exists():
-        value = f'"{base64.b64encode(decoder(path)).decode()}"'
+        tensors = half(path, encoder=model != name)
+        value = f'"{base64.b64encode(tensors).decode()}"'
     elif (source / f"{name}.json").exists():
         value = (source / f"{name}.json").read_text()
     else:
@@ -50,13 +61,21 @@ def write_scripts(app) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in {name for scripts in PAGES.values() for name in scripts}:
         (folder / f"{name}.js").write_text(script(name, source))
-    shutil.copy(source / "live.css", folder)
+    for style in source.glob("*.css"):
+        shutil.copy(style, folder)
 
 
 def add_scripts(app, pagename, templatename, context, doctree) -> None:
+    if pagename in WIDE:
+        context["meta"] = {
+            **(context["meta"] or {}),
+            "html_theme.sidebar_secondary.remove": True,
+        }
     if pagename in PAGES:
         app.add_css_file("live/live.css")
         for name in PAGES[pagename]:
+            if Path(app.srcdir, "book", "live", f"{name}.css").exists():
+                app.add_css_file(f"live/{name}.css")
             app.add_js_file(f"live/{name}.js", loading_method="defer")
 
 

@@ -29,6 +29,7 @@ const vae = (() => {
     };
     const names = Object.keys(header).filter((name) => name.endsWith(".weight")).sort(); // by the layer's one digit
     const layers = names.map((name) => ({
+      name: name.replace(".weight", ""),
       weight: tensor(name),
       bias: tensor(name.replace("weight", "bias")),
       spatial: header[name].shape.length === 4, // a transposed convolution
@@ -95,12 +96,14 @@ const vae = (() => {
     }
   }
 
-  // The decoder in a safetensors file (as base64): `shape` of its images, `latentDim`, and `decode`, from a code to
-  // the probabilities of all pixels.
+  const sigmoid = (logit) => 1 / (1 + Math.exp(-logit));
+
+  // The decoder in a safetensors file (as base64): `shape` of its images, `latentDim`, and, from a code, all pixels'
+  // `logits`, or their probabilities (`decode`).
   function decoder(base64) {
     const { layers, image_shape: shape, latent_dim: latentDim } = read(base64);
     const doublings = layers.filter((layer) => layer.spatial).length;
-    function decode(code) {
+    function logits(code) {
       let x = Float32Array.from(code);
       let [height, width] = [shape[1] >> doublings, shape[2] >> doublings];
       layers.forEach((layer, number) => {
@@ -112,10 +115,10 @@ const vae = (() => {
           x = linear(layer, x);
         }
       });
-      return x.map((value) => 1 / (1 + Math.exp(-value)));
+      return x;
     }
-    return { shape, latentDim, decode };
+    return { shape, latentDim, logits, decode: (code) => logits(code).map(sigmoid) };
   }
 
-  return { decoder };
+  return { read, linear, sigmoid, decoder };
 })();
