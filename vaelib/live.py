@@ -1,16 +1,22 @@
-"""What the book's interactive pages need beside the decoders: codes of test images, directions, and a still picture."""
+"""What the book's interactive pages need beside the decoders: codes of test images, directions, and still pictures."""
 
-from collections.abc import Sequence
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
 
-from . import attributes, evaluation, figures
+from . import attributes, evaluation, figures, objective
 from .data import Dataset
 from .models import VAE
 
 PLANE_STEP, LAB_IMAGES = 4, 12  # every fourth digit; a dozen faces
+CHOICE = (3, 2, 1, 6, 50, 0)  # test images to start from: of MNIST a 0, 1, 2, a 4 that two numbers cannot hold, 6, 7
 RARE = 10  # an attribute that fewer images have, or lack, is left out
 
 
@@ -19,11 +25,16 @@ def plane(dataset: Dataset, models: Sequence[VAE]) -> tuple[dict, Figure]:
 
     Returns
     -------
-    dict with `labels`, a class number for each image, and `codes`, from each K to posterior means (N x K)
+    dict with `labels`, a class number for each image; `codes`, from each K to posterior means (N x K); and `digits`, a
+        few test images to choose from: number, label and pixels (0 to 255, row by row) of each
     figure : the line from -2.5 to 2.5, and the plane from -2.5 to 2.5 along both dimensions
     """
     images, labels = dataset.test.images[::PLANE_STEP], dataset.test.labels[::PLANE_STEP]
     codes = {str(model.latent_dim): _rounded(evaluation.encode(model, images)[0], 3) for model in models}
+    digits = [
+        {"number": i, "label": dataset.test.labels[i].item(), "pixels": dataset.test.images[i].flatten().tolist()}
+        for i in CHOICE
+    ]
     line, square = models
     steps, reading = torch.linspace(-2.5, 2.5, 16), torch.linspace(-2.5, 2.5, 256)
     with torch.inference_mode():
@@ -31,7 +42,8 @@ def plane(dataset: Dataset, models: Sequence[VAE]) -> tuple[dict, Figure]:
             "one number, row by row": line.decode(reading.unsqueeze(1)),
             "two numbers, rightwards and upwards": square.decode(torch.cartesian_prod(-steps, steps).flip(1)),
         }
-    return {"labels": labels.tolist(), "codes": codes}, figures.panels(panels, columns=16, panels_in_row=2)
+    content = {"labels": labels.tolist(), "codes": codes, "digits": digits}
+    return content, figures.panels(panels, columns=16, panels_in_row=2)
 
 
 def lab(dataset: Dataset, models: Sequence[VAE]) -> tuple[dict, Figure]:
@@ -66,6 +78,110 @@ def lab(dataset: Dataset, models: Sequence[VAE]) -> tuple[dict, Figure]:
         for each, row in zip(ranked[:5], table, strict=False)
     }
     return {"attributes": table, "images": chosen, "codes": _rounded(means[chosen], 3)}, figures.rows(walks)
+
+
+def drawing(model: VAE, x: Tensor, epsilon: Tensor, content: Mapping, colours: Mapping[str, str]) -> str:
+    """A VAE of two latent dimensions at work on one image, as an SVG picture: what the page shows where scripts run.
+
+    Parameters
+    ----------
+    model : VAE with K = 2
+    x : Tensor of shape (1, 28, 28), values in [0, 1]
+    epsilon : Tensor of shape (2,), the noise of which z is made
+    content : what `plane` returns: codes of test images, and their labels
+    colours : of encoder, decoder, mu, sigma, epsilon and z
+    """
+    with torch.inference_mode():
+        mean, log_variance = model.encode(x[None])
+        sigma = torch.exp(log_variance / 2)
+        z = mean + sigma * epsilon
+        logits = model.decoder.logits(z)
+    log_prob, kl = (each.item() for each in objective.elbo(x[None], logits, mean, log_variance))
+    per_nat = 330 / (40 * math.ceil((kl - log_prob) / 40))  # units of the bars' length
+    unit, limit = 190 / 3.6, 3.6  # the plane is 380 wide
+
+    def at(code: Sequence[float]) -> tuple[float, float]:
+        return 191 + unit * code[0], 431 - unit * code[1]
+
+    def image(pixels: Tensor, left: int, top: int) -> str:
+        to_pil_image(pixels).save(png := io.BytesIO(), "png")
+        data = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+        return f'<image x="{left}" y="{top}" width="150" height="150" image-rendering="pixelated" href="{data}"/>'
+
+    def box(part: str, name: str, numbers: Tensor, left: int, top: int, beside: tuple[int, int] = (44, -10)) -> str:
+        first, second = (f"{number:.3f}".replace("-", "−") for number in numbers.flatten().tolist())
+        return (
+            f'<rect x="{left}" y="{top}" width="88" height="52" rx="5" stroke="{colours[part]}"/>'
+            f'<text x="{left + beside[0]}" y="{top + beside[1]}" class="b" fill="{colours[part]}">{name}</text>'
+            f'<text x="{left + 44}" y="{top + 22}">{first}</text><text x="{left + 44}" y="{top + 45}">{second}</text>'
+        )
+
+    def bar(row: int, name: str, start: float, nats: float, fill: str) -> str:
+        top, left, width = 644 + 32 * row, 160 + per_nat * start, per_nat * nats
+        return (
+            f'<text x="0" y="{top + 18}" class="l">{name}</text>'
+            f'<text x="618" y="{top + 18}" class="r">{nats:.1f} nats</text>'
+            f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="24" style="fill:{fill}"/>'
+        )
+
+    clouds, names, named = "", "", []
+    codes, labels = torch.tensor(content["codes"]["2"]), torch.tensor(content["labels"])
+    for label in range(10):
+        mine = codes[labels == label]
+        dots = "".join("M{:.0f} {:.0f}h0".format(*at(code)) for code in mine.tolist() if max(map(abs, code)) < limit)
+        clouds += f'<path d="{dots}" stroke="{to_hex(f"C{label}")}"/>'
+        left, top = at(mine.median(0).values.tolist())
+        while any(math.dist((left, top), each) < 16 for each in named):
+            top -= 4  # or one name would cover another
+        named.append((left, top))
+        names += f'<text x="{left:.0f}" y="{top + 7:.0f}" class="o">{label}</text>'
+    rings = "".join(f'<circle cx="191" cy="431" r="{unit * radius:.1f}"/>' for radius in (1, 2, 3))
+    (left, top), (a, b) = at(mean[0].tolist()), sigma[0].tolist()
+    zoom = next((each for each in (50, 20, 10, 5) if 2 * unit * each * max(a, b) < 60), 2)  # of the lens
+    lens = (72 if left > 191 else 310, 312 if top > 431 else 550)
+    far = (lens[0] + unit * zoom * a * epsilon[0].item(), lens[1] - unit * zoom * b * epsilon[1].item())
+    ellipses = "".join(
+        f'<ellipse cx="{lens[0]}" cy="{lens[1]}" rx="{unit * zoom * a * each:.1f}" ry="{unit * zoom * b * each:.1f}"/>'
+        for each in (1, 2)
+    )
+    sigma_colour, epsilon_colour, ink = (f'stroke="{colours[part]}"' for part in ("sigma", "epsilon", "z"))
+    return f'''<svg xmlns="http://www.w3.org/2000/svg" viewBox="-2 0 624 742" font-family="sans-serif" font-size="20">
+<style>
+  path, rect, circle, ellipse {{ fill: none; stroke-width: 2; }}
+  .c path {{ stroke-width: 3; stroke-linecap: round; opacity: 0.5; }}
+  text {{ text-anchor: middle; }} .b {{ font-weight: bold; }} .l {{ text-anchor: start; }} .r {{ text-anchor: end; }}
+  .o {{ font-weight: bold; paint-order: stroke; stroke: white; stroke-width: 4; }}
+  .p {{ fill: #666; font-weight: normal; font-size: 16px; }}
+  .w {{ fill: white; font-weight: bold; font-size: 17px; }}
+</style>
+<rect x="-2" width="624" height="742" style="fill:white"/>
+<text x="75" y="36">image x</text>{image(x, 0, 46)}
+<path d="M156 32L222 58V184L156 210Z" style="fill:{colours["encoder"]}"/>
+<text transform="translate(195 121) rotate(-90)" class="w">encoder</text>
+<path d="M222 84H240M328 84H446" stroke="{colours["mu"]}"/>{box("mu", "μ", mean, 240, 58)}
+<path d="M222 168H240M328 168H446" {sigma_colour} stroke-dasharray="6 4"/>{box("sigma", "σ", sigma, 240, 142)}
+<path d="M460 228V182" {epsilon_colour} stroke-dasharray="2 4"/>{box("epsilon", "ε", epsilon, 416, 228, (-16, 32))}
+<g {ink}><path d="M460 154V98M474 84H504M550 110V296" style="stroke-width:4"/>
+<circle cx="460" cy="84" r="14"/><circle cx="460" cy="168" r="14"/></g>
+<text x="460" y="91">+</text><text x="460" y="175">×</text>{box("z", "z", z, 504, 58)}
+<path d="M520 296H580L618 346H470Z" style="fill:{colours["decoder"]}"/><text x="545" y="329" class="w">decoder</text>
+{image(torch.sigmoid(logits)[0], 470, 352)}<text x="545" y="526">copy x̂</text>
+<g class="c">{clouds}</g>
+<rect x="1" y="241" width="380" height="380" rx="6" stroke="#888"/><g stroke="#888" opacity="0.6">{rings}</g>{names}
+<text x="191" y="{437 - 3 * unit:.0f}" class="o p">prior</text>
+<text x="12" y="265" class="l" font-size="17">latent plane</text>
+<path d="M{left:.0f} {top:.0f}L{lens[0]} {lens[1]}" stroke="#888"/>
+<circle cx="{left:.0f}" cy="{top:.0f}" r="4" {sigma_colour}/>
+<circle cx="{lens[0]}" cy="{lens[1]}" r="66" stroke="#666" style="fill:white"/>
+<g {sigma_colour} stroke-dasharray="6 4">{ellipses}</g>
+<path d="M{lens[0]} {lens[1]}L{far[0]:.1f} {far[1]:.1f}" {epsilon_colour} stroke-dasharray="2 3"/>
+<path d="M{lens[0] - 7} {lens[1]}h14m-7 -7v14" stroke="{colours["mu"]}"/>
+<circle cx="{far[0]:.1f}" cy="{far[1]:.1f}" r="5" style="fill:{colours["z"]}"/>
+<text x="{lens[0]}" y="{lens[1] + 60}" font-size="16">× {zoom}</text>
+<path d="M160 640V740" stroke="#666"/>{bar(0, "reconstruction", 0, -log_prob, colours["decoder"])}
+{bar(1, "KL", -log_prob, kl, colours["encoder"])}
+{bar(2, "sum = −ELBO", 0, kl - log_prob, "#48566b")}
+</svg>'''
 
 
 def _rounded(numbers: Tensor, digits: int) -> list:
