@@ -1,0 +1,440 @@
+// A VAE at work: an image is encoded, a code drawn from q and decoded, and both terms of the bound are shown as a bill.
+//
+// `vae.look` computes all numbers; the rest shows them, and listens. The reader may draw the image, draw ε again, and
+// take the encoder's place: move q, and widen it.
+"use strict";
+
+vae.look = (decoder, image, { mean, logVariance }, epsilon) => {
+  const sigma = logVariance.map((each) => Math.exp(each / 2));
+  const z = mean.map((mu, k) => mu + sigma[k] * epsilon[k]);
+  const logits = decoder.logits(z);
+  const reconstruction = -vae.logProb(image, logits);
+  return { mean, logVariance, sigma, epsilon, z, logits, reconstruction, kl: vae.klDivergence(mean, logVariance) };
+};
+
+// A drawing as MNIST's digits were made: scaled into a box of 20 x 20, then centred by its mass in 28 x 28. Strokes are
+// lists of points [x, y]; the image is 784 numbers from 0 to 1.
+vae.digit = (strokes) => {
+  const [SIZE, BOX, PEN, MIDDLE] = [28, 20, 2.6, 14.5];
+  const points = strokes.flat();
+  if (!points.length) return new Float32Array(SIZE * SIZE);
+  const [low, high] = [Math.min, Math.max].map((edge) => [0, 1].map((k) => edge(...points.map((point) => point[k]))));
+  const extent = Math.max(high[0] - low[0], high[1] - low[1], 0.15); // a dot stays one
+  const scale = (BOX - PEN) / extent;
+  const canvas = new OffscreenCanvas(SIZE, SIZE);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  Object.assign(context, { lineWidth: PEN, lineCap: "round", lineJoin: "round", strokeStyle: "white" });
+
+  function render(shift) {
+    context.fillRect(0, 0, SIZE, SIZE); // with black
+    context.beginPath();
+    for (const stroke of strokes) {
+      const placed = stroke.map((point) => point.map((each, k) => scale * (each - (low[k] + high[k]) / 2) + shift[k]));
+      context.moveTo(...placed[0]);
+      placed.forEach((point) => context.lineTo(...point));
+    }
+    context.stroke();
+    const { data } = context.getImageData(0, 0, SIZE, SIZE);
+    return Float32Array.from({ length: SIZE * SIZE }, (_, i) => data[4 * i] / 255);
+  }
+
+  const first = render([SIZE / 2, SIZE / 2]);
+  const mass = first.reduce((total, ink) => total + ink, 0);
+  const centre = [(i) => i % SIZE, (i) => Math.floor(i / SIZE)].map(
+    (along) => first.reduce((total, ink, i) => total + ink * (along(i) + 0.5), 0) / mass,
+  );
+  const room = (SIZE - BOX) / 2; // further, and the box would stick out
+  return render(centre.map((each) => SIZE / 2 + Math.max(-room, Math.min(room, MIDDLE - each))));
+};
+
+// The page's part, unless a test loads these functions alone
+if (document.getElementById("vae")) (() => {
+  const LIMIT = 3.6; // of the plane, in each direction
+  const COLOURS = [ // as in the book's figures
+    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf",
+  ];
+  const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1] };
+  const { labels, codes, digits } = live.mnist;
+  const { encode } = vae.encoder(live["mnist-k2-encoder"]);
+  const decoder = vae.decoder(live["mnist-k2"]);
+  const root = document.getElementById("vae");
+  const find = (name) => document.getElementById(`vae-${name}`);
+  const tint = (name) => getComputedStyle(root).getPropertyValue(name);
+
+  const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
+  const state = { image: undefined, q: undefined, strokes: [], epsilon: [normal(), normal()], moved: undefined };
+
+  // What the reader made of the encoder's q: its mean where it was dragged to, its width as the slider says.
+  function asked() {
+    const times = 2 ** find("width").value;
+    return {
+      mean: state.moved ?? state.q.mean,
+      logVariance: state.q.logVariance.map((each) => each + 2 * Math.log(times)),
+    };
+  }
+
+  const update = page.eachFrame(() => {
+    const encoders = vae.look(decoder, state.image, state.q, state.epsilon);
+    const now = vae.look(decoder, state.image, asked(), state.epsilon);
+    page.paint(find("x"), state.image, decoder.shape);
+    page.paint(find("copy"), now.logits.map(vae.sigmoid), decoder.shape);
+    showCosts(now.logits);
+    showPlane(now, encoders);
+    showBill(now, encoders);
+    showWires(now);
+  });
+
+  function choose(image, button) {
+    state.image = image;
+    state.q = encode(image);
+    find("hint").hidden = image.some((ink) => ink > 0);
+    for (const each of find("choice").children) each.setAttribute("aria-pressed", each === button);
+    back();
+  }
+
+  function back() {
+    state.moved = undefined;
+    find("width").value = 0;
+    update();
+  }
+
+  // The image: chosen, or drawn
+
+  for (const { number, label, pixels } of digits) {
+    const image = Float32Array.from(pixels, (each) => each / 255);
+    const button = document.createElement("button");
+    const canvas = document.createElement("canvas");
+    Object.assign(button, { type: "button", ariaLabel: `A ${label}, test image ${number}` });
+    page.paint(canvas, image, decoder.shape);
+    button.append(canvas);
+    button.addEventListener("click", () => {
+      state.strokes = [];
+      showStrokes(false);
+      choose(image, button);
+    });
+    find("choice").append(button);
+  }
+
+  const pad = find("pad");
+  let pen = [0.5, 0.5]; // of the keyboard
+  let writing = false;
+  let fading;
+
+  function showStrokes(visible) {
+    const { clientWidth: side } = pad;
+    [pad.width, pad.height] = [side * devicePixelRatio, side * devicePixelRatio];
+    const context = pad.getContext("2d");
+    context.scale(pad.width, pad.height);
+    Object.assign(context, { lineWidth: 1.5 / side, lineCap: "round", strokeStyle: "#ffb454", fillStyle: "#ffb454" });
+    context.beginPath();
+    for (const stroke of visible ? state.strokes : []) {
+      context.moveTo(...stroke[0]);
+      stroke.forEach((point) => context.lineTo(...point));
+    }
+    context.stroke();
+    if (document.activeElement === pad && pad.matches(":focus-visible")) context.fillRect(pen[0] - 0.015, pen[1] - 0.015, 0.03, 0.03);
+  }
+
+  function add(point) {
+    state.strokes.at(-1).push(point.map((each) => Math.max(0, Math.min(1, each))));
+    clearTimeout(fading);
+    fading = setTimeout(showStrokes, 1500, false); // then the image is seen as the encoder sees it
+    choose(vae.digit(state.strokes));
+    showStrokes(true);
+  }
+
+  function point(event, canvas) {
+    const box = canvas.getBoundingClientRect();
+    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  }
+
+  function drag(canvas, begin, move) {
+    canvas.addEventListener("pointerdown", (event) => {
+      if (event.button) return;
+      canvas.setPointerCapture(event.pointerId);
+      begin();
+      move(event);
+    });
+    canvas.addEventListener("pointermove", (event) => { if (canvas.hasPointerCapture(event.pointerId)) move(event); });
+  }
+
+  drag(pad, () => state.strokes.push([]), (event) => {
+    const passed = event.getCoalescedEvents?.() ?? [];
+    (passed.length ? passed : [event]).forEach((each) => add(point(each, pad)));
+  });
+
+  pad.addEventListener("keydown", (event) => {
+    if (event.key === " ") {
+      writing = !writing;
+      if (writing) state.strokes.push([]);
+    } else if (event.key in ARROWS) {
+      const [right, up] = ARROWS[event.key];
+      const step = event.shiftKey ? 0.2 : 0.05;
+      pen = [pen[0] + step * right, pen[1] - step * up].map((each) => Math.max(0, Math.min(1, each)));
+    } else {
+      return;
+    }
+    event.preventDefault(); // the page would scroll
+    if (writing) add(pen);
+    else showStrokes(true);
+  });
+  pad.addEventListener("focus", () => showStrokes(true));
+  pad.addEventListener("blur", () => {
+    writing = false;
+    showStrokes(false);
+  });
+
+  find("clear").addEventListener("click", () => {
+    state.strokes = [];
+    choose(vae.digit([]));
+    showStrokes(false);
+  });
+
+  // The plane
+
+  const plane = find("q");
+  const across = ([x, y], width) => [(x + LIMIT) / (2 * LIMIT) * width, (LIMIT - y) / (2 * LIMIT) * width];
+
+  function prepare(canvas) {
+    const width = canvas.clientWidth;
+    [canvas.width, canvas.height] = [width * devicePixelRatio, width * devicePixelRatio];
+    const context = canvas.getContext("2d");
+    context.scale(devicePixelRatio, devicePixelRatio);
+    return [context, width];
+  }
+
+  function ring(context, [x, y], [a, b]) {
+    context.beginPath();
+    context.ellipse(x, y, a, b, 0, 0, 2 * Math.PI);
+    context.stroke();
+  }
+
+  function outlined(context, text, x, y, colour) {
+    Object.assign(context, { lineWidth: 4, lineJoin: "round", strokeStyle: tint("--pst-color-background"), fillStyle: colour });
+    context.strokeText(text, x, y);
+    context.fillText(text, x, y);
+  }
+
+  // Push points apart until no two are nearer than that, so that names do not cover each other.
+  function spread(points, distance) {
+    for (let round = 0; round < 50; round++) {
+      points.forEach((a, i) => points.slice(0, i).forEach((b) => {
+        const between = Math.hypot(a[0] - b[0], a[1] - b[1]);
+        if (between >= distance) return;
+        for (const k of [0, 1]) {
+          const push = (a[k] - b[k]) / between * (distance - between) / 2;
+          a[k] += push;
+          b[k] -= push;
+        }
+      }));
+    }
+  }
+
+  function drawCodes() {
+    const [context, width] = prepare(find("codes"));
+    const unit = width / (2 * LIMIT);
+    context.globalAlpha = 0.5;
+    codes[2].forEach((code, i) => {
+      const [x, y] = across(code, width);
+      context.fillStyle = COLOURS[labels[i]];
+      context.fillRect(x - 1, y - 1, 2, 2);
+    });
+    context.globalAlpha = 0.5;
+    Object.assign(context, { strokeStyle: tint("--pst-color-text-muted"), lineWidth: 1 });
+    for (const radius of [1, 2, 3]) ring(context, across([0, 0], width), [radius * unit, radius * unit]);
+    context.globalAlpha = 1;
+    Object.assign(context, { font: "bold 15px sans-serif", textAlign: "center", textBaseline: "middle" });
+    const median = (numbers) => numbers.sort((a, b) => a - b)[numbers.length >> 1];
+    const places = COLOURS.map((_, label) => {
+      const mine = codes[2].filter((_, i) => labels[i] === label);
+      return across([0, 1].map((k) => median(mine.map((code) => code[k]))), width);
+    });
+    spread(places, 17);
+    places.forEach((place, label) => outlined(context, label, ...place, COLOURS[label]));
+  }
+
+  // q twice: at its place in the plane, where it is small, and under a lens in the corner that is farthest from it.
+  function showPlane(now, encoders) {
+    const [context, width] = prepare(plane);
+    const unit = width / (2 * LIMIT);
+    const centre = across(now.mean, width);
+    const radius = 0.17 * width;
+    const lens = centre.map((each) => (each > width / 2 ? radius + 8 : width - radius - 8));
+    const times = [100, 50, 20, 10, 5, 2].find((each) => each * unit * 2.8 * Math.max(...now.sigma) < radius);
+    if (asked().mean !== encoders.mean || find("width").value != 0) {
+      context.globalAlpha = 0.55;
+      gaussian(context, across(encoders.mean, width), encoders, unit);
+      context.globalAlpha = 1;
+    }
+    gaussian(context, centre, now, unit);
+    if (!times) return; // it is large enough
+
+    const away = Math.hypot(lens[0] - centre[0], lens[1] - centre[1]);
+    const toward = lens.map((each, k) => (each - centre[k]) / away);
+    Object.assign(context, { strokeStyle: tint("--pst-color-text-muted"), lineWidth: 1 });
+    context.setLineDash([]);
+    context.beginPath();
+    for (const side of [-1, 1]) {
+      context.moveTo(centre[0] + 5 * toward[0], centre[1] + 5 * toward[1]);
+      context.lineTo(lens[0] - side * radius * toward[1], lens[1] + side * radius * toward[0]);
+    }
+    context.globalAlpha = 0.6;
+    context.stroke();
+    context.globalAlpha = 1;
+    context.save();
+    context.beginPath();
+    context.arc(...lens, radius, 0, 2 * Math.PI);
+    context.fillStyle = tint("--pst-color-background");
+    context.fill();
+    context.stroke();
+    context.clip();
+    gaussian(context, lens, now, unit * times, true);
+    Object.assign(context, { font: "12px sans-serif", textAlign: "center", textBaseline: "alphabetic" });
+    outlined(context, `× ${times}`, lens[0], lens[1] + radius - 7, tint("--pst-color-text-muted"));
+    context.restore();
+  }
+
+  // Rings at one and two σ, a cross at μ, a dotted line σε, and a dot at z.
+  function gaussian(context, [x, y], { sigma, epsilon }, unit, named = false) {
+    const z = [x + unit * sigma[0] * epsilon[0], y - unit * sigma[1] * epsilon[1]];
+    Object.assign(context, { lineWidth: 2, strokeStyle: tint("--vae-sigma") });
+    context.setLineDash([5, 3]);
+    for (const times of [1, 2]) ring(context, [x, y], sigma.map((each) => Math.max(times * unit * each, 3 * times)));
+    context.setLineDash([2, 3]);
+    Object.assign(context, { lineWidth: 2.5, strokeStyle: tint("--vae-epsilon") });
+    line(context, [x, y], z);
+    context.setLineDash([]);
+    Object.assign(context, { lineWidth: named ? 2.5 : 2, strokeStyle: tint("--vae-mu") });
+    const arm = named ? 6 : 4;
+    line(context, [x - arm, y], [x + arm, y]);
+    line(context, [x, y - arm], [x, y + arm]);
+    context.beginPath();
+    context.arc(...z, named ? 5 : 3.5, 0, 2 * Math.PI);
+    Object.assign(context, { fillStyle: tint("--vae-z"), strokeStyle: tint("--pst-color-background"), lineWidth: 1.5 });
+    context.fill();
+    context.stroke();
+    if (!named) return;
+    Object.assign(context, { font: "bold 15px sans-serif", textAlign: "center", textBaseline: "middle" });
+    const side = z[0] < x ? -1 : 1;
+    outlined(context, "z", z[0] + 12 * side, z[1], tint("--vae-z"));
+    outlined(context, "μ", x - 13 * side, y, tint("--vae-mu"));
+  }
+
+  function line(context, from, to) {
+    context.beginPath();
+    context.moveTo(...from);
+    context.lineTo(...to);
+    context.stroke();
+  }
+
+  function move(mean) {
+    state.moved = mean.map((each) => Math.max(-LIMIT, Math.min(LIMIT, each)));
+    update();
+  }
+
+  drag(plane, () => {}, (event) => {
+    const [x, y] = point(event, plane);
+    move([(2 * x - 1) * LIMIT, (1 - 2 * y) * LIMIT]);
+  });
+  plane.addEventListener("keydown", (event) => {
+    if (!(event.key in ARROWS)) return;
+    event.preventDefault();
+    move(asked().mean.map((each, k) => each + ARROWS[event.key][k] * (event.shiftKey ? 1 : 0.1)));
+  });
+
+  find("draw").addEventListener("click", () => {
+    state.epsilon = [normal(), normal()];
+    update();
+  });
+  find("width").addEventListener("input", update);
+  find("back").addEventListener("click", back);
+
+  // The bill
+
+  // Each pixel's cost in nats; the brightest is a pixel that was told wrong with a probability of 95%.
+  function showCosts(logits) {
+    const costs = Array.from(logits, (logit, j) => -vae.logProb([state.image[j]], [logit]) / -Math.log(0.05));
+    page.paint(find("costs"), costs.map((each) => Math.min(each, 1)), decoder.shape);
+  }
+
+  function showBill(now, encoders) {
+    const [sum, theirs] = [now, encoders].map((each) => each.reconstruction + each.kl);
+    const top = [120, 160, 200, 240, 320, 400, 600, 800, 1200, 1600].find((each) => each > 1.04 * sum) ?? 3200;
+    const place = (element, from, to) => {
+      element.style.left = `${100 * from / top}%`;
+      element.style.width = `${100 * (to - from) / top}%`;
+    };
+    const bar = (name) => root.querySelector(`.vae-bar-${name}`);
+    place(bar("reconstruction"), 0, now.reconstruction);
+    place(bar("kl"), now.reconstruction, sum);
+    place(bar("sum"), 0, sum);
+    const mine = sum !== theirs;
+    const mark = root.querySelector(".vae-mark");
+    mark.hidden = !mine;
+    mark.style.left = `${100 * theirs / top}%`;
+    find("reconstruction").textContent = now.reconstruction.toFixed(1);
+    find("kl").textContent = now.kl.toFixed(1);
+    find("sum").textContent = `${sum.toFixed(1)} nats`;
+    const ticks = root.querySelector(".vae-ticks");
+    if (ticks.dataset.top !== String(top)) {
+      ticks.dataset.top = top;
+      ticks.replaceChildren(...[0, 1, 2, 3, 4].map((quarter) => {
+        const tick = document.createElement("span");
+        tick.textContent = top * quarter / 4;
+        tick.style.left = `${25 * quarter}%`;
+        return tick;
+      }));
+    }
+    find("back").disabled = !mine;
+    const times = 2 ** find("width").value;
+    find("times").textContent = `× ${times < 1 ? times.toFixed(2) : times.toPrecision(2)}`;
+    const bound = `ELBO = −(${now.reconstruction.toFixed(1)} + ${now.kl.toFixed(1)}) = −${sum.toFixed(1)} nats.`;
+    const saved = Math.abs(sum - theirs).toFixed(1);
+    find("caption").textContent = mine
+      ? `${bound} This q is yours, and ${saved} nats ${sum < theirs ? "cheaper" : "dearer"} than the encoder’s (the mark) with the same ε.`
+      : `${bound} Can you make the sum smaller? Drag q in the plane, and change its width.`;
+  }
+
+  // The middle
+
+  const BELL = ([x, density]) => `${180 + 30 * x} ${280 - 60 * density}`;
+  const density = (x) => Math.exp(-x * x / 2);
+  const curve = Array.from({ length: 61 }, (_, i) => BELL([i / 10 - 3, density(i / 10 - 3)]));
+  root.querySelector(".vae-bell").setAttribute("d", `M${curve.join("L")}`);
+
+  function showWires(now) {
+    for (const element of root.querySelectorAll("[data-value]")) {
+      const [, name, k] = /^(\w+?)(\d)$/.exec(element.dataset.value);
+      element.textContent = now[name][k].toFixed(3).replace("-", "−");
+    }
+    root.querySelectorAll("[data-epsilon]").forEach((circle, k) => {
+      const x = Math.max(-3, Math.min(3, now.epsilon[k]));
+      const [left, top] = BELL([x, density(x)]).split(" ");
+      circle.setAttribute("cx", left);
+      circle.setAttribute("cy", top);
+    });
+  }
+
+  // Pointing at a part, with mouse, finger or keyboard, lights it everywhere.
+  function light(event) {
+    const parts = event.target.closest?.("[data-part]")?.dataset.part.split(" ") ?? [];
+    for (const element of root.querySelectorAll("[data-part]")) {
+      element.classList.toggle("vae-lit", element.dataset.part.split(" ").some((each) => parts.includes(each)));
+    }
+    root.classList.toggle("vae-lighting", parts.length > 0);
+  }
+  for (const kind of ["pointerover", "focusin"]) root.addEventListener(kind, light);
+  root.addEventListener("pointerleave", light);
+
+  const middle = root.querySelector("details");
+  middle.addEventListener("toggle", () => middle.open && middle.scrollIntoView({ block: "nearest", behavior: "smooth" }));
+
+  page.show(); // first, as a hidden canvas has no size
+  const redraw = () => {
+    drawCodes();
+    update();
+  };
+  new ResizeObserver(redraw).observe(plane);
+  new MutationObserver(redraw).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+  find("choice").children[4].click(); // a 6
+})();
