@@ -19,7 +19,7 @@ vae.digit = (strokes) => {
   const points = strokes.flat();
   if (!points.length) return new Float32Array(SIZE * SIZE);
   const [low, high] = [Math.min, Math.max].map((edge) => [0, 1].map((k) => edge(...points.map((point) => point[k]))));
-  const extent = Math.max(high[0] - low[0], high[1] - low[1], 0.15); // a dot stays one
+  const extent = Math.max(high[0] - low[0], high[1] - low[1], 0.05); // a dot stays one
   const scale = (BOX - PEN) / extent;
   const canvas = new OffscreenCanvas(SIZE, SIZE);
   const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -30,7 +30,7 @@ vae.digit = (strokes) => {
     context.beginPath();
     for (const stroke of strokes) {
       const placed = stroke.map((point) => point.map((each, k) => scale * (each - (low[k] + high[k]) / 2) + shift[k]));
-      context.moveTo(...placed[0]);
+      context.moveTo(placed[0][0] - 1e-3, placed[0][1]); // a line without length would not be drawn
       placed.forEach((point) => context.lineTo(...point));
     }
     context.stroke();
@@ -243,6 +243,8 @@ if (document.getElementById("vae")) (() => {
     Object.assign(context, { strokeStyle: tint("--pst-color-text-muted"), lineWidth: 1 });
     for (const radius of [1, 2, 3]) ring(context, across([0, 0], width), [radius * unit, radius * unit]);
     context.globalAlpha = 1;
+    Object.assign(context, { font: "12px sans-serif", textAlign: "center", textBaseline: "middle" });
+    outlined(context, "prior", ...across([0, 3], width), tint("--pst-color-text-muted"));
     Object.assign(context, { font: "bold 15px sans-serif", textAlign: "center", textBaseline: "middle" });
     const median = (numbers) => numbers.sort((a, b) => a - b)[numbers.length >> 1];
     const places = COLOURS.map((_, label) => {
@@ -260,7 +262,8 @@ if (document.getElementById("vae")) (() => {
     const centre = across(now.mean, width);
     const radius = 0.17 * width;
     const lens = centre.map((each) => (each > width / 2 ? radius + 8 : width - radius - 8));
-    const times = [100, 50, 20, 10, 5, 2].find((each) => each * unit * 2.8 * Math.max(...now.sigma) < radius);
+    const size = 2.8 * unit * Math.max(...now.sigma);
+    const times = [100, 70, 50, 30, 20, 15, 10, 7, 5, 3, 2].find((each) => each * size < radius);
     if (asked().mean !== encoders.mean || find("width").value != 0) {
       context.globalAlpha = 0.55;
       gaussian(context, across(encoders.mean, width), encoders, unit);
@@ -289,8 +292,9 @@ if (document.getElementById("vae")) (() => {
     context.stroke();
     context.clip();
     gaussian(context, lens, now, unit * times, true);
-    Object.assign(context, { font: "12px sans-serif", textAlign: "center", textBaseline: "alphabetic" });
-    outlined(context, `× ${times}`, lens[0], lens[1] + radius - 7, tint("--pst-color-text-muted"));
+    Object.assign(context, { font: "12px sans-serif", textAlign: "center", textBaseline: "middle" });
+    const side = now.epsilon[1] < 0 ? -1 : 1; // where z is not
+    outlined(context, `× ${times}`, lens[0], lens[1] + side * (radius - 12), tint("--pst-color-text-muted"));
     context.restore();
   }
 
@@ -351,9 +355,9 @@ if (document.getElementById("vae")) (() => {
 
   // The bill
 
-  // Each pixel's cost in nats; the brightest is a pixel that was told wrong with a probability of 95%.
+  // Each pixel's cost in nats; white is what was thought improbable, at 20% or less.
   function showCosts(logits) {
-    const costs = Array.from(logits, (logit, j) => -vae.logProb([state.image[j]], [logit]) / -Math.log(0.05));
+    const costs = Array.from(logits, (logit, j) => -vae.logProb([state.image[j]], [logit]) / -Math.log(0.2));
     page.paint(find("costs"), costs.map((each) => Math.min(each, 1)), decoder.shape);
   }
 
@@ -426,8 +430,15 @@ if (document.getElementById("vae")) (() => {
   for (const kind of ["pointerover", "focusin"]) root.addEventListener(kind, light);
   root.addEventListener("pointerleave", light);
 
+  // The chapter's own code has its variables in the colours of the wires too.
+  const WIRES = { mu: "mu", log_var: "sigma", sigma: "sigma", eps: "epsilon", z: "z", encoder: "encoder", decoder: "decoder" };
+  for (const name of document.querySelectorAll("article .highlight .n")) {
+    if (name.textContent in WIRES) name.classList.add(`vae-${WIRES[name.textContent]}`);
+  }
+
   const middle = root.querySelector("details");
-  middle.addEventListener("toggle", () => middle.open && middle.scrollIntoView({ block: "nearest", behavior: "smooth" }));
+  const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
+  middle.addEventListener("toggle", () => middle.open && middle.scrollIntoView({ block: "nearest", behavior }));
 
   page.show(); // first, as a hidden canvas has no size
   const redraw = () => {
