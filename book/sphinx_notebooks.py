@@ -1,4 +1,7 @@
-"""A Sphinx extension: below its title, every notebook's page says where it is, how to open it, and how long it takes."""
+"""A Sphinx extension: below its title, every notebook's page says where it is, how to open it, and how long it takes.
+
+(A page that opens with a picture to play with says it below that.)
+"""
 
 import re
 from pathlib import Path
@@ -68,8 +71,11 @@ def add_line(app, doctree) -> None:
         nodes.Text(f".{duration(Path(name))}"),
     ]
     title = next(iter(doctree.findall(nodes.title)))
+    place = title.parent.index(title) + 1
+    while isinstance(title.parent[place], nodes.raw):
+        place += 1
     title.parent.insert(
-        title.parent.index(title) + 1,
+        place,
         nodes.paragraph("", "", *parts, classes=["notebook"]),
     )
 
