@@ -6,15 +6,29 @@ taken. Whatever starts kernels (papermill, nbval, jupytext, JupyterLab) uses the
 JUPYTER_DEFAULT_PROVISIONER_NAME is `vaelib`.
 """
 
+import ctypes
 import os
 import shutil
+import signal
+import sys
 from tempfile import mkdtemp
 
 from jupyter_client.provisioning import LocalProvisioner
 
+if sys.platform == "linux":
+    LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
+
+
+def _end_with_parent() -> None:
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
 
 class Provisioner(LocalProvisioner):
-    """Starts kernels here, as Jupyter's own does; on Windows, which has no such sockets, in every respect."""
+    """Starts kernels here, as Jupyter's own does; on Windows, which has no such sockets, in every respect.
+
+    On Linux a kernel ends with the thread that started it. Elsewhere it looks once a second whether its parent is
+    there, if what it executes lets it.
+    """
 
     sockets: str | None = None
 
@@ -25,6 +39,11 @@ class Provisioner(LocalProvisioner):
             self.parent.transport, self.parent.ip = "ipc", f"{self.sockets}/socket"
             self.parent.cache_ports = False
         return await super().pre_launch(**kwargs)
+
+    async def launch_kernel(self, cmd, **kwargs):
+        if sys.platform == "linux":
+            kwargs["preexec_fn"] = _end_with_parent
+        return await super().launch_kernel(cmd, **kwargs)
 
     async def cleanup(self, restart: bool = False) -> None:
         await super().cleanup(restart)
