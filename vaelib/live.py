@@ -8,15 +8,18 @@ from collections.abc import Mapping, Sequence
 import torch
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 
-from . import attributes, evaluation, figures, objective
+from . import attributes, evaluation, figures, likelihoods, objective, posteriors, priors
 from .data import Dataset
+from .data.digits import small as small_digits
 from .models import VAE
 
 PLANE_STEP, LAB_IMAGES = 4, 12  # every fourth digit; a dozen faces
 CHOICE = (3, 2, 1, 6, 50, 0)  # test images to start from: of MNIST a 0, 1, 2, a 4 that two numbers cannot hold, 6, 7
+SMALL, HIDDEN, BATCH_SIZE, LEARNING_RATE = (1, 8, 8), 128, 64, 0.003  # of the VAE that trains in the page
+FRAMES = [0, 20, 40, 60, 70, 80, 90, 100, 120, 160, 200, 300, 500, 1000, 3000]  # updates so far
 RARE = 10  # an attribute that fewer images have, or lack, is left out
 
 
@@ -182,6 +185,41 @@ def drawing(model: VAE, x: Tensor, epsilon: Tensor, content: Mapping, colours: M
 {bar(1, "KL", -log_prob, kl, colours["encoder"])}
 {bar(2, "sum = −ELBO", 0, kl - log_prob, "#48566b")}
 </svg>'''
+
+
+def small_vae() -> VAE:
+    """The VAE that trains in the page: 64 - 128 - 2 - 128 - 64, for scikit-learn's digits; its weights are random."""
+    pixels = SMALL[1] * SMALL[2]
+    features = nn.Sequential(nn.Flatten(), nn.Linear(pixels, HIDDEN), nn.ReLU())
+    output = nn.Sequential(nn.Linear(2, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, pixels), nn.Unflatten(1, SMALL))
+    return VAE(posteriors.Gaussian(features, HIDDEN, 2), likelihoods.Bernoulli(output), priors.Standard(2), SMALL)
+
+
+def training(frames: Sequence[int]) -> list[Figure]:
+    """The page's training, done by PyTorch: a picture after each of so many updates, in rising order."""
+    pixels, labels, test = small_digits()
+    images, drawn = pixels[~test] / 16, []
+    torch.manual_seed(0)
+    model = small_vae()
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+    for update in range(frames[-1] + 1):
+        if update in frames:
+            drawn.append(_training_frame(model, pixels[test] / 16, labels[test], update))
+        reconstruction, kl = model.elbo(images[torch.randperm(len(images))[:BATCH_SIZE]])
+        optimizer.zero_grad()
+        (kl - reconstruction).mean().backward()
+        optimizer.step()
+    return drawn
+
+
+@torch.no_grad()
+def _training_frame(model: VAE, images: Tensor, labels: Tensor, update: int) -> Figure:
+    """Codes of the images, drawn as their labels, beside the decoded plane."""
+    reconstruction, kl = (terms.mean().item() for terms in model.elbo(images))
+    places = (torch.arange(12) + 0.5) * (8 / 12) - 4  # of the decoded images, from -4 to 4
+    decoded = model.decode(torch.cartesian_prod(-places, places).flip(1))
+    prices = f"reconstruction {-reconstruction:.1f} + KL {kl:.1f} = {kl - reconstruction:.1f} nats"
+    return figures.plane(model.encode(images)[0], labels, decoded, 4, f"after {update:,} updates: {prices}")
 
 
 def _rounded(numbers: Tensor, digits: int) -> list:
