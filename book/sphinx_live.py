@@ -6,14 +6,21 @@ pages load them.
 """
 
 import base64
+import json
 import shutil
 from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
+from vaelib import live, models
+from vaelib.data import digits
+
 SHARED = ["decoder", "page"]
-WIDE = {"book/idea/vae"}  # pages that take the room of the list of sections
+WIDE = {
+    "book/idea/vae",
+    "book/live/training",
+}  # pages that take the room of the list of sections
 PAGES = {  # to the scripts that each loads, in this order
     "book/idea/vae": [
         *SHARED,
@@ -23,7 +30,11 @@ PAGES = {  # to the scripts that each loads, in this order
         "mnist",
         "vae",
     ],
+    "book/idea/elbo": ["page", "bell", "posteriors", "bound"],
+    "book/idea/kl": ["page", "bell", "price"],
+    "book/idea/reparameterization": ["page", "bell", "noise"],
     "book/live/plane": [*SHARED, "mnist-k1", "mnist-k2", "mnist", "plane"],
+    "book/live/training": ["page", "digits", "learner", "training"],
     "book/live/faces": [*SHARED, "celeba-k64", "celeba", "faces"],
 }
 
@@ -39,6 +50,15 @@ def half(path: Path, encoder: bool) -> bytes:
         return save(tensors, file.metadata())
 
 
+def small_digits() -> str:
+    """scikit-learn's digits in JSON: a digit of base 17 for each pixel, image by image, row by row."""
+    pixels, labels, _ = digits.small()
+    text = "".join(
+        "0123456789abcdefg"[value] for value in pixels.flatten().tolist()
+    )
+    return json.dumps({"pixels": text, "labels": labels.tolist()})
+
+
 def script(name: str, source: Path) -> str:
     """The text of a script: from weights (a model's name is its decoder's), from data, or as it is."""
     model = name.removesuffix("-encoder")
@@ -46,6 +66,13 @@ def script(name: str, source: Path) -> str:
     if path.exists():
         tensors = half(path, encoder=model != name)
         value = f'"{base64.b64encode(tensors).decode()}"'
+    elif name == "digits":
+        value = small_digits()
+    elif name == "posteriors":
+        content = json.loads((source / "mnist.json").read_text())
+        value = json.dumps(
+            live.exact_posteriors(models.published("mnist-k1"), content)
+        )
     elif (source / f"{name}.json").exists():
         value = (source / f"{name}.json").read_text()
     else:

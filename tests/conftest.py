@@ -1,11 +1,14 @@
 """What several test files share: a data set small enough to train on in a fraction of a second, and such a training."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 from vaelib import Settings, data, runs
 from vaelib.data import Dataset, Split
+
+PAGES = Path(__file__).parents[1] / "_build" / "html" / "book"
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +45,24 @@ def browser():
         browser = playwright.chromium.launch(executable_path=path)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Open a built page by its name; in the end nothing may have been complained of, or asked of another host."""
+    contexts, trouble = [], []
+
+    def visit(name, fragment="", **options):
+        contexts.append(browser.new_context(**options))
+        contexts[-1].set_default_timeout(120_000)  # of a machine that is busy otherwise
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: message.type == "error" and trouble.append(message.text))
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("request", lambda it: it.url.startswith(("file:", "data:")) or trouble.append(it.url))
+        page.goto((PAGES / f"{name}.html").as_uri() + fragment)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert trouble == []

@@ -82,6 +82,9 @@ def publish(options: argparse.Namespace) -> None:
         notebook, figure = options.book / options.experiment / "dimensions.ipynb", f"{options.experiment}-prior-samples"
         steps.append((publishing.picture, notebook, f"fig-{figure}", options.book / "pictures" / f"{figure}.png"))
         steps.append((publishing.interactive, *which, options.book / "live"))
+        if options.experiment == "mnist":
+            steps.append((publishing.training, options.book / "live" / "training.webp"))
+            steps.append((publishing.stills, weights / "mnist-k1.safetensors", options.book / "live"))
         if options.experiment == "celeba":
             walk = options.book / "pictures" / "celeba-walk.webp"
             steps.append((publishing.animation, weights / "celeba-k64.safetensors", walk))

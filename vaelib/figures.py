@@ -1,5 +1,6 @@
 """The figures of the book. Every function takes tensors or figures, and returns a matplotlib figure."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -55,6 +56,32 @@ def panels(images: Mapping[str, Tensor], columns: int, panels_in_row: int = 3) -
         each.set_title(title)
         _show(each, batch, columns)
     return figure
+
+
+def plane(codes: Tensor, labels: Tensor, decoded: Tensor, limit: float, title: str) -> Figure:
+    """The latent plane twice: where the encoder puts images, and what the decoder paints.
+
+    Parameters
+    ----------
+    codes, labels : of shape (N, 2) and (N,); each code is drawn as its label
+    decoded : images (n², C, H, W) from the same part of the plane, row by row from the top left
+    limit : of the plane, in each direction
+    """
+    figure, (left, right) = _figure(1, 2, 4.1)
+    for (x, y), label in zip(codes.tolist(), labels.tolist(), strict=True):
+        left.text(x, y, label, color=f"C{label}", fontsize=7, ha="center", va="center", clip_on=True)
+    left.set(xlim=(-limit, limit), ylim=(-limit, limit), box_aspect=1)
+    left.set_title("where the encoder puts test digits", fontsize=9)
+    right.set_title("what the decoder paints there", fontsize=9)
+    left.tick_params(labelsize=8)
+    _show(right, decoded, math.isqrt(len(decoded)))
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def densities(columns: int) -> tuple[Figure, list[Axes]]:
+    """Empty axes beside each other, low and wide."""
+    return _figure(1, columns, 2.2)
 
 
 def rows(images: Mapping[str, Tensor]) -> Figure:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -144,6 +145,37 @@ def animation(weights: Path, path: Path, faces: int = 8, frames: int = 48, zoom:
     strips = [each.resize((zoom * each.width, zoom * each.height), Image.Resampling.BICUBIC) for each in strips]
     content = io.BytesIO()
     strips[0].save(content, "webp", save_all=True, append_images=strips[1:], duration=120, loop=0, quality=70)
+    files.write(path, content.getvalue())
+
+
+def stills(weights: Path, folder: Path) -> None:
+    """Write the pictures that stand for what is dragged in the idea chapters, beside mnist.json in the same folder."""
+    content = json.loads((folder / "mnist.json").read_text())
+    for name, figure in live.stills(live.exact_posteriors(models.load(weights), content)).items():
+        figure.savefig(drawn := io.BytesIO(), format="png", bbox_inches="tight")
+        files.write(folder / f"{name}.png", _small_png(drawn))
+
+
+def training(path: Path, frames: Sequence[int] = live.FRAMES) -> None:
+    """Write the small VAE's training as an animated WebP file: its end, for paper, then all of it once."""
+    *course, end = live.training(frames)
+    pictures = []
+    for figure in (end, *course, end):
+        figure.savefig(drawn := io.BytesIO(), format="png", dpi=90)
+        pictures.append(Image.open(drawn).convert("RGB"))
+    content = io.BytesIO()
+    durations = [1000] + [400] * (len(pictures) - 1)
+    pictures[0].save(
+        content,
+        "webp",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=durations,
+        loop=1,
+        quality=30,
+        method=6,
+        kmax=1,
+    )
     files.write(path, content.getvalue())
 
 

@@ -17,17 +17,10 @@
     return { start: "average", title: "The average face", code: new Array(latentDim).fill(0) };
   }
 
-  // Standard normal numbers, always the same for a seed: uniform ones by mulberry32, then Box and Muller's formula.
+  // Standard normal numbers, always the same for a seed.
   function normal(count, seed) {
-    let state = seed;
-    function uniform() {
-      state = (state + 0x6d2b79f5) | 0;
-      let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-      mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-      return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-    }
-    const one = () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
-    return Array.from({ length: count }, one);
+    const uniform = page.random(seed);
+    return Array.from({ length: count }, () => page.normal(uniform));
   }
 
   let origin = face("average");

@@ -1,7 +1,35 @@
-// What both interactive pages do: paint images, wait for the next frame, and come into view once all is loaded.
+// What the interactive pages share: colours, random numbers, painting images, waiting for the next frame, and coming into
+// view once all is loaded.
 "use strict";
 
 const page = (() => {
+  const COLOURS = [ // of the digits 0 to 9, as in the book's figures
+    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf",
+  ];
+
+  // A source of uniform random numbers in [0, 1), always the same for a seed: mulberry32.
+  function random(seed) {
+    let state = seed;
+    return () => {
+      state = (state + 0x6d2b79f5) | 0;
+      let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+      mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+      return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+    };
+  }
+
+  // A standard normal number from two uniform ones, by Box and Muller's formula.
+  const normal = (uniform) => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
+
+  // Make a canvas as sharp as the screen; returns its context, in pixels of the style sheet, and its width and height.
+  function sharpen(canvas) {
+    const { clientWidth: width, clientHeight: height } = canvas;
+    [canvas.width, canvas.height] = [width * devicePixelRatio, height * devicePixelRatio];
+    const context = canvas.getContext("2d");
+    context.scale(devicePixelRatio, devicePixelRatio);
+    return { context, width, height };
+  }
+
   // An image of a decoder, pixel by pixel; the style sheet enlarges the canvas.
   function paint(canvas, pixels, [channels, height, width]) {
     const image = new ImageData(width, height);
@@ -46,5 +74,5 @@ const page = (() => {
 
   const show = () => document.documentElement.classList.add("live-on");
 
-  return { paint, eachFrame, signed, read, show };
+  return { COLOURS, random, normal, sharpen, paint, eachFrame, signed, read, show };
 })();

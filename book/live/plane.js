@@ -3,9 +3,6 @@
 
 (() => {
   const LIMIT = 4; // of the codes that can be reached; plane.md says so too
-  const COLOURS = [ // as in the book's figures
-    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf",
-  ];
   const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowDown: [1, -1], ArrowUp: [1, 1] };
   const NEIGHBOURS = 10;
   const { labels, codes } = live.mnist;
@@ -48,16 +45,13 @@
     }
 
     function drawMap() {
-      const [width, height, ratio] = [map.clientWidth, map.clientHeight, devicePixelRatio];
-      [map.width, map.height] = [width * ratio, height * ratio];
-      const context = map.getContext("2d");
-      context.scale(ratio, ratio);
+      const { context, width, height } = page.sharpen(map);
       context.strokeStyle = context.fillStyle = getComputedStyle(map).color;
       scenery(context, width, height);
       context.globalAlpha = 0.7;
       labels.forEach((label, i) => {
         const [x, y] = place(codes[K][i], label);
-        context.fillStyle = COLOURS[label];
+        context.fillStyle = page.COLOURS[label];
         context.fillRect(x * width - 1.5, y * height - 1.5, 3, 3);
       });
     }
@@ -78,7 +72,7 @@
   function neighbours(K, code) {
     const distance = codes[K].map((each) => Math.hypot(...each.map((z, i) => z - code[i])));
     const nearest = [...distance.keys()].sort((i, j) => distance[i] - distance[j]).slice(0, NEIGHBOURS);
-    const counts = COLOURS.map((_, label) => nearest.filter((i) => labels[i] === label).length);
+    const counts = page.COLOURS.map((_, label) => nearest.filter((i) => labels[i] === label).length);
     const shown = [...counts.keys()].filter((label) => counts[label]).sort((i, j) => counts[j] - counts[i]);
     return `The ten nearest test images show: ${shown.map((label) => `${label} (${counts[label]})`).join(", ")}.`;
   }
@@ -102,7 +96,7 @@
   function rows(context, width, height) {
     context.font = "bold 12px sans-serif";
     context.textBaseline = "middle";
-    COLOURS.forEach((_, label) => context.fillText(label, 2, (label + 0.5) / 10 * height));
+    page.COLOURS.forEach((_, label) => context.fillText(label, 2, (label + 0.5) / 10 * height));
     context.globalAlpha = 0.35;
     context.beginPath();
     context.moveTo(width / 2, 0);
@@ -111,7 +105,7 @@
   }
 
   const legend = document.querySelector(".live-legend");
-  COLOURS.forEach((colour, label) => {
+  page.COLOURS.forEach((colour, label) => {
     const item = document.createElement("li");
     item.textContent = label;
     item.style.setProperty("--colour", colour);

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from sklearn.datasets import load_digits
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from .dataset import Dataset, Split
@@ -11,20 +12,28 @@ from .dataset import Dataset, Split
 WEIGHT = 4 * 14**3  # times this, bicubic weights are whole numbers: a new pixel lies a multiple of 1/14 from old ones
 
 
+def small() -> tuple[Tensor, Tensor, Tensor]:
+    """The originals: pixels (1797, 1, 8, 8), whole numbers from 0 to 16; labels (1797,); which are test images (1797,).
+
+    Every sixth image, from the first on, is a test image.
+    """
+    pixels, classes = load_digits(return_X_y=True)
+    images = torch.from_numpy(pixels).to(torch.uint8).reshape(-1, 1, 8, 8)
+    return images, torch.from_numpy(classes).long(), torch.arange(len(images)) % 6 == 0
+
+
 def load(folder: Path) -> Dataset:
     """1,497 training and 300 test images, 1 x 28 x 28; nothing is read from the folder.
 
     The originals are 8 x 8 with values 0 to 16 (E. Alpaydin and C. Kaynak, UCI repository, 1998). They are enlarged
-    by bicubic interpolation, clipped to the valid range. Every sixth image, from the first on, is a test image.
+    by bicubic interpolation, clipped to the valid range.
     """
-    pixels, classes = load_digits(return_X_y=True)
+    pixels, labels, test = small()
     # In whole numbers, as rounding errors, by which processors differ, would decide the values midway between two
     units = torch.eye(8, dtype=torch.float64).reshape(1, 8, 8, 1)
     weights = (interpolate(units, size=(28, 1), mode="bicubic")[0, :, :, 0] * WEIGHT).round_().long()
-    large = weights.T @ torch.from_numpy(pixels).long().reshape(-1, 1, 8, 8) @ weights
+    large = weights.T @ pixels.long() @ weights
     images = (large.double() * 255 / (16 * WEIGHT**2)).clamp_(0, 255).round_().to(torch.uint8)
-    labels = torch.from_numpy(classes).long()
-    test = torch.arange(len(images)) % 6 == 0
     return Dataset(
         name="digits",
         train=Split(images[~test], labels[~test]),
