@@ -225,23 +225,38 @@ def notebook(path: Path) -> Path:
     return path
 
 
-def sweep(folder: Path) -> dict:
-    """Two pages by one worker; what they show."""
-    from concurrent.futures import ThreadPoolExecutor
-
+def jobs(folder: Path) -> list:
+    """Two pages that train a tiny run each."""
     from vaelib import sweep as batch
 
     path = folder / "train.ipynb"
     if not path.exists():
         notebook(path)
-    jobs = [
+    return [
         batch.Job(path, folder / "pages" / f"k{K}.ipynb", {"latent_dim": K}, f"K = {K}",
                   folder / "runs" / runs.name("tiny", Settings(K, epochs=4, batch_size=32)))
         for K in (1, 2)
     ]  # fmt: skip
-    if failures := batch.sweep(jobs, ThreadPoolExecutor(1)):
+
+
+def sweep(folder: Path) -> dict:
+    """Make the pages by one worker; what they show."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from vaelib import sweep as batch
+
+    both = jobs(folder)
+    if failures := batch.sweep(both, ThreadPoolExecutor(1)):
         raise RuntimeError(str(next(iter(failures.values()))))
-    return {job.page.name: json.loads(job.page.read_text())["cells"][-1]["outputs"] for job in jobs}
+    return {job.page.name: json.loads(job.page.read_text())["cells"][-1]["outputs"] for job in both}
+
+
+def page(folder: Path) -> object:
+    """What a page shows, if the sweep takes it for finished; else it is made again."""
+    job = jobs(folder)[0]
+    if not job.finished:
+        raise ValueError(f"{job.page} is made again")
+    return json.loads(job.page.read_text())["cells"]
 
 
 def kernels(folder: Path) -> list[str]:
@@ -431,7 +446,7 @@ def damage(path: Path, chance) -> str:
     return kind
 
 
-def damage_files(table: Table, place: Path, dataset: Dataset, expected: dict, trials: int, chance) -> None:
+def damage_files(table: Table, place: Path, pages: Path, dataset: Dataset, expected: dict, trials: int, chance) -> None:
     """Cut, empty or flip a bit of a file; read all; put it back."""
     alone(train, dataset, place / "run")
     run = next((place / "run").iterdir())
@@ -451,6 +466,7 @@ def damage_files(table: Table, place: Path, dataset: Dataset, expected: dict, tr
     readers.append(("a checkpoint", checkpoint, partial(train, dataset, stopped), expected))
     read_images = (partial(decode, images), decoded)
     readers += [("a cache", path, *read_images) for path in sorted((images / "celeba").glob("celeba-*"))]
+    readers.append(("a page", jobs(pages)[0].page, partial(page, pages), alone(page, pages)["result"]))
     lists = sorted((images / "celeba").glob("list_*"))
     readers += [(f"CelebA's {path.name}", path, *read_images) for path in lists]
     for number in range(trials):
@@ -595,7 +611,7 @@ def main() -> None:
         fill_disks(table, place / "full", dataset, expected, count(10, 2), chance)
         lock_folders(table, place / "locked", dataset, expected)
         race(table, place / "race", [dataset, other], count(20, 2))
-        damage_files(table, place / "damaged", dataset, expected, count(500, 20), chance)
+        damage_files(table, place / "damaged", place / "sweeps" / "whole", dataset, expected, count(500, 20), chance)
         make_up(table, place / "made-up", count(200, 20))
 
     rows = [(what, *row.values()) for what, row in table.rows.items()]

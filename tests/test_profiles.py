@@ -110,12 +110,12 @@ def test_more_seeds_come_after_all_others():
 
 
 def test_an_unknown_profile_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown profile 'nope'; known: quick, paper"):
+    with pytest.raises(ValueError, match=r"unknown profile 'nope'; .*profiles.yml has: quick, paper"):
         profiles.load("nope", "mnist")
 
 
 def test_an_unknown_experiment_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown experiment 'nope'; known: .*mnist"):
+    with pytest.raises(ValueError, match=r"unknown experiment 'nope'; .* has: .*mnist"):
         profiles.load("quick", "nope")
 
 
@@ -156,7 +156,7 @@ def test_an_unknown_profile_is_one_line_on_standard_error():
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode != 0
     assert result.stdout == ""
-    assert result.stderr == "error: unknown profile 'nope'; known: quick, paper\n"
+    assert re.fullmatch(r"error: unknown profile 'nope'; .*profiles.yml has: quick, paper\n", result.stderr)
 
 
 def test_an_unknown_experiment_is_one_line(monkeypatch, capsys, started):

@@ -70,6 +70,6 @@ def load(profile: str, experiment: str) -> Experiment:
         raise ValueError(f"{path}: {'; '.join(mistakes)}") from error
     for kind, key in (("profile", profile), ("experiment", experiment)):
         if key not in table:
-            raise ValueError(f"unknown {kind} {key!r}; known: {', '.join(table)}")
+            raise ValueError(f"unknown {kind} {key!r}; {path} has: {', '.join(table)}")
         table = table[key]
     return table

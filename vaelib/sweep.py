@@ -48,7 +48,8 @@ class Job:
         if not self.run or not runs.is_complete(self.run) or not self.page.exists():
             return False
         try:
-            return files.read_notebook(self.page).metadata.get("recipe") == self.recipe
+            page = files.read_notebook(self.page)
+            return (page.metadata.get("recipe"), page.metadata.get("sha256")) == (self.recipe, _checksum(page))
         except (OSError, ValueError):
             return False
 
@@ -56,6 +57,11 @@ class Job:
     def failure(self) -> Path:
         """Where the notebook is left, with the error in it, when it fails."""
         return self.page.with_name(f"{self.page.stem}-failed.ipynb")
+
+
+def _checksum(page: nbformat.NotebookNode) -> str:
+    """Of all that a page shows."""
+    return hashlib.sha256(json.dumps(page.cells, sort_keys=True).encode()).hexdigest()
 
 
 @cache
@@ -146,7 +152,7 @@ def execute(job: Job) -> None:
             raise
         page = files.read_notebook(executed)
     _tidy(page, job.label)
-    page.metadata["recipe"] = job.recipe
+    page.metadata |= {"recipe": job.recipe, "sha256": _checksum(page)}
     files.write(job.page, nbformat.writes(page) + "\n")
 
 
