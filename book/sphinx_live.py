@@ -13,6 +13,7 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
+from vaelib import live, models
 from vaelib.data import digits
 
 SHARED = ["decoder", "page"]
@@ -29,6 +30,9 @@ PAGES = {  # to the scripts that each loads, in this order
         "mnist",
         "vae",
     ],
+    "book/idea/elbo": ["page", "bell", "posteriors", "bound"],
+    "book/idea/kl": ["page", "bell", "price"],
+    "book/idea/reparameterization": ["page", "bell", "noise"],
     "book/live/plane": [*SHARED, "mnist-k1", "mnist-k2", "mnist", "plane"],
     "book/live/training": ["page", "digits", "learner", "training"],
     "book/live/faces": [*SHARED, "celeba-k64", "celeba", "faces"],
@@ -64,6 +68,11 @@ def script(name: str, source: Path) -> str:
         value = f'"{base64.b64encode(tensors).decode()}"'
     elif name == "digits":
         value = small_digits()
+    elif name == "posteriors":
+        content = json.loads((source / "mnist.json").read_text())
+        value = json.dumps(
+            live.exact_posteriors(models.published("mnist-k1"), content)
+        )
     elif (source / f"{name}.json").exists():
         value = (source / f"{name}.json").read_text()
     else:

@@ -84,6 +84,7 @@ def publish(options: argparse.Namespace) -> None:
         steps.append((publishing.interactive, *which, options.book / "live"))
         if options.experiment == "mnist":
             steps.append((publishing.training, options.book / "live" / "training.webp"))
+            steps.append((publishing.stills, weights / "mnist-k1.safetensors", options.book / "live"))
         if options.experiment == "celeba":
             walk = options.book / "pictures" / "celeba-walk.webp"
             steps.append((publishing.animation, weights / "celeba-k64.safetensors", walk))

@@ -79,6 +79,11 @@ def plane(codes: Tensor, labels: Tensor, decoded: Tensor, limit: float, title: s
     return figure
 
 
+def densities(columns: int) -> tuple[Figure, list[Axes]]:
+    """Empty axes beside each other, low and wide."""
+    return _figure(1, columns, 2.2)
+
+
 def rows(images: Mapping[str, Tensor]) -> Figure:
     """Rows of images above each other, such as originals and reconstructions, each with its name.
 

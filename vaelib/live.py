@@ -1,6 +1,7 @@
 """What the book's interactive pages need beside the decoders: codes of test images, directions, and still pictures."""
 
 import base64
+import copy
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ PLANE_STEP, LAB_IMAGES = 4, 12  # every fourth digit; a dozen faces
 CHOICE = (3, 2, 1, 6, 50, 0)  # test images to start from: of MNIST a 0, 1, 2, a 4 that two numbers cannot hold, 6, 7
 SMALL, HIDDEN, BATCH_SIZE, LEARNING_RATE = (1, 8, 8), 128, 64, 0.003  # of the VAE that trains in the page
 FRAMES = [0, 20, 40, 60, 70, 80, 90, 100, 120, 160, 200, 300, 500, 1000, 3000]  # updates so far
+COLOURS = {"encoder": "#1430e4", "mu": "#06756f"}  # as the book's light theme has them
 RARE = 10  # an attribute that fewer images have, or lack, is left out
 
 
@@ -185,6 +187,102 @@ def drawing(model: VAE, x: Tensor, epsilon: Tensor, content: Mapping, colours: M
 {bar(1, "KL", -log_prob, kl, colours["encoder"])}
 {bar(2, "sum = −ELBO", 0, kl - log_prob, "#48566b")}
 </svg>'''
+
+
+def exact_posteriors(model: VAE, content: Mapping) -> list[dict]:
+    """The exact posterior of some test images, for a VAE of one latent dimension: what `bound.js` is given.
+
+    Parameters
+    ----------
+    model : VAE with K = 1
+    content : what `plane` returns, of which the `digits` are taken
+
+    Returns
+    -------
+    list of dict, one an image: number, label, pixels; `logProb`, log p(x) in nats, an integral over codes from -6 to 6;
+        mean and sigma of the `posterior`, and of the `encoder`'s q; `low` and `high`, between which both lie; and
+        `logLikelihood`, log p(x | z) at codes from `start` on in steps of `step`, twice as far around the mean
+    """
+    model = copy.deepcopy(model).double()
+    everywhere, found = torch.linspace(-6, 6, 12001, dtype=torch.float64), []
+    for digit in content["digits"]:
+        x = torch.tensor(digit["pixels"], dtype=torch.float64).view(1, *model.image_shape) / 255
+        joint = _log_likelihood(model, x, everywhere) - everywhere**2 / 2 - math.log(2 * math.pi) / 2
+        log_prob = torch.logsumexp(joint, 0).item() + math.log(0.001)
+        weights = torch.softmax(joint, 0)
+        mean = (weights * everywhere).sum().item()
+        sigma = (weights * (everywhere - mean) ** 2).sum().sqrt().item()
+        with torch.inference_mode():
+            encoder_mean, log_variance = (each.item() for each in model.encode(x))
+        encoder_sigma = math.exp(log_variance / 2)
+        half = max(6 * sigma, abs(encoder_mean - mean) + 5 * encoder_sigma)
+        codes = torch.linspace(mean - 2 * half, mean + 2 * half, 801, dtype=torch.float64)
+        found.append(
+            digit
+            | {
+                "logProb": log_prob,
+                "posterior": {"mean": mean, "sigma": sigma},
+                "encoder": {"mean": encoder_mean, "sigma": encoder_sigma},
+                "low": mean - half,
+                "high": mean + half,
+                "start": codes[0].item(),
+                "step": half / 200,
+                "logLikelihood": _rounded(_log_likelihood(model, x, codes), 4),
+            }
+        )
+    return found
+
+
+def stills(images: Sequence[Mapping]) -> dict[str, Figure]:
+    """What stands for `bound`, `price` and `noise` without scripts; `images` is what `exact_posteriors` returns."""
+    drawn = {}
+    image = images[0]
+    mean, sigma = image["encoder"]["mean"], image["encoder"]["sigma"]
+    codes = image["start"] + image["step"] * torch.arange(len(image["logLikelihood"]), dtype=torch.float64)
+    posterior = torch.exp(torch.tensor(image["logLikelihood"]) + _normal(codes, 0, 1).log() - image["logProb"])
+    drawn["bound"], axes = figures.densities(1)
+    axes[0].fill_between(codes, posterior, color="0.75", label="p(z | x), exact")
+    axes[0].plot(codes, _normal(codes, mean, sigma), color=COLOURS["encoder"], label="the encoder's q")
+    axes[0].set(xlim=(image["low"], image["high"]), ylim=(0, None), xlabel="z")
+    axes[0].legend()
+
+    z = torch.linspace(-4.5, 4.5, 901, dtype=torch.float64)
+    prior, q = _normal(z, 0, 1), _normal(z, 1, 0.5)
+    cost = q * (q / prior).log()
+    drawn["price"], axes = figures.densities(2)
+    axes[0].plot(z, prior, "--", color="0.5", label="the prior")
+    axes[0].plot(z, q, color=COLOURS["encoder"], label="q")
+    axes[1].fill_between(z, cost.clamp(min=0), color=COLOURS["encoder"], alpha=0.6, label="q log (q / prior)")
+    axes[1].fill_between(z, cost.clamp(max=0), color="0.5")
+    for each in axes:
+        each.set(xlabel="z")
+        each.legend()
+
+    generator = torch.Generator().manual_seed(0)
+    epsilon = torch.randn(400, generator=generator, dtype=torch.float64)
+    heights = 0.6 * torch.rand(400, generator=generator)
+    values = 1 + 0.6 * epsilon
+    drawn["noise"], axes = figures.densities(1)
+    for height, estimates, name in (
+        (1, 2 * values, "by the path through z"),
+        (0, values**2 * epsilon / 0.6, "by the score of q"),
+    ):
+        axes[0].plot(estimates, height + heights, ".", ms=3, alpha=0.6, label=name)
+    axes[0].axvline(2, color=COLOURS["mu"], label="the true slope")
+    axes[0].set(yticks=[], xlabel="estimates of the slope of E[z²] in μ, from one draw each")
+    axes[0].legend()
+    return drawn
+
+
+def _normal(z: Tensor, mean: float, sigma: float) -> Tensor:
+    return torch.exp(-0.5 * ((z - mean) / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
+
+
+@torch.inference_mode()
+def _log_likelihood(model: VAE, x: Tensor, codes: Tensor) -> Tensor:
+    """log p(x | z) of one image for each of many one-dimensional codes."""
+    parts = (model.decoder.logits(batch[:, None]) for batch in codes.split(1000))
+    return torch.cat([objective.bernoulli_log_prob(x.expand_as(each), each) for each in parts])
 
 
 def small_vae() -> VAE:

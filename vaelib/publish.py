@@ -148,6 +148,14 @@ def animation(weights: Path, path: Path, faces: int = 8, frames: int = 48, zoom:
     files.write(path, content.getvalue())
 
 
+def stills(weights: Path, folder: Path) -> None:
+    """Write the pictures that stand for what is dragged in the idea chapters, beside mnist.json in the same folder."""
+    content = json.loads((folder / "mnist.json").read_text())
+    for name, figure in live.stills(live.exact_posteriors(models.load(weights), content)).items():
+        figure.savefig(drawn := io.BytesIO(), format="png", bbox_inches="tight")
+        files.write(folder / f"{name}.png", _small_png(drawn))
+
+
 def training(path: Path, frames: Sequence[int] = live.FRAMES) -> None:
     """Write the small VAE's training as an animated WebP file: its end, for paper, then all of it once."""
     *course, end = live.training(frames)
