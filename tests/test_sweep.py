@@ -346,6 +346,7 @@ def test_one_damaged_run_or_page_is_named_and_the_others_are_published(small_pla
         notebook.cells[-1].outputs = [picture]
         nbformat.write(notebook, path)
     before = page.stat().st_size
+    monkeypatch.setattr(publish, "training", lambda path: None)  # it would take a minute
     monkeypatch.setattr(sys, "argv", ["vaelib", "publish", "mnist", "--book", str(book)])
     with pytest.raises(SystemExit) as exit:
         command_line.main()

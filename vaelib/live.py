@@ -21,7 +21,7 @@ PLANE_STEP, LAB_IMAGES = 4, 12  # every fourth digit; a dozen faces
 CHOICE = (3, 2, 1, 6, 50, 0)  # test images to start from: of MNIST a 0, 1, 2, a 4 that two numbers cannot hold, 6, 7
 SMALL, HIDDEN, BATCH_SIZE, LEARNING_RATE = (1, 8, 8), 128, 64, 0.003  # of the VAE that trains in the page
 FRAMES = [0, 20, 40, 60, 70, 80, 90, 100, 120, 160, 200, 300, 500, 1000, 3000]  # updates so far
-COLOURS = {"encoder": "#1d3fe6", "mu": "#00807a"}  # as the book's light theme has them
+COLOURS = {"encoder": "#1430e4", "mu": "#06756f"}  # as the book's light theme has them
 RARE = 10  # an attribute that fewer images have, or lack, is left out
 
 
