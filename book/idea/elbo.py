@@ -1045,6 +1045,23 @@ print(f"{reconstructed.mean():.1f} - {kl.mean():.2f} nats per image")
 #
 # ## What a VAE's bound misses
 #
+# Here is the bound to play with. The model is the VAE of one latent dimension that was trained on MNIST, and its code has only one number, so
+# that the exact posterior can be computed on a grid (shaded). Drag $q$ over it. What is paid for reconstruction and KL
+# changes with every move; what the two exceed $-\log p(x)$ by is the gap, and $\log p(x)$ itself does not move. The encoder's $q$ of
+# the 0 lies beside the posterior, that of the 2 is too wide; only the 6 has got nearly what it could.
+#
+# ```{raw} html
+# :file: ../live/bound.html
+# ```
+#
+# ```{figure} ../live/bound.png
+# :name: fig-elbo-live
+# :figclass: live-still
+# :alt: A shaded density with a shoulder, and beside it, to the right, a narrower bell curve.
+#
+# The exact posterior of a 0, and the encoder's $q$, which misses it: its gap is 19 nats. Where scripts run, $q$ can be dragged here.
+# ```
+#
 # With a single latent dimension, $K = 1$, the integral over $z$ is an integral
 # over a line, and a grid gives every quantity of {eq}`eq-elbo-objective` to many
 # digits. So let us train such a VAE on the digits, for ten epochs, and look at

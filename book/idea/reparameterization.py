@@ -228,6 +228,22 @@ headers = ["compared with", "p-value", "differ?"]
 Markdown(tabulate(table, headers, "github", disable_numparse=True))
 
 # %% [markdown]
+# Drag ε: $z = \mu + \sigma\varepsilon$ follows, and the slope of $f(z)$ reaches $\mu$ and $\sigma$ past it. With "z drawn from q" the same slope ends at $z$.
+# The clouds below are estimates of the slope of $\mathbb{E}[f(z)]$ in $\mu$, by the path through $z$ and by the score function. For $z^2$
+# the path's are narrower. At $f = \sin 5z$ it can be the other way round: the path's estimate multiplies the steep slope of $f$, which the score never asks for.
+#
+# ```{raw} html
+# :file: ../live/noise.html
+# ```
+#
+# ```{figure} ../live/noise.png
+# :name: fig-rp-live
+# :figclass: live-still
+# :alt: Two clouds of points around a vertical line: a narrow one above, a wide and skewed one below.
+#
+# 400 estimates of one slope from a draw each, at $\mu = 1$ and $\sigma = 0.6$: by the path through $z$, and by the score of $q$. Where scripts run, ε can be dragged here.
+# ```
+#
 # ## The path derivative
 #
 # With {eq}`eq-rp-trick` the mean is taken over $\varepsilon$, and the encoder's
