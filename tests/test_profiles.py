@@ -124,7 +124,7 @@ def test_the_command_trains_all_of_a_profile(monkeypatch, capsys, started):
     experiment = profiles.load("quick", "mnist")
     assert [settings for _, settings, _, _ in started] == experiment.settings(experiment.short)
     assert {(name, root, device) for name, _, root, device in started} == {("digits", None, None)}
-    assert capsys.readouterr().out.splitlines()[0] == "digits-k1-e30-s0: test ELBO -100.00 nats"
+    assert capsys.readouterr().out.splitlines()[0] == "digits-k1-e20-s0: test ELBO -100.00 nats"
 
 
 def test_the_command_trains_the_long_schedule(monkeypatch, started):
