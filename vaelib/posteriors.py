@@ -45,6 +45,10 @@ class DiagonalNormal(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         return objective.gaussian_log_prob(value, self._mean, self.log_variance)
 
+    def by_dimension(self) -> "DiagonalNormal":
+        """The K marginals: a batch (..., K) of distributions over one number."""
+        return DiagonalNormal(self._mean.unsqueeze(-1), self.log_variance.unsqueeze(-1))
+
 
 class Gaussian(nn.Module):
     """The paper's encoder: q(z | x) = N(μ(x), diag(σ²(x))), both linear in the same features.
@@ -66,6 +70,39 @@ class Gaussian(nn.Module):
         features = self.features(x)  # (B, F)
         # float(): under mixed precision the linear layers answer in bfloat16, too coarse for sums of thousands of terms
         return DiagonalNormal(self.mean(features).float(), self.log_variance(features).float())
+
+
+class InverseAutoregressive(nn.Module):
+    """A flow of three inverse autoregressive layers, from N(0, I) to a q(z | x) of any shape. Kingma et al., 2016.
+
+    Needs the package zuko. Samples are drawn with their density in one pass, as training wants it; the density of other
+    codes takes a pass for each of their K numbers.
+
+    Parameters
+    ----------
+    features : module from images (B, C, H, W) to features (B, F)
+    size : F
+    latent_dim : K
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If zuko is not installed.
+    """
+
+    def __init__(self, features: nn.Module, size: int, latent_dim: int):
+        super().__init__()
+        try:
+            from zuko import flows
+        except ModuleNotFoundError as error:
+            advice = "the inverse autoregressive posterior needs the package zuko: pip install zuko"
+            raise ModuleNotFoundError(advice, name="zuko") from error
+        flow = flows.MAF(latent_dim, context=size)  # quick from codes to noise
+        self.features = features
+        self.flow = flows.Flow(flow.transform.inv, flow.base)  # and now from noise to codes
+
+    def forward(self, x: Tensor) -> Distribution:
+        return self.flow(self.features(x).float())
 
 
 def moments(q: Distribution, samples: int = 100) -> tuple[Tensor, Tensor]:
