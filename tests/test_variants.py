@@ -130,10 +130,9 @@ class TestEveryVariant:
 
         with monkeypatch.context() as patch:
             patch.setattr(training, "CHECK_EVERY", 2)
-            patch.setattr(training, "fit", partial(training.fit, checkpoint_seconds=0))
             patch.setattr(training, "to_float", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                runs.train(tiny, SETTINGS, tmp_path, "cpu", **variant)
+                runs.train(tiny, SETTINGS, tmp_path, "cpu", **variant, checkpoint_seconds=0)
         resumed = runs.train(tiny, SETTINGS, tmp_path, "cpu", **variant)
         weights, others = resumed.model().state_dict(), run.model().state_dict()
         assert all(torch.equal(weights[name], others[name]) for name in others)

@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Size, Tensor, nn
 from torch.distributions import Bernoulli as PixelBernoulli
-from torch.distributions import ContinuousBernoulli as PixelContinuousBernoulli
 from torch.distributions import Categorical, Distribution, Independent, Normal
+from torch.distributions import ContinuousBernoulli as PixelContinuousBernoulli
 from torch.nn.functional import logsigmoid, softplus
 
 LEVELS = 256  # of grey, as uint8 has them: k / 255

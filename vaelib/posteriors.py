@@ -66,14 +66,17 @@ class Gaussian(nn.Module):
         self.mean = nn.Linear(size, latent_dim)
         self.log_variance = nn.Linear(size, latent_dim)
 
-    def forward(self, x: Tensor) -> DiagonalNormal:
-        features = self.features(x)  # (B, F)
+    def forward(self, x: Tensor) -> Distribution:
+        return self.gaussian(self.features(x))
+
+    def gaussian(self, features: Tensor) -> DiagonalNormal:
+        """The distribution of features (B, F)."""
         # float(): under mixed precision the linear layers answer in bfloat16, too coarse for sums of thousands of terms
         return DiagonalNormal(self.mean(features).float(), self.log_variance(features).float())
 
 
-class InverseAutoregressive(nn.Module):
-    """A flow of three inverse autoregressive layers, from N(0, I) to a q(z | x) of any shape. Kingma et al., 2016.
+class InverseAutoregressive(Gaussian):
+    """The paper's posterior, bent by two inverse autoregressive layers. Kingma et al., arXiv:1606.04934.
 
     Needs the package zuko. Samples are drawn with their density in one pass, as training wants it; the density of other
     codes takes a pass for each of their K numbers.
@@ -91,18 +94,18 @@ class InverseAutoregressive(nn.Module):
     """
 
     def __init__(self, features: nn.Module, size: int, latent_dim: int):
-        super().__init__()
+        super().__init__(features, size, latent_dim)
         try:
-            from zuko import flows
+            from zuko import distributions, flows
         except ModuleNotFoundError as error:
             advice = "the inverse autoregressive posterior needs the package zuko: pip install zuko"
             raise ModuleNotFoundError(advice, name="zuko") from error
-        flow = flows.MAF(latent_dim, context=size)  # quick from codes to noise
-        self.features = features
-        self.flow = flows.Flow(flow.transform.inv, flow.base)  # and now from noise to codes
+        self.flow = distributions.NormalizingFlow
+        self.bend = flows.MAF(latent_dim, context=size, transforms=2).transform.inv  # quick from noise to codes
 
     def forward(self, x: Tensor) -> Distribution:
-        return self.flow(self.features(x).float())
+        features = self.features(x).float()  # (B, F)
+        return self.flow(self.bend(features), self.gaussian(features))
 
 
 def moments(q: Distribution, samples: int = 100) -> tuple[Tensor, Tensor]:
