@@ -135,8 +135,7 @@ def tiny(shift: int = 0) -> Dataset:
 def train(dataset: Dataset, root: Path, settings: Settings = SETTINGS) -> dict:
     """Train with a checkpoint at every look, as if it took hours."""
     training.CHECK_EVERY = 2
-    training.fit.__defaults__ = (*training.fit.__defaults__[:-1], 0)
-    return digest(runs.train(dataset, settings, root, "cpu").folder)
+    return digest(runs.train(dataset, settings, root, "cpu", checkpoint_seconds=0).folder)
 
 
 # Killed

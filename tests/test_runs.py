@@ -67,7 +67,7 @@ def _interrupt(patch, module, name, call):
 
 def _often_saved(patch):
     patch.setattr(training, "CHECK_EVERY", 2)
-    patch.setattr(training, "fit", partial(training.fit, checkpoint_seconds=0))
+    patch.setattr(runs, "train", partial(runs.train, checkpoint_seconds=0))
 
 
 def _refuse(*_, **__):
@@ -218,7 +218,6 @@ def test_leftovers_of_a_killed_process_are_cleared_away(trained, tiny, tmp_path)
 # Importing takes seconds, so one process imports, and then forks one that trains for every line it reads.
 SCRIPT = """
 import os, sys
-from functools import partial
 from vaelib import Settings, data, runs, training
 
 def train(root):
@@ -227,10 +226,10 @@ def train(root):
         print("step", flush=True)
         check(*arguments)
     training._check_finite, training.CHECK_EVERY = progress, 2
-    training.fit = partial(training.fit, checkpoint_seconds=0)
     digits = data.load("digits")
     splits = (data.Split(s.images[:200, :, ::4, ::4], s.labels[:200]) for s in (digits.train, digits.test))
-    runs.train(data.Dataset("killed", *splits, digits.names), Settings(2, epochs=8, batch_size=32), root, "cpu")
+    runs.train(data.Dataset("killed", *splits, digits.names), Settings(2, epochs=8, batch_size=32), root, "cpu",
+               checkpoint_seconds=0)
 
 for line in sys.stdin:
     child = os.fork()
@@ -660,10 +659,8 @@ def test_a_colour_run_resumes_with_its_running_statistics(tmp_path, monkeypatch)
     )
     settings = Settings(latent_dim=2, epochs=3, batch_size=16)
     whole = runs.train(colour, settings, tmp_path / "whole")
-    fit = partial(training.fit, checkpoint_seconds=0)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "fit", fit)
         _interrupt(patch, evaluation, "elbo", 2)
         with pytest.raises(KeyboardInterrupt):
-            runs.train(colour, settings, tmp_path / "parts")
+            runs.train(colour, settings, tmp_path / "parts", checkpoint_seconds=0)
     _assert_same(runs.train(colour, settings, tmp_path / "parts"), whole)

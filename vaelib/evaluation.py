@@ -23,8 +23,7 @@ def encode(model: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
 
 def elbo(model: VAE, images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Reconstruction term and KL of each of N uint8 images, each (N,), in nats, from one posterior sample an image."""
-    with seeded(seed, model.device):
-        return _batched(model, images, model.elbo)
+    return _batched(model, images, model.elbo, seed)
 
 
 def log_prob(model: VAE, images: Tensor, samples: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -61,8 +60,7 @@ def log_prob(model: VAE, images: Tensor, samples: int, seed: int = 0) -> tuple[T
         parts = [objective.importance_weighted_bound(part) for part in log_weights.tensor_split(10)]
         return objective.importance_weighted_bound(log_weights), torch.stack(parts).std(0) / math.sqrt(10)
 
-    with seeded(seed, model.device):
-        return _batched(model, images, estimate)
+    return _batched(model, images, estimate, seed)
 
 
 def active_units(means: Tensor, threshold: float = 0.01) -> int:
@@ -129,13 +127,14 @@ def evaluate(model: VAE, data: Dataset, samples: int | None = None) -> dict[str,
 
 
 @torch.no_grad()
-def _batched(model: VAE, images: Tensor, function: Callable) -> tuple[Tensor, ...]:
+def _batched(model: VAE, images: Tensor, function: Callable, seed: int = 0) -> tuple[Tensor, ...]:
     """Apply a function of float images that returns a tuple of (B, ...) tensors; the results as (N, ...) on the CPU."""
     training = model.training
     size = max(1, PIXELS // images[0].numel())
     model.eval()
     try:
-        parts = [function(to_float(batch.to(model.device))) for batch in images.split(size)]
+        with seeded(seed, model.device):
+            parts = [function(to_float(batch.to(model.device))) for batch in images.split(size)]
     finally:
         model.train(training)
     return tuple(torch.cat(part).cpu() for part in zip(*parts, strict=True))

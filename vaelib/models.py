@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import safetensors
@@ -47,8 +46,8 @@ class VAE(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def posterior(self, x: Tensor) -> Distribution:
-        """q(z | x) of each image.
+    def observe(self, x: Tensor) -> Tensor:
+        """The images as the model takes them, which both its encoder and its likelihood see: unchanged, if they fit.
 
         Raises
         ------
@@ -61,14 +60,19 @@ class VAE(nn.Module):
                 f"expected float images in [0, 1] of shape (B, {expected}), got {x.dtype} of shape {tuple(x.shape)}; "
                 f"vaelib.data.to_float turns uint8 pixels into such"
             )
-        return self.encoder(x)
+        return x
+
+    def posterior(self, x: Tensor) -> Distribution:
+        """q(z | x) of each image."""
+        return self.encoder(self.observe(x))
 
     def elbo(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Both terms of the ELBO of each image, from one sample of its posterior: reconstruction (B,) and KL (B,).
 
         The KL is the closed form where torch knows one, else log q(z | x) - log p(z) of the same sample.
         """
-        q, p = self.posterior(x), self.prior()
+        x = self.observe(x)
+        q, p = self.encoder(x), self.prior()
         if hasattr(q, "rsample_and_log_prob"):
             z, log_q = _draw(q)
             return self.decoder(z).log_prob(x), log_q - p.log_prob(z)
@@ -85,7 +89,8 @@ class VAE(nn.Module):
 
     def log_densities(self, x: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor]:
         """log p(x | z), log p(z) and log q(z | x), each (samples, B), of several samples z of each posterior."""
-        q, p = self.posterior(x), self.prior()
+        x = self.observe(x)
+        q, p = self.encoder(x), self.prior()
         terms = []
         for _ in range(samples):
             z, log_q = _draw(q)
@@ -132,10 +137,12 @@ def mlp(
     image_shape : (C, H, W)
     latent_dim : K
     posterior : makes the encoder of (features, their number, K)
-    likelihood : makes the decoder of the network from codes to a number for each pixel value
+    likelihood : makes the decoder of the network from codes to numbers (B, C, H, W); if it has an attribute `outputs`,
+        the network gives it that many for each pixel value: (B, outputs * C, H, W)
     prior : makes the prior of (K)
     """
     pixels, hidden = math.prod(image_shape), 512
+    channels, outputs = image_shape[0], getattr(likelihood, "outputs", 1)
     features = nn.Sequential(
         nn.Flatten(),  # (B, 784)
         nn.Linear(pixels, hidden),
@@ -148,8 +155,8 @@ def mlp(
         nn.ReLU(),
         nn.Linear(hidden, hidden),
         nn.ReLU(),
-        nn.Linear(hidden, pixels),
-        nn.Unflatten(1, image_shape),  # (B, 1, 28, 28)
+        nn.Linear(hidden, outputs * pixels),
+        nn.Unflatten(1, (outputs * channels, *image_shape[1:])),  # (B, 1, 28, 28)
     )
     return VAE(posterior(features, hidden, latent_dim), likelihood(output), prior(latent_dim), image_shape)
 
@@ -173,9 +180,10 @@ def conv(
     smallest = (256, (height + missing[3]) // 16, (width + missing[1]) // 16)  # (256, 4, 3) for 64 x 48
     size = math.prod(smallest)
     down, up = [], []
-    for outer, inner in pairwise(sizes):
+    decoded = (channels * getattr(likelihood, "outputs", 1), *sizes[1:-1])
+    for outer, inner, out in zip(sizes[:-1], sizes[1:], decoded, strict=True):
         down += [nn.Conv2d(outer, inner, **block), nn.BatchNorm2d(inner), nn.ReLU()]
-        up = [nn.ReLU(), nn.ConvTranspose2d(inner, outer, **block), *up]
+        up = [nn.ReLU(), nn.ConvTranspose2d(inner, out, **block), *up]
     if any(missing):
         down, up = [nn.ReplicationPad2d(missing), *down], [*up, nn.ZeroPad2d([-side for side in missing])]
     features = nn.Sequential(*down, nn.Flatten())  # (B, 3072)

@@ -5,9 +5,10 @@ the mean over a batch. [KW] is Kingma & Welling, Auto-Encoding Variational Bayes
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributions, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 
@@ -124,3 +125,79 @@ def negative_elbo(model: nn.Module, x: Tensor, progress: float) -> tuple[Tensor,
     """
     reconstruction, kl = model(x)
     return kl - reconstruction, reconstruction, kl
+
+
+@dataclass(frozen=True)
+class BetaELBO:
+    """The negative ELBO whose KL counts β-fold (Higgins et al., 2017), or comes in little by little (annealing).
+
+    Parameters
+    ----------
+    beta : factor of the KL
+    warm_up : part of the training, from 0 to 1, in which the factor grows from 0 to beta, linearly
+    """
+
+    beta: float = 1.0
+    warm_up: float = 0.0
+
+    def __post_init__(self):
+        if not (0 <= self.beta < math.inf and 0 <= self.warm_up <= 1):
+            raise ValueError(f"expected a beta of at least 0 and a warm_up from 0 to 1, not {self}")
+
+    def __call__(self, model: nn.Module, x: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
+        reconstruction, kl = model(x)
+        beta = self.beta * min(1.0, progress / self.warm_up) if self.warm_up else self.beta
+        return beta * kl - reconstruction, reconstruction, kl
+
+
+@dataclass(frozen=True)
+class FreeBits:
+    """The negative ELBO in which no latent dimension's KL, averaged over the batch, counts as less than some nats.
+
+    Kingma et al., arXiv:1606.04934, appendix C.8. It needs a posterior and a prior whose dimensions are independent:
+    those that have a method `by_dimension`, as a diagonal Gaussian and N(0, I).
+
+    Parameters
+    ----------
+    nats : for each latent dimension
+    """
+
+    nats: float = 0.1
+
+    def __post_init__(self):
+        if not 0 <= self.nats < math.inf:
+            raise ValueError(f"expected nats of at least 0, not {self}")
+
+    def __call__(self, model: nn.Module, x: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
+        x = model.observe(x)
+        q, p = model.encoder(x), model.prior()
+        for each in (q, p):
+            if not hasattr(each, "by_dimension"):
+                raise ValueError(
+                    f"free bits need independent latent dimensions, and {type(each).__name__} has no `by_dimension`; "
+                    f"BetaELBO with a warm_up keeps latents alive in any model"
+                )
+        kl = distributions.kl_divergence(q.by_dimension(), p.by_dimension())  # (B, K)
+        reconstruction = model.decoder(q.rsample()).log_prob(x)
+        return kl.mean(0).clamp(min=self.nats).sum() - reconstruction, reconstruction, kl.sum(1)
+
+
+@dataclass(frozen=True)
+class ImportanceWeighted:
+    """The negative importance-weighted bound: see `importance_weighted_bound`. What is recorded are the ELBO's terms.
+
+    Parameters
+    ----------
+    samples : of each posterior
+    """
+
+    samples: int = 5
+
+    def __post_init__(self):
+        if not isinstance(self.samples, int) or self.samples < 1:
+            raise ValueError(f"expected a whole number of samples, at least 1, not {self}")
+
+    def __call__(self, model: nn.Module, x: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
+        likelihood, prior, posterior = model.log_densities(x, self.samples)
+        bound = importance_weighted_bound(likelihood + prior - posterior)
+        return -bound, likelihood.mean(0), (posterior - prior).mean(0)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Size, Tensor, nn
-from torch.distributions import Distribution, register_kl
+from torch.distributions import Categorical, Distribution, MixtureSameFamily, register_kl
 
 from . import objective
 from .posteriors import DiagonalNormal
@@ -40,6 +40,10 @@ class StandardNormal(Distribution):
         origin = torch.zeros_like(value)
         return objective.gaussian_log_prob(value, origin, origin)
 
+    def by_dimension(self) -> "StandardNormal":
+        """The marginal of every dimension."""
+        return StandardNormal(1)
+
 
 @register_kl(DiagonalNormal, StandardNormal)
 def _(q: DiagonalNormal, p: StandardNormal) -> Tensor:
@@ -60,3 +64,51 @@ class Standard(nn.Module):
 
     def forward(self) -> StandardNormal:
         return StandardNormal(self.latent_dim)
+
+
+class Mixture(nn.Module):
+    """A mixture of Gaussians, N(0, I) with a mean, a variance and a weight that are learned.
+
+    Parameters
+    ----------
+    latent_dim : K
+    components : how many Gaussians
+    """
+
+    def __init__(self, latent_dim: int, components: int = 10):
+        super().__init__()
+        self.mean = nn.Parameter(torch.randn(components, latent_dim))
+        self.log_variance = nn.Parameter(torch.zeros(components, latent_dim))
+        self.logits = nn.Parameter(torch.zeros(components))
+
+    def forward(self) -> Distribution:
+        return _mixture(self.logits, DiagonalNormal(self.mean, self.log_variance))
+
+
+class Vamp(nn.Module):
+    """The mean of the posteriors of images that are learned, "pseudo-inputs". Tomczak & Welling, arXiv:1705.07120.
+
+    It belongs to an encoder, so it is put into a model that has one: `model.prior = Vamp(model.encoder, image_shape)`.
+
+    Parameters
+    ----------
+    encoder : the model's, whose weights it uses in evaluation mode (batch norm keeps to the statistics of real images)
+    image_shape : (C, H, W)
+    components : how many pseudo-inputs
+    """
+
+    def __init__(self, encoder: nn.Module, image_shape: tuple[int, int, int], components: int = 20):
+        super().__init__()
+        self._encoder = [encoder]  # in a list, since the weights are the model's, and in a file once
+        self.pseudo_inputs = nn.Parameter(torch.randn(components, *image_shape))  # logits: pixels are in [0, 1]
+
+    def forward(self) -> Distribution:
+        (encoder,) = self._encoder
+        training = encoder.training
+        q = encoder.eval()(self.pseudo_inputs.sigmoid())
+        encoder.train(training)
+        return _mixture(torch.zeros_like(self.pseudo_inputs[:, 0, 0, 0]), q)
+
+
+def _mixture(logits: Tensor, components: Distribution) -> Distribution:
+    return MixtureSameFamily(Categorical(logits=logits, validate_args=False), components, validate_args=False)

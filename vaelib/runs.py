@@ -82,6 +82,7 @@ def train(
     objective: Callable = negative_elbo,
     schedule: Callable | None = None,
     on_epoch: Callable[[models.VAE, dict], None] | None = None,
+    checkpoint_seconds: float = 10,
 ) -> Run:
     """Train a model and evaluate it; go on where an earlier call stopped; or only load what is complete.
 
@@ -95,7 +96,7 @@ def train(
     root : folder of all runs; `default_root()` if not given
     device : where to train; a GPU if there is one
     builder : makes the model of an image's shape (C, H, W) and a latent dimension; the paper's models if not given
-    objective, schedule, on_epoch : see `training.fit`
+    objective, schedule, on_epoch, checkpoint_seconds : see `training.fit`
 
     Raises
     ------
@@ -118,16 +119,15 @@ def train(
     with nullcontext() if is_complete(folder) else files.locked(folder):
         _claim(folder, data, settings, functions, device)
         if not is_complete(folder):
-            _complete(folder, model.to(device), data, settings, builder, objective, schedule, on_epoch)
+            options = (objective, schedule, on_epoch, checkpoint_seconds)
+            _complete(folder, model.to(device), data, settings, builder, *options)
     return load(folder, builder)
 
 
-def _complete(
-    folder: Path, model: models.VAE, data: Dataset, settings: Settings, builder: Callable, *functions
-) -> None:
+def _complete(folder: Path, model: models.VAE, data: Dataset, settings: Settings, builder: Callable, *options) -> None:
     weights, device = folder / "model.safetensors", model.device
     if not (weights.exists() and (folder / "metrics.jsonl").exists()):
-        training.fit(model, data, settings, folder, *functions)
+        training.fit(model, data, settings, folder, *options)
         models.save(model, weights, builder)
     figures = evaluation.evaluate(models.load(weights, device, builder), data)
     record = json.dumps(figures, indent=1, allow_nan=False) + "\n"
