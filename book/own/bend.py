@@ -216,7 +216,9 @@ class Mixture(nn.Embedding):  # a table of vectors that are learned
 mixture = study("mixture prior", builder=partial(mlp, prior=Mixture))
 
 # %% [markdown]
-# `priors.Mixture` learns the variances and weights too. A flow of
+# `priors.Mixture` learns the variances and weights too, and whatever is put in
+# goes together: `partial(mlp, likelihood=likelihoods.Gaussian,
+# prior=priors.Mixture)`. A flow of
 # [zuko](https://zuko.readthedocs.io) needs no adapter; and the VampPrior, a
 # mixture of the encoder's own posteriors at images that are learned, is put
 # into a model that has an encoder:
