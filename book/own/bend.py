@@ -74,7 +74,7 @@ from vaelib.models import VAE, mlp
 # A VAE is three modules, and a call of each returns a
 # `torch.distributions.Distribution`:
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three boxes. The encoder turns an image x into the posterior q of z given x, the decoder turns a code z into the likelihood p of x given z, and the prior gives p of z without any input. From the three follow the ELBO, log p of x, and samples."}, "figure": {"name": "fig-seam", "caption": "The seam: three boxes that return distributions, and what is computed from these alone."}}
+# %% mystnb={"figure": {"caption": "The seam: three boxes that return distributions, and what is computed from these alone.", "name": "fig-seam"}, "image": {"alt": "Three boxes. The encoder turns an image x into the posterior q of z given x, the decoder turns a code z into the likelihood p of x given z, and the prior gives p of z without any input. From the three follow the ELBO, log p of x, and samples."}} tags=["hide-input"]
 BLUE, RED, GREEN, BLACK = "#1d3fe6", "#93272f", "#00807a", "#12141a"
 figure, axes = plt.subplots(figsize=(7, 2.5))
 boxes = {
@@ -234,7 +234,7 @@ def vamp(image_shape, latent_dim):
 flow = study("flow prior", builder=partial(mlp, prior=zuko.flows.MAF))
 vamp_run = study("VampPrior", builder=vamp)
 
-# %% mystnb={"image": {"alt": "Four rows of ten digits decoded from codes that were drawn from the prior: the paper's, the mixture, the flow, and the VampPrior."}, "figure": {"name": "fig-own-priors", "caption": "Ten samples from each prior, none of them chosen."}}
+# %% mystnb={"figure": {"caption": "Ten samples from each prior, none of them chosen.", "name": "fig-own-priors"}, "image": {"alt": "Four rows of ten digits decoded from codes that were drawn from the prior: the paper's, the mixture, the flow, and the VampPrior."}}
 rows(
     {
         title: run.model().sample(10, seed=0)

@@ -70,7 +70,7 @@ print("Each is of shape", images.image_shape)
 # If it is stopped, the same call goes on from the last checkpoint; if it is
 # complete, it is loaded. Other images under the same name are noticed.
 
-# %% mystnb={"image": {"alt": "Three panels with the ELBO, the reconstruction term and the KL over the epochs, on training and test images."}, "figure": {"name": "fig-own-training", "caption": "The training on these images."}}
+# %% mystnb={"figure": {"caption": "The training on these images.", "name": "fig-own-training"}, "image": {"alt": "Three panels with the ELBO, the reconstruction term and the KL over the epochs, on training and test images."}}
 settings = Settings(latent_dim, epochs, batch_size=batch_size)
 run = train(images, settings, runs_folder)
 model = run.model()
@@ -91,7 +91,7 @@ for key in (
 # Images that the model has never seen, and what is left of each after its way
 # through {math}`K` numbers:
 
-# %% mystnb={"image": {"alt": "Two rows of eight images: test images, and their reconstructions."}, "figure": {"name": "fig-own-reconstructions", "caption": "Test images and their reconstructions."}}
+# %% mystnb={"figure": {"caption": "Test images and their reconstructions.", "name": "fig-own-reconstructions"}, "image": {"alt": "Two rows of eight images: test images, and their reconstructions."}}
 seen = data.to_float(images.test.images[:8])
 with torch.no_grad():
     decoded = model.decode(model.encode(seen)[0])
@@ -100,7 +100,7 @@ figures.rows({"image": seen, "reconstruction": decoded})
 # %% [markdown]
 # ## Samples
 
-# %% mystnb={"image": {"alt": "A grid of images decoded from codes that were drawn from the prior."}, "figure": {"name": "fig-own-samples", "caption": "Images decoded from codes of the prior, none of them chosen."}}
+# %% mystnb={"figure": {"caption": "Images decoded from codes of the prior, none of them chosen.", "name": "fig-own-samples"}, "image": {"alt": "A grid of images decoded from codes that were drawn from the prior."}}
 figures.rows(
     {"samples": model.sample(8, seed=0), "": model.sample(8, seed=1)}
 )
@@ -111,7 +111,7 @@ figures.rows(
 # One image, and one number of its code at a time moved from −3 to 3 while the
 # others stay. The three numbers are those that vary most over the images.
 
-# %% mystnb={"image": {"alt": "Three rows of seven images. In each row one latent number is moved from minus three to three."}, "figure": {"name": "fig-own-traversals", "caption": "Three dimensions of the code, each moved from \u22123 to 3."}}
+# %% mystnb={"figure": {"caption": "Three dimensions of the code, each moved from \u22123 to 3.", "name": "fig-own-traversals"}, "image": {"alt": "Three rows of seven images. In each row one latent number is moved from minus three to three."}}
 codes, _ = evaluation.encode(model, images.test.images)
 steps = torch.linspace(-3, 3, 7)
 most = codes.var(0).topk(min(3, latent_dim)).indices.tolist()
