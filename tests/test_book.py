@@ -16,7 +16,7 @@ NOTEBOOKS = sorted(path for path in BOOK.rglob("*.ipynb") if not re.search(r"run
 PLANS = {experiment: profiles.load("paper", experiment) for experiment in ("mnist", "celeba")}
 FINGERPRINTS = {"mnist": "97ee8cdd93d91db9", "celeba": "e44082404df45fd2"}  # the four files; 9,000 half-size faces
 EMBEDDED = re.compile(r"\b(digits|faces): [\d,]+ training")  # what a page says that ran on the quick profile's data
-ON_EMBEDDED_DATA = ("idea", "factors", "slips")  # of the pages, those that always do
+ON_EMBEDDED_DATA = ("idea", "factors", "own", "slips")  # of the pages, those that always do
 
 
 def _outputs(path):

@@ -6,6 +6,7 @@ of its own, so that the same model and images always give the same figures (on o
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -107,7 +108,7 @@ def evaluate(model: VAE, data: Dataset, samples: int | None = None) -> dict[str,
     """
     if samples is None:
         samples = 200 if math.prod(data.image_shape) <= 1000 else 50
-    figures = {}
+    figures: dict[str, float] = {}
     for name, split in (("train", data.train), ("test", data.test)):
         reconstruction, kl = elbo(model, split.images)
         figures |= {
@@ -127,7 +128,7 @@ def evaluate(model: VAE, data: Dataset, samples: int | None = None) -> dict[str,
 
 
 @torch.no_grad()
-def _batched(model: VAE, images: Tensor, function: Callable, seed: int = 0) -> tuple[Tensor, ...]:
+def _batched(model: VAE, images: Tensor, function: Callable, seed: int = 0) -> Any:
     """Apply a function of float images that returns a tuple of (B, ...) tensors; the results as (N, ...) on the CPU."""
     training = model.training
     size = max(1, PIXELS // images[0].numel())

@@ -152,7 +152,7 @@ class LogisticMixture(Distribution):
         cut = scale * (softplus(self.locations / scale) - softplus((self.locations - 1) / scale))
         return (self.logits.softmax(-4) * cut).sum(-4)
 
-    def sample(self, sample_shape: Size | tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         chosen = Categorical(logits=self.logits.movedim(-4, -1), validate_args=False).sample(sample_shape).unsqueeze(-4)
         shape = Size(sample_shape) + self.logits.shape
         locations, log_scale = (each.expand(shape).gather(-4, chosen) for each in (self.locations, self.log_scale))

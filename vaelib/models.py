@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -34,7 +35,7 @@ class VAE(nn.Module):
     def __init__(self, encoder: nn.Module, decoder: nn.Module, prior: nn.Module, image_shape: tuple[int, int, int]):
         super().__init__()
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
-        self.image_shape = tuple(image_shape)
+        self.image_shape: tuple[int, int, int] = (*image_shape,)
 
     @property
     def latent_dim(self) -> int:
@@ -95,7 +96,8 @@ class VAE(nn.Module):
         for _ in range(samples):
             z, log_q = _draw(q)
             terms.append((self.decoder(z).log_prob(x), p.log_prob(z), log_q))
-        return tuple(map(torch.stack, zip(*terms, strict=True)))
+        likelihood, prior, posterior = map(torch.stack, zip(*terms, strict=True))
+        return likelihood, prior, posterior
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The posterior of each image, as its mean and log-variance, both of shape (B, K)."""
@@ -174,18 +176,19 @@ def conv(
     encoder, and what the decoder makes of that part is cut off. The parameters are those of `mlp`.
     """
     channels, height, width = image_shape
-    missing = (0, -width % 16, 0, -height % 16)  # left, right, top, bottom: none for the paper's images, 64 x 48
-    block = {"kernel_size": 4, "stride": 2, "padding": 1}
+    right, bottom = -width % 16, -height % 16  # none for the paper's images, 64 x 48
+    block: dict[str, Any] = {"kernel_size": 4, "stride": 2, "padding": 1}
     sizes = (channels, 32, 64, 128, 256)
-    smallest = (256, (height + missing[3]) // 16, (width + missing[1]) // 16)  # (256, 4, 3) for 64 x 48
+    smallest = (256, (height + bottom) // 16, (width + right) // 16)  # (256, 4, 3) for 64 x 48
     size = math.prod(smallest)
-    down, up = [], []
+    down: list[nn.Module] = []
+    up: list[nn.Module] = []
     decoded = (channels * getattr(likelihood, "outputs", 1), *sizes[1:-1])
     for outer, inner, out in zip(sizes[:-1], sizes[1:], decoded, strict=True):
         down += [nn.Conv2d(outer, inner, **block), nn.BatchNorm2d(inner), nn.ReLU()]
         up = [nn.ReLU(), nn.ConvTranspose2d(inner, out, **block), *up]
-    if any(missing):
-        down, up = [nn.ReplicationPad2d(missing), *down], [*up, nn.ZeroPad2d([-side for side in missing])]
+    if right or bottom:
+        down, up = [nn.ReplicationPad2d((0, right, 0, bottom)), *down], [*up, nn.ZeroPad2d((0, -right, 0, -bottom))]
     features = nn.Sequential(*down, nn.Flatten())  # (B, 3072)
     output = nn.Sequential(nn.Linear(latent_dim, size), nn.Unflatten(1, smallest), *up)
     return VAE(posterior(features, size, latent_dim), likelihood(output), prior(latent_dim), image_shape)
@@ -246,7 +249,7 @@ def load(path: Path, device: torch.device | str = "cpu", builder: Callable[..., 
     return model.to(device).eval()
 
 
-def original(model: nn.Module) -> nn.Module:
+def original(model: VAE) -> VAE:
     """The model that `torch.compile` has wrapped, or else the model itself: they share their weights."""
     return getattr(model, "_orig_mod", model)
 
@@ -269,5 +272,5 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())  # NumPy knows no bfloat16
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())  # NumPy knows no bfloat16
     return digest.hexdigest()

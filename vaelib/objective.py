@@ -6,6 +6,7 @@ the mean over a batch. [KW] is Kingma & Welling, Auto-Encoding Variational Bayes
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, distributions, nn
@@ -168,7 +169,7 @@ class FreeBits:
         if not 0 <= self.nats < math.inf:
             raise ValueError(f"expected nats of at least 0, not {self}")
 
-    def __call__(self, model: nn.Module, x: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, model: Any, x: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
         x = model.observe(x)
         q, p = model.encoder(x), model.prior()
         for each in (q, p):
@@ -197,7 +198,7 @@ class ImportanceWeighted:
         if not isinstance(self.samples, int) or self.samples < 1:
             raise ValueError(f"expected a whole number of samples, at least 1, not {self}")
 
-    def __call__(self, model: nn.Module, x: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, model: Any, x: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
         likelihood, prior, posterior = model.log_densities(x, self.samples)
         bound = importance_weighted_bound(likelihood + prior - posterior)
         return -bound, likelihood.mean(0), (posterior - prior).mean(0)

@@ -38,7 +38,7 @@ class DiagonalNormal(Distribution):
     def variance(self) -> Tensor:
         return self.log_variance.exp()
 
-    def rsample(self, sample_shape: Size | tuple[int, ...] = ()) -> Tensor:
+    def rsample(self, sample_shape: Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         shape = self._extended_shape(Size(sample_shape))
         return objective.reparameterize(self._mean.expand(shape), self.log_variance.expand(shape))
 

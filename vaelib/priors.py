@@ -33,7 +33,7 @@ class StandardNormal(Distribution):
     def variance(self) -> Tensor:
         return torch.ones(self.event_shape)
 
-    def rsample(self, sample_shape: Size | tuple[int, ...] = ()) -> Tensor:
+    def rsample(self, sample_shape: Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         return torch.randn(self._extended_shape(Size(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def name(
     parts += [f"b{settings.batch_size}"] * (settings.batch_size != Settings.batch_size)
     parts += [f"r{settings.learning_rate:g}"] * (settings.learning_rate != Settings.learning_rate)
     for key, function in _functions(builder, objective, schedule).items():
-        if function != PAPER[key]:
+        if function and function != PAPER[key]:
             without_modules = re.sub(r"\b(\w+\.)+(?=[A-Za-z_])", "", function)
             parts.append(re.sub(r"[^\w.=]+", "_", without_modules).strip("_"))
     return "-".join(parts)

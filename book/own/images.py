@@ -1,0 +1,126 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,mystnb,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Images of your own
+#
+# **What does the paper's convolutional model make of your own pictures?** Name
+# their folder in the first cell, or on a command line:
+#
+# ```sh
+# .venv/bin/papermill book/own/images.ipynb mine.ipynb \
+#     -p folder my-images -p latent_dim 16 -p epochs 50
+# ```
+#
+# Without a folder the page makes a small one, of faces that the package draws
+# itself; the figures that you see here are of these.
+
+# %% tags=["parameters"]
+folder = (
+    None  # of images, of any size and format; with subfolders for classes
+)
+size = 48  # pixels that each image is scaled to: one number, or [height, width]
+latent_dim = 8
+epochs = 20
+batch_size = 32
+runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
+
+# %% tags=["hide-input"]
+import contextlib
+import io
+import tempfile
+from pathlib import Path
+
+import torch
+from torchvision.io import write_png
+
+from vaelib import Settings, attributes, data, evaluation, figures, train
+
+if folder is None:
+    made = Path(tempfile.mkdtemp())
+    folder, runs_folder = made / "drawn-faces", made / "runs"
+    folder.mkdir()
+    for number, face in enumerate(data.load("faces").train.images[:600]):
+        write_png(face, str(folder / f"{number:03}.png"))
+    print("No folder was named: these are 600 drawn faces.")
+
+shape = size if isinstance(size, int) else tuple(size)
+with contextlib.redirect_stdout(io.StringIO()) as said:
+    images = data.folder(folder, shape)
+parent = Path(folder).expanduser().absolute().parent
+print(said.getvalue().replace(f"{parent}/", ""), end="")
+print("Each is of shape", images.image_shape)
+
+# %% [markdown]
+# ## Training
+#
+# If it is stopped, the same call goes on from the last checkpoint; if it is
+# complete, it is loaded. Other images under the same name are noticed.
+
+# %% mystnb={"figure": {"caption": "The training on these images.", "name": "fig-own-training"}, "image": {"alt": "Three panels with the ELBO, the reconstruction term and the KL over the epochs, on training and test images."}}
+settings = Settings(latent_dim, epochs, batch_size=batch_size)
+run = train(images, settings, runs_folder)
+model = run.model()
+figures.training(run.metrics)
+
+# %%
+for key in (
+    "test_elbo",
+    "log_prob",
+    "active_units",
+    "reconstruction_error",
+):
+    print(f"{key:22}{run.evaluation[key]:12.4f}")
+
+# %% [markdown]
+# ## Reconstructions
+#
+# Images that the model has never seen, and what is left of each after its way
+# through {math}`K` numbers:
+
+# %% mystnb={"figure": {"caption": "Test images and their reconstructions.", "name": "fig-own-reconstructions"}, "image": {"alt": "Two rows of eight images: test images, and their reconstructions."}}
+seen = data.to_float(images.test.images[:8])
+with torch.no_grad():
+    decoded = model.decode(model.encode(seen)[0])
+figures.rows({"image": seen, "reconstruction": decoded})
+
+# %% [markdown]
+# ## Samples
+
+# %% mystnb={"figure": {"caption": "Images decoded from codes of the prior, none of them chosen.", "name": "fig-own-samples"}, "image": {"alt": "A grid of images decoded from codes that were drawn from the prior."}}
+figures.rows(
+    {"samples": model.sample(8, seed=0), "": model.sample(8, seed=1)}
+)
+
+# %% [markdown]
+# ## Traversals
+#
+# One image, and one number of its code at a time moved from −3 to 3 while the
+# others stay. The three numbers are those that vary most over the images.
+
+# %% mystnb={"figure": {"caption": "Three dimensions of the code, each moved from \u22123 to 3.", "name": "fig-own-traversals"}, "image": {"alt": "Three rows of seven images. In each row one latent number is moved from minus three to three."}}
+codes, _ = evaluation.encode(model, images.test.images)
+steps = torch.linspace(-3, 3, 7)
+most = codes.var(0).topk(min(3, latent_dim)).indices.tolist()
+moved = {}
+for k in most:
+    code = codes[:1].clone()
+    code[:, k] = 0
+    direction = torch.eye(latent_dim)[k]
+    moved[f"z{k + 1}"] = attributes.traverse(model, code, direction, steps)[
+        0
+    ]
+figures.rows(moved)

@@ -1,0 +1,68 @@
+"""The API page's examples, and what it, the package's namespace and its types promise."""
+
+import doctest
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vaelib
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "book" / "own" / "api.md").read_text()
+MEMBERS = {
+    module: [name.strip() for name in names.split(",") if name.strip()]
+    for module, names in re.findall(r"automodule:: (\S+)\n +:members:(.*)", PAGE)
+}
+
+
+SESSION = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
+
+
+def test_the_examples_of_the_api_page_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAELIB_RUNS", str(tmp_path))
+    test = doctest.DocTestParser().get_doctest(SESSION, {}, "api.md", "api.md", 0)
+    assert len(test.examples) > 50
+    output = []
+    assert doctest.DocTestRunner().run(test, out=output.append).failed == 0, "".join(output)
+
+
+@pytest.mark.parametrize("module", MEMBERS)
+def test_the_api_page_names_every_public_function_of_a_module_and_no_other(module):
+    found = importlib.import_module(module)
+    public = {
+        name
+        for name, value in vars(found).items()
+        if not name.startswith("_")
+        and (inspect.isfunction(value) or inspect.isclass(value))
+        and value.__module__.startswith(module)
+    }
+    if module == "vaelib.data":
+        public &= set(found.__all__)
+    named = set(MEMBERS[module]) or public
+    assert named <= public
+    assert public - named <= {"batches", "device_name"}  # of use to the package alone
+    for name in named:
+        assert inspect.getdoc(getattr(found, name)), name
+        if inspect.isfunction(getattr(found, name)) and name != "folder":  # shown on the page of one's own images
+            assert re.search(rf"\b{name}\(", SESSION) or f"{module.removeprefix('vaelib.')}.{name}" in SESSION
+
+
+def test_the_namespace_has_what_one_needs_and_help_is_worth_reading():
+    assert set(vaelib.__all__) <= set(dir(vaelib))
+    for module in MEMBERS:
+        name = module.removeprefix("vaelib.")
+        assert getattr(vaelib, name) is importlib.import_module(module)
+        assert name in vaelib.__all__
+        assert name in vaelib.__doc__
+    with pytest.raises(AttributeError, match="abacus"):
+        vaelib.abacus  # noqa: B018
+
+
+def test_importing_the_package_imports_nothing_that_only_some_need():
+    code = "import sys, vaelib; sys.exit(bool({'matplotlib', 'sklearn.linear_model', 'zuko'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
