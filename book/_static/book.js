@@ -8,3 +8,8 @@ document.addEventListener("DOMContentLoaded", () => {
     source.setAttribute("role", "listitem");
   }
 });
+
+// A wide formula scrolls sideways, so a keyboard must reach it; MathJax's menu, which the book does without, saw to that.
+addEventListener("load", () => window.MathJax?.startup?.promise.then(() => {
+  for (const formula of document.querySelectorAll("mjx-container[display]")) formula.tabIndex = 0;
+}));
