@@ -42,6 +42,6 @@ def test_the_commands_for_windows_are_those_of_the_makefile():
     commands = re.findall(r"^\t(\$\(BIN\)/.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     elsewhere = re.compile(r"\$\((NOTEBOOKS|PROFILE|UPGRADE)|--profile \$|uv pip compile")
     commands = [each for each in commands if not elsewhere.search(each)]
-    assert len(commands) > 8
+    assert len(commands) > 7
     for command in commands:
         assert f"`{command.replace('$(BIN)/', '.venv' + chr(92) + 'Scripts' + chr(92))}`" in PAGE
