@@ -124,7 +124,7 @@ def test_every_number_is_pytorchs(visit, model):
 
 def test_the_pages_lines_of_pytorch_compute_what_the_page_shows(visit, model):
     page = visit()
-    page.locator("summary").first.click()
+    page.locator("#vae summary").first.click()
     lines = page.locator(".vae-code li").all_text_contents()
     numbers, x = shown(page), image(page, "x").double().view(1, 1, 28, 28)
     epsilon = torch.tensor([numbers["epsilon0"], numbers["epsilon1"]], dtype=torch.float64)
@@ -279,7 +279,7 @@ def test_a_finger_draws_and_drags_on_a_phone(visit):
     after = shown(page)
     assert after["mean0"] < -2 and after["mean1"] > 2
     assert after["mean0"] != before["mean0"]
-    page.locator("summary").first.click()
+    page.locator("#vae summary").first.click()
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     for part in (".vae-flow", ".vae-bill", ".vae-inside"):
         box = page.locator(part).bounding_box()
@@ -288,7 +288,7 @@ def test_a_finger_draws_and_drags_on_a_phone(visit):
 
 def test_pointing_at_a_wire_lights_its_variable_and_the_other_way_round(visit):
     page = visit()
-    page.locator("summary").first.click()
+    page.locator("#vae summary").first.click()
     lit = ".vae-inside .vae-lit"
     assert page.locator(lit).count() == 0
     page.locator("svg [data-part=sigma] [data-value=sigma0]").hover()
@@ -326,7 +326,7 @@ def test_the_page_is_accessible(visit, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
     page = visit(color_scheme=scheme)
-    page.locator("summary").first.click()
+    page.locator("#vae summary").first.click()
     results = Axe().run(page, context="article", options={"preload": False})  # or it fetches what file:// forbids
     assert results.violations_count == 0, results.generate_report()
 
