@@ -7,6 +7,9 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const source of document.querySelectorAll(".citation-list > .citation")) {
     source.setAttribute("role", "listitem");
   }
+  for (const each of document.querySelectorAll("dt.sig dl, dt.sig dl > dd")) {
+    each.setAttribute("role", "presentation"); // a function's arguments, one a line, define nothing
+  }
 });
 
 // A wide formula scrolls sideways, so a keyboard must reach it; MathJax's menu, which the book does without, saw to that.
