@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -586,7 +587,7 @@ def main() -> None:
     count = (lambda full, short: short) if options.short else (lambda full, short: full)
 
     # What takes long to import is imported once, and each trial is a process that was forked
-    import vaelib.sweep  # noqa: F401
+    importlib.import_module("vaelib.sweep")
 
     dataset, other = tiny(), tiny(shift=200)
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:

@@ -37,17 +37,13 @@ class Bernoulli(nn.Module):
         return Independent(PixelBernoulli(logits=self.logits(z).float(), validate_args=False), 3, validate_args=False)
 
 
-class ContinuousBernoulli(nn.Module):
+class ContinuousBernoulli(Bernoulli):
     """Pixels between 0 and 1, with the density that the paper's objective lacks. Loaiza-Ganem & Cunningham, 2019.
 
     Parameters
     ----------
     logits : module from codes (B, K) to logits (B, C, H, W)
     """
-
-    def __init__(self, logits: nn.Module):
-        super().__init__()
-        self.logits = logits
 
     def forward(self, z: Tensor) -> Distribution:
         pixels = PixelContinuousBernoulli(logits=self.logits(z).float(), validate_args=False)

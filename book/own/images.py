@@ -111,7 +111,7 @@ figures.rows(
 # One image, and one number of its code at a time moved from −3 to 3 while the
 # others stay. The three numbers are those that vary most over the images.
 
-# %% mystnb={"figure": {"caption": "Three dimensions of the code, each moved from \u22123 to 3.", "name": "fig-own-traversals"}, "image": {"alt": "Three rows of seven images. In each row one latent number is moved from minus three to three."}}
+# %% mystnb={"figure": {"caption": "Three dimensions of the code, each moved from minus 3 to 3.", "name": "fig-own-traversals"}, "image": {"alt": "Three rows of seven images. In each row one latent number is moved from minus three to three."}}
 codes, _ = evaluation.encode(model, images.test.images)
 steps = torch.linspace(-3, 3, 7)
 most = codes.var(0).topk(min(3, latent_dim)).indices.tolist()
