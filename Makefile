@@ -6,7 +6,7 @@ PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin x
 NOTEBOOKS := $(wildcard book/*/*.py)
 # For nbval: those that no sweep executes, and the trainings, which it does with other parameters
 UNSWEPT := $(filter-out book/mnist/% book/celeba/%, $(NOTEBOOKS)) $(wildcard book/*/train.py)
-# Kernels without ports, see vaelib/kernels.py
+# Kernels without ports, see vaelib/book/kernels.py
 export JUPYTER_DEFAULT_PROVISIONER_NAME := vaelib
 
 .PHONY: help book style test reproduce lock platforms lab clean quick

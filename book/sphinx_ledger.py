@@ -13,7 +13,8 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 from tabulate import tabulate
 
-from vaelib import claims, files, runs
+from vaelib import files, runs
+from vaelib.book import claims
 
 BOOK = Path(__file__).parent
 

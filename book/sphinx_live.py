@@ -13,7 +13,8 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
-from vaelib import live, models
+from vaelib import models
+from vaelib.book import live
 from vaelib.data import digits
 
 SHARED = ["decoder", "page"]

@@ -38,7 +38,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from tabulate import tabulate
 
-from vaelib import Settings, data, profiles, publish, runs, training
+from vaelib import Settings, data, runs, training
+from vaelib.book import profiles, publish
 from vaelib.data import Dataset, Split
 
 CLEAR = (ValueError, FileNotFoundError, RuntimeError, OSError)  # what may be raised, with the name of a file
@@ -227,7 +228,7 @@ def notebook(path: Path) -> Path:
 
 def jobs(folder: Path) -> list:
     """Two pages that train a tiny run each."""
-    from vaelib import sweep as batch
+    from vaelib.book import sweep as batch
 
     path = folder / "train.ipynb"
     if not path.exists():
@@ -243,7 +244,7 @@ def sweep(folder: Path) -> dict:
     """Make the pages by one worker; what they show."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from vaelib import sweep as batch
+    from vaelib.book import sweep as batch
 
     both = jobs(folder)
     if failures := batch.sweep(both, ThreadPoolExecutor(1)):
@@ -542,7 +543,7 @@ def make_up(table: Table, place: Path, examples: int) -> None:
     tried("made up: attribute lists", mixed, writes(path), lambda: data.load("celeba", images))
 
     profile = place / "profiles" / "profiles.yml"
-    profiles.files = lambda _: profile.parent
+    profiles.PROFILES = profile
     tried("made up: profiles", yaml_like(), writes(profile), lambda: profiles.load("quick", "mnist"))
 
     run = place / "configs" / "run"
@@ -587,7 +588,7 @@ def main() -> None:
     count = (lambda full, short: short) if options.short else (lambda full, short: full)
 
     # What takes long to import is imported once, and each trial is a process that was forked
-    importlib.import_module("vaelib.sweep")
+    importlib.import_module("vaelib.book.sweep")
 
     dataset, other = tiny(), tiny(shift=200)
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:

@@ -67,3 +67,14 @@ def test_the_namespace_has_what_one_needs_and_help_is_worth_reading():
 def test_importing_the_package_imports_nothing_that_only_some_need():
     code = "import sys, vaelib; sys.exit(bool({'matplotlib', 'sklearn.linear_model', 'zuko'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_nothing_that_one_imports_knows_what_only_makes_the_book():
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (ROOT / "vaelib").rglob("*.py")
+        if path.stem not in ("__main__", "__init__") and "book" not in path.parts
+    ]
+    code = f"import sys, {', '.join(modules)}; sys.exit('vaelib.book' in sys.modules)"
+    assert len(modules) > 20
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -7,7 +7,8 @@ from statistics import mean, stdev
 import nbformat
 import pytest
 
-from vaelib import profiles, runs
+from vaelib import runs
+from vaelib.book import profiles
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vaelib import claims, runs
+from vaelib import runs
+from vaelib.book import claims
 
 BOOK = Path(__file__).parents[1] / "book"
 RECORD = BOOK / "records" / "paper" / "mnist-k2-e10-s0"

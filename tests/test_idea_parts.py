@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from vaelib import live, models, objective, publish
+from vaelib import models, objective
+from vaelib.book import live, publish
 
 ROOT = Path(__file__).parents[1]
 STATIC = ROOT / "_build" / "html" / "_static"

@@ -8,7 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from vaelib import claims, runs
+from vaelib import runs
+from vaelib.book import claims
 
 ROOT = Path(__file__).parents[1]
 SPEC = importlib.util.spec_from_file_location("sphinx_ledger", ROOT / "book" / "sphinx_ledger.py")

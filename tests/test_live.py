@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vaelib import attributes, data, evaluation, live, models
+from vaelib import attributes, data, evaluation, models
+from vaelib.book import live
 
 ROOT = Path(__file__).parents[1]
 MODELS = {"mnist-k1": "plane", "mnist-k2": "plane", "celeba-k64": "faces"}

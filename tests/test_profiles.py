@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 
-from vaelib import __main__, data, profiles, runs
+from vaelib import __main__, data, runs
+from vaelib.book import profiles
 from vaelib.training import Settings
 
 
@@ -70,10 +71,10 @@ def test_a_profile_names_data_and_what_to_train(profile, dataset):
     ],
 )
 def test_a_mistake_in_the_profiles_is_told_by_file_and_key(tmp_path, monkeypatch, capsys, change, where, what):
-    text = (profiles.files("vaelib") / "profiles.yml").read_text()
+    text = profiles.PROFILES.read_text()
     assert change[0] in text
     (tmp_path / "profiles.yml").write_text(text.replace(*change, 1))
-    monkeypatch.setattr(profiles, "files", lambda package: tmp_path)
+    monkeypatch.setattr(profiles, "PROFILES", tmp_path / "profiles.yml")
     message = _error(monkeypatch, capsys, "train", "mnist", "--profile", "quick")
     assert re.search(f"{re.escape(str(tmp_path / 'profiles.yml'))}.*{re.escape(where)}.*{what}", message), message
     assert [path.name for path in tmp_path.iterdir()] == ["profiles.yml"]

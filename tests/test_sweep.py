@@ -24,9 +24,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from vaelib import __main__ as command_line
-from vaelib import data, figures, models, profiles, publish, runs
-from vaelib import sweep as batch
-from vaelib.sweep import Job, sweep, training_jobs
+from vaelib import data, figures, models, runs
+from vaelib.book import pictures, profiles, publish
+from vaelib.book import sweep as batch
+from vaelib.book.sweep import Job, sweep, training_jobs
 
 ROOT = Path(__file__).parents[1]
 TRANSPORT = """from ipykernel.kernelapp import IPKernelApp
@@ -171,7 +172,7 @@ def test_an_interrupted_sweep_executes_nothing_more(tmp_path, monkeypatch):
         yield next(iter(futures))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vaelib.sweep.as_completed", interrupted)
+    monkeypatch.setattr("vaelib.book.sweep.as_completed", interrupted)
     with ThreadPoolExecutor(1) as executor, pytest.raises(KeyboardInterrupt):
         sweep(jobs, executor)
     assert sum(job.page.exists() for job in jobs) <= 2
@@ -456,13 +457,13 @@ def test_a_notebook_is_shrunk_once_and_its_pictures_hardly_change(tmp_path):
     png = base64.b64encode(drawn.getvalue()).decode()
     page.cells[-1].outputs = [new_output("display_data", data={"image/png": png, "text/plain": "a figure"})]
     nbformat.write(page, notebook)
-    publish.shrink(notebook)
+    pictures.shrink(notebook)
     once = notebook.read_bytes()
-    publish.shrink(notebook)
+    pictures.shrink(notebook)
     assert notebook.read_bytes() == once
     (output,) = nbformat.read(notebook, as_version=4).cells[-1].outputs
     small = base64.b64decode(output.data["image/png"])
     assert output.data["text/plain"] == "a figure" and len(small) < len(drawn.getvalue()) / 2
-    pictures = (Image.open(io.BytesIO(each)).convert("RGB") for each in (drawn.getvalue(), small))
-    before, after = (torch.frombuffer(bytearray(each.tobytes()), dtype=torch.uint8).float() for each in pictures)
+    opened = (Image.open(io.BytesIO(each)).convert("RGB") for each in (drawn.getvalue(), small))
+    before, after = (torch.frombuffer(bytearray(each.tobytes()), dtype=torch.uint8).float() for each in opened)
     assert (before - after).abs().mean() < 3

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vaelib import live, objective, publish
+from vaelib import objective
+from vaelib.book import live, publish
 from vaelib.data import digits
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True}

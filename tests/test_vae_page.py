@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy
 
-from vaelib import live, models, objective
+from vaelib import models, objective
+from vaelib.book import live
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "_build" / "html" / "book" / "idea" / "vae.html"

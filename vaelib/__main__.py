@@ -11,7 +11,8 @@ from pathlib import Path
 
 from joblib import cpu_count
 
-from . import data, models, profiles, runs
+from . import data, models, runs
+from .book import profiles
 
 STOPPED = "stopped; the same command goes on from the last checkpoint"
 
@@ -37,7 +38,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def sweep(options: argparse.Namespace) -> None:
-    from . import sweep as batch  # papermill is needed for this alone, and a machine that only trains may lack it
+    from .book import sweep as batch  # papermill is needed for this alone, and a machine that only trains may lack it
 
     os.environ["VAELIB_RUNS"] = str(runs.default_root().resolve())  # a kernel runs in its notebook's folder
     if "VAELIB_DATA" in os.environ:
@@ -69,7 +70,8 @@ def sweep(options: argparse.Namespace) -> None:
 
 
 def publish(options: argparse.Namespace) -> None:
-    from . import publish as publishing
+    from .book import pictures
+    from .book import publish as publishing
 
     which = options.profile, options.experiment
     # Of another profile, weights and pictures would take the place of those that the book shows
@@ -78,7 +80,7 @@ def publish(options: argparse.Namespace) -> None:
     if weights := options.weights or (models.WEIGHTS if published else None):
         steps.append((publishing.weights, *which, weights))
     if published:
-        steps += [(publishing.shrink, page) for page in sorted(options.book.rglob("*.ipynb"))]
+        steps += [(pictures.shrink, page) for page in sorted(options.book.rglob("*.ipynb"))]
         notebook, figure = options.book / options.experiment / "dimensions.ipynb", f"{options.experiment}-prior-samples"
         steps.append((publishing.picture, notebook, f"fig-{figure}", options.book / "pictures" / f"{figure}.png"))
         steps.append((publishing.interactive, *which, options.book / "live"))
@@ -117,7 +119,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
 
     profile = argparse.ArgumentParser(add_help=False)
-    profile.add_argument("--profile", default="paper", help="which of vaelib/profiles.yml (default: paper)")
+    profile.add_argument("--profile", default="paper", help="which of vaelib/book/profiles.yml (default: paper)")
     common = argparse.ArgumentParser(add_help=False, parents=[profile])
     common.add_argument("experiment", help="such as mnist")
 

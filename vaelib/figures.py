@@ -50,11 +50,11 @@ def panels(images: Mapping[str, Tensor], columns: int, panels_in_row: int = 3) -
     count, _, height, width = next(iter(images.values())).shape
     aspect = (-(-count // columns) * height) / (columns * width)
     figure, axes = _figure(rows, panels_in_row, rows * (WIDTH / panels_in_row * aspect + 0.2))
-    for each in axes:
-        each.set_axis_off()
-    for each, (title, batch) in zip(axes, images.items(), strict=False):
-        each.set_title(title)
-        _show(each, batch, columns)
+    for ax in axes:
+        ax.set_axis_off()
+    for ax, (title, batch) in zip(axes, images.items(), strict=False):
+        ax.set_title(title)
+        _show(ax, batch, columns)
     return figure
 
 
@@ -93,21 +93,21 @@ def rows(images: Mapping[str, Tensor]) -> Figure:
     """
     count, _, height, width = next(iter(images.values())).shape
     figure, axes = _figure(len(images), 1, len(images) * (WIDTH / count * height / width + 0.22))
-    for each, (name, batch) in zip(axes, images.items(), strict=True):
-        each.set_title(name, loc="left")
-        _show(each, batch, count)
+    for ax, (name, batch) in zip(axes, images.items(), strict=True):
+        ax.set_title(name, loc="left")
+        _show(ax, batch, count)
     return figure
 
 
 def _curves(panels: Mapping[str, tuple[Sequence[Mapping[str, float]], str]], **options) -> Figure:
     """A panel for each title: some metrics over the epochs, of which one is shown on train (dashed) and test."""
     figure, axes = _figure(1, len(panels), **options)
-    for each, (title, (metrics, key)) in zip(axes, panels.items(), strict=True):
+    for ax, (title, (metrics, key)) in zip(axes, panels.items(), strict=True):
         epochs = [line["epoch"] for line in metrics]
         for split, style in (("train", "--"), ("test", "-")):
-            each.plot(epochs, [line[f"{split}_{key}"] for line in metrics], style, label=split)
-        each.set(title=title, xlabel="epoch")
-        each.xaxis.get_major_locator().set_params(integer=True)
+            ax.plot(epochs, [line[f"{split}_{key}"] for line in metrics], style, label=split)
+        ax.set(title=title, xlabel="epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("nats per image")
     axes[0].legend()
     return figure
@@ -134,15 +134,15 @@ def over_dimensions(latent_dims: Sequence[int], values: Mapping[str, Sequence[Se
     """
     rows = -(-len(values) // 3)
     figure, axes = _figure(rows, 3, 2.1 * rows)
-    for each in axes[len(values) :]:
-        each.set_axis_off()
-    for each, (title, columns) in zip(axes, values.items(), strict=False):
+    for ax in axes[len(values) :]:
+        ax.set_axis_off()
+    for ax, (title, columns) in zip(axes, values.items(), strict=False):
         means = [sum(column) / len(column) for column in columns]
-        each.plot(range(len(latent_dims)), means, color="C0", alpha=0.6)
+        ax.plot(range(len(latent_dims)), means, color="C0", alpha=0.6)
         for position, column in enumerate(columns):
-            each.plot([position] * len(column), column, "o", color="C0", markersize=3)
-        each.set_xticks(range(len(latent_dims)), latent_dims)
-        each.set(title=title, xlabel="K")
+            ax.plot([position] * len(column), column, "o", color="C0", markersize=3)
+        ax.set_xticks(range(len(latent_dims)), latent_dims)
+        ax.set(title=title, xlabel="K")
     return figure
 
 
@@ -168,10 +168,10 @@ def codes(means: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
     """
     figure, axes = _figure(1, 2, 3.2)
     quantiles = torch.special.ndtr(means)
-    for each, points in zip(axes, (means, quantiles), strict=True):
+    for ax, points in zip(axes, (means, quantiles), strict=True):
         for label, name in enumerate(names):
-            each.scatter(*points[labels == label].T, s=3, alpha=0.5, linewidths=0, color=f"C{label}", label=name)
-        each.set(xlabel="$z_1$", ylabel="$z_2$", box_aspect=1)
+            ax.scatter(*points[labels == label].T, s=3, alpha=0.5, linewidths=0, color=f"C{label}", label=name)
+        ax.set(xlabel="$z_1$", ylabel="$z_2$", box_aspect=1)
     ticks = torch.arange(-2.0, 3)
     for axis in (axes[1].xaxis, axes[1].yaxis):
         axis.set_ticks(torch.special.ndtr(ticks), [f"{tick:.0f}" for tick in ticks])
@@ -193,8 +193,8 @@ def dots(names: Sequence[str], values: Mapping[str, Tensor], label: str, errors:
     """
     figure, (axes,) = _figure(height=0.6 + 0.16 * len(names))
     lines = range(len(names))
-    for number, (name, each) in enumerate(values.items()):
-        axes.errorbar(each, lines, xerr=errors.get(name), fmt="os^D"[number], markersize=4, label=name)
+    for number, (name, series) in enumerate(values.items()):
+        axes.errorbar(series, lines, xerr=errors.get(name), fmt="os^D"[number], markersize=4, label=name)
     axes.set_yticks(lines, [name.replace("_", " ") for name in names])
     axes.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
     axes.grid(axis="y", alpha=0.3)
@@ -205,8 +205,8 @@ def dots(names: Sequence[str], values: Mapping[str, Tensor], label: str, errors:
 def lines(x: Sequence[float], curves: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, **axes) -> Figure:
     """Curves over the same x in one panel; further arguments go to matplotlib's `Axes.set`."""
     figure, (panel,) = _figure()
-    for name, each in curves.items():
-        panel.plot(x, each, "o-", markersize=3, label=name)
+    for name, curve in curves.items():
+        panel.plot(x, curve, "o-", markersize=3, label=name)
     panel.set(xlabel=xlabel, ylabel=ylabel, **axes)
     panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

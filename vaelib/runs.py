@@ -140,10 +140,10 @@ def _complete(folder: Path, model: models.VAE, data: Dataset, settings: Settings
 
 def train_all(data: Dataset, settings: Sequence[Settings], root: Path | str | None = None) -> dict[int, list[Run]]:
     """`train` for each of the settings in turn; the runs of each latent dimension, in the order given."""
-    runs: dict[int, list[Run]] = {}
+    trained: dict[int, list[Run]] = {}
     for each in settings:
-        runs.setdefault(each.latent_dim, []).append(train(data, each, root))
-    return runs
+        trained.setdefault(each.latent_dim, []).append(train(data, each, root))
+    return trained
 
 
 def is_complete(folder: Path) -> bool:

@@ -42,14 +42,13 @@ from tabulate import tabulate
 from vaelib import (
     Settings,
     attributes,
-    claims,
     data,
     evaluation,
     features,
     figures,
-    profiles,
     train,
 )
+from vaelib.book import claims, profiles
 from vaelib.objective import reparameterize
 
 plan = profiles.load(profile, "celeba")

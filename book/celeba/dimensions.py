@@ -41,15 +41,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import cross_val_score
 from tabulate import tabulate
 
-from vaelib import (
-    claims,
-    data,
-    evaluation,
-    features,
-    figures,
-    profiles,
-    runs,
-)
+from vaelib import data, evaluation, features, figures, runs
+from vaelib.book import claims, profiles
 from vaelib.objective import reparameterize
 
 plan = profiles.load(profile, "celeba")

@@ -48,9 +48,9 @@ from vaelib import (
     evaluation,
     features,
     figures,
-    profiles,
     train,
 )
+from vaelib.book import profiles
 from vaelib.data import faces
 
 plan = profiles.load(profile, "faces")

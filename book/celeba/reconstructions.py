@@ -41,16 +41,8 @@ from matplotlib import colormaps
 from sklearn.metrics import roc_auc_score
 from tabulate import tabulate
 
-from vaelib import (
-    Settings,
-    claims,
-    data,
-    evaluation,
-    features,
-    figures,
-    profiles,
-    train,
-)
+from vaelib import Settings, data, evaluation, features, figures, train
+from vaelib.book import claims, profiles
 from vaelib.objective import reparameterize
 
 plan = profiles.load(profile, "celeba")

@@ -38,16 +38,8 @@ import torch
 from IPython.display import Markdown
 from tabulate import tabulate
 
-from vaelib import (
-    Settings,
-    claims,
-    data,
-    evaluation,
-    features,
-    figures,
-    profiles,
-    train,
-)
+from vaelib import Settings, data, evaluation, features, figures, train
+from vaelib.book import claims, profiles
 from vaelib.objective import reparameterize
 
 plan = profiles.load(profile, "celeba")

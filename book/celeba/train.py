@@ -50,15 +50,8 @@ import torch
 from IPython.display import Markdown
 from tabulate import tabulate
 
-from vaelib import (
-    Settings,
-    data,
-    evaluation,
-    figures,
-    models,
-    profiles,
-    train,
-)
+from vaelib import Settings, data, evaluation, figures, models, train
+from vaelib.book import profiles
 
 plan = profiles.load(profile, "celeba")
 photos = data.load(dataset or plan.dataset, data_folder)

@@ -68,7 +68,8 @@ from torch.distributions import MultivariateNormal, Normal
 from torch.distributions import kl_divergence as torch_kl
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from vaelib import claims, data, evaluation, figures, models, objective
+from vaelib import data, evaluation, figures, models, objective
+from vaelib.book import claims
 
 equal = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 

@@ -60,7 +60,8 @@ from scipy import stats
 from tabulate import tabulate
 from torch.distributions import Normal
 
-from vaelib import claims, data, evaluation, figures, models
+from vaelib import data, evaluation, figures, models
+from vaelib.book import claims
 from vaelib.objective import (
     bernoulli_log_prob,
     gaussian_log_prob,

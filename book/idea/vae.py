@@ -39,7 +39,8 @@ from torch.nn.functional import binary_cross_entropy
 from torch.optim import Adam
 from torchvision.utils import make_grid
 
-from vaelib import data, figures, live, models, objective
+from vaelib import data, figures, models, objective
+from vaelib.book import live
 
 published = json.loads(Path("../live/mnist.json").read_text())
 chosen = torch.tensor([each["pixels"] for each in published["digits"]])

@@ -37,7 +37,8 @@ from IPython.display import Markdown
 from myst_nb import glue
 from tabulate import tabulate
 
-from vaelib import claims, data, figures, profiles, runs
+from vaelib import data, figures, runs
+from vaelib.book import claims, profiles
 
 plan = profiles.load(profile, "mnist")
 digits = data.load(plan.dataset, data_folder)

@@ -36,7 +36,8 @@ import torch
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from vaelib import Settings, data, evaluation, figures, profiles, train
+from vaelib import Settings, data, evaluation, figures, train
+from vaelib.book import profiles
 
 plan = profiles.load(profile, "mnist")
 digits = data.load(plan.dataset, data_folder)

@@ -39,15 +39,8 @@ from myst_nb import glue
 from tabulate import tabulate
 from torch.distributions import Categorical
 
-from vaelib import (
-    claims,
-    data,
-    evaluation,
-    features,
-    figures,
-    profiles,
-    runs,
-)
+from vaelib import data, evaluation, features, figures, runs
+from vaelib.book import claims, profiles
 
 plan = profiles.load(profile, "mnist")
 digits = data.load(plan.dataset, data_folder)

@@ -48,7 +48,8 @@ import torch
 from IPython.display import Markdown
 from tabulate import tabulate
 
-from vaelib import Settings, data, evaluation, figures, profiles, train
+from vaelib import Settings, data, evaluation, figures, train
+from vaelib.book import profiles
 from vaelib.objective import reparameterize
 
 plan = profiles.load(profile, "mnist")

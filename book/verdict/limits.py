@@ -41,7 +41,8 @@ from IPython.display import Markdown
 from sklearn.metrics import roc_auc_score
 from tabulate import tabulate
 
-from vaelib import data, evaluation, features, figures, profiles, runs
+from vaelib import data, evaluation, features, figures, runs
+from vaelib.book import profiles
 
 plan = profiles.load(profile, "celeba")
 photos = data.load(plan.dataset, data_folder)

@@ -54,9 +54,9 @@ from vaelib import (
     likelihoods,
     posteriors,
     priors,
-    profiles,
     runs,
 )
+from vaelib.book import profiles
 from vaelib.evaluation import encode
 from vaelib.models import VAE
 from vaelib.objective import (

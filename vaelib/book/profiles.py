@@ -2,15 +2,16 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from .training import Settings
+from ..training import Settings
 
 KNOWN_KEYS = ConfigDict(extra="forbid")
+PROFILES = Path(__file__).with_name("profiles.yml")
 Count = Annotated[int, Field(ge=1, strict=True)]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31, strict=True)]], Field(min_length=1)]
 
@@ -58,18 +59,17 @@ def load(profile: str, experiment: str) -> Experiment:
         If either is unknown (lists the known ones), or the file has a mistake (names the file, the key, what is
         expected there and what was found).
     """
-    path = files("vaelib") / "profiles.yml"
     try:
-        table = TypeAdapter(dict[str, dict[str, Experiment]]).validate_python(yaml.safe_load(path.read_text()))
+        table = TypeAdapter(dict[str, dict[str, Experiment]]).validate_python(yaml.safe_load(PROFILES.read_text()))
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{PROFILES} is no YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         mistakes = (
-            f"{'.'.join(map(str, each['loc']))}: {each['msg']}, not {each['input']!r}" for each in error.errors()
+            f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}, not {wrong['input']!r}" for wrong in error.errors()
         )
-        raise ValueError(f"{path}: {'; '.join(mistakes)}") from error
+        raise ValueError(f"{PROFILES}: {'; '.join(mistakes)}") from error
     for kind, key in (("profile", profile), ("experiment", experiment)):
         if key not in table:
-            raise ValueError(f"unknown {kind} {key!r}; {path} has: {', '.join(table)}")
+            raise ValueError(f"unknown {kind} {key!r}; {PROFILES} has: {', '.join(table)}")
         table = table[key]
     return table

@@ -9,14 +9,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.resources import files
 from math import isfinite
+from pathlib import Path
 from statistics import mean, stdev
 
 import yaml
 from tabulate import tabulate
 
-from .runs import Run
+from ..runs import Run
 
 MIME = "application/vnd.vaelib.claim+json"
 
@@ -24,7 +24,7 @@ MIME = "application/vnd.vaelib.claim+json"
 @cache
 def rules() -> dict[str, dict]:
     """`claims.yml`: for each claim its words, where it is judged, and its conditions."""
-    return yaml.safe_load(files("vaelib").joinpath("claims.yml").read_text())
+    return yaml.safe_load(Path(__file__).with_name("claims.yml").read_text())
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class Judgement:
         spread = f" ± {format(stdev(values), form.replace('+', ''))}" if len(values) > 1 else ""
         return format(mean(values), form) + spread
 
-    def _narrowly(self, key: str) -> str:
-        """A word of warning, if the mean is nearer to the bound than the values are to each other."""
+    def _narrowly(self, key: str) -> bool:
+        """Whether the mean is nearer to the bound than the values are to each other."""
         rule, values = _conditions(self.claim)[key], self.values[key]
         bound = rule.get("above", rule.get("below"))
-        return ", narrowly" if len(values) > 1 and abs(mean(values) - bound) < stdev(values) else ""
+        return len(values) > 1 and abs(mean(values) - bound) < stdev(values)
 
     @property
     def summary(self) -> str:
@@ -82,8 +82,8 @@ class Judgement:
     def table(self) -> str:
         """The conditions, what was measured, and whether it is so: a table in Markdown."""
         rows = [
-            (rule["says"], _bound(rule), self.shown(key), ("yes" if self.passed[key] else "no") + self._narrowly(key))
-            for key, rule in _conditions(self.claim).items()
+            (rule["says"], _bound(rule), self.shown(key), ("yes" if met else "no") + ", narrowly" * self._narrowly(key))
+            for (key, rule), met in zip(_conditions(self.claim).items(), self.passed.values(), strict=True)
         ]
         headers = ["condition", "asked", "measured", "met"]
         return tabulate(rows, headers, tablefmt="github", disable_numparse=True)

@@ -1,19 +1,18 @@
 """What the front page, the README and the ledger of claims need of a profile's runs, small enough to be committed."""
 
-import base64
 import io
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import nbformat
 import torch
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from . import data, files, live, models, profiles, runs
+from .. import data, files, models, runs
+from . import live, pictures, profiles
 
 WEIGHTS = {"mnist": (1, 2), "celeba": (64,)}  # of each experiment, the latent dimensions whose weights are published
 LIVE = {"mnist": live.plane, "celeba": live.lab}  # what its interactive page needs besides
@@ -53,7 +52,7 @@ def records(profile: str, experiment: str, folder: Path) -> list[Path]:
         If a run of the profile is missing, not complete or damaged; the others are copied nevertheless.
     """
     plan = profiles.load(profile, experiment)
-    names = [runs.name(plan.dataset, each) for part in (plan.short, plan.long) for each in plan.settings(part)]
+    names = [runs.name(plan.dataset, settings) for part in (plan.short, plan.long) for settings in plan.settings(part)]
     faults = []
     for name in names:
         try:
@@ -82,7 +81,7 @@ def picture(notebook: Path, figure: str, path: Path) -> None:
             for output in cell.outputs:
                 if png := output.get("data", {}).get("image/png"):
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    files.write(path, _stored_png(png, notebook))
+                    files.write(path, pictures.stored(png, notebook))
                     return
     raise ValueError(f"{notebook} shows no figure named {figure!r}; execute it first")
 
@@ -126,7 +125,7 @@ def interactive(profile: str, experiment: str, folder: Path) -> Path:
     lines = ",\n".join(f'"{key}": {json.dumps(value, separators=(",", ":"))}' for key, value in content.items())
     files.write(path, f"{{\n{lines}\n}}\n")
     figure.savefig(drawn := io.BytesIO(), format="png", bbox_inches="tight")
-    files.write(path.with_suffix(".png"), _small_png(drawn))
+    files.write(path.with_suffix(".png"), pictures.small(drawn))
     return path
 
 
@@ -142,7 +141,7 @@ def animation(weights: Path, path: Path, faces: int = 8, frames: int = 48, zoom:
         with torch.inference_mode():
             decoded = model.decode(a * math.cos(t) + b * math.sin(t))
         strips.append(to_pil_image(make_grid(decoded, nrow=faces, padding=1, pad_value=1)))
-    strips = [each.resize((zoom * each.width, zoom * each.height), Image.Resampling.BICUBIC) for each in strips]
+    strips = [strip.resize((zoom * strip.width, zoom * strip.height), Image.Resampling.BICUBIC) for strip in strips]
     content = io.BytesIO()
     strips[0].save(content, "webp", save_all=True, append_images=strips[1:], duration=120, loop=0, quality=70)
     files.write(path, content.getvalue())
@@ -153,7 +152,7 @@ def stills(weights: Path, folder: Path) -> None:
     content = json.loads((folder / "mnist.json").read_text())
     for name, figure in live.stills(live.exact_posteriors(models.load(weights), content)).items():
         figure.savefig(drawn := io.BytesIO(), format="png", bbox_inches="tight")
-        files.write(folder / f"{name}.png", _small_png(drawn))
+        files.write(folder / f"{name}.png", pictures.small(drawn))
 
 
 def training(path: Path, frames: Sequence[int] = live.FRAMES) -> None:
@@ -179,32 +178,6 @@ def training(path: Path, frames: Sequence[int] = live.FRAMES) -> None:
     files.write(path, content.getvalue())
 
 
-def shrink(notebook: Path) -> None:
-    """Store the pictures in an executed notebook with 256 colours each, which takes half of the space or less."""
-    page = files.read_notebook(notebook)
-    for output in (each for cell in page.cells for each in cell.get("outputs", [])):
-        if png := output.get("data", {}).get("image/png"):
-            output["data"]["image/png"] = base64.b64encode(_stored_png(png, notebook)).decode()
-    files.write(notebook, nbformat.writes(page) + "\n")
-
-
-def _stored_png(png: str, notebook: Path) -> bytes:
-    """A picture of a notebook as a small file. Raises ValueError, with the notebook's name, if it is damaged."""
-    try:
-        return _small_png(io.BytesIO(base64.b64decode(png)))
-    except (ValueError, OSError, SyntaxError) as error:  # the last is Pillow's, of a PNG file that is broken
-        raise ValueError(f"{notebook} holds a damaged picture ({error}); execute it again") from error
-
-
-def _small_png(picture: io.BytesIO) -> bytes:
-    """A PNG file of 256 colours; of one that has no more already, the same file."""
-    with Image.open(picture) as image:
-        if image.mode == "P":
-            return picture.getvalue()
-        image.convert("RGB").quantize(256).save(small := io.BytesIO(), "png", optimize=True)
-    return small.getvalue()
-
-
 def _published_runs(profile: str, experiment: str) -> list[runs.Run]:
     """The runs whose weights come with the package: the first seed of each latent dimension."""
     plan = profiles.load(profile, experiment)
@@ -223,7 +196,7 @@ def _write_weights(run: runs.Run, experiment: str, folder: Path) -> Path:
     path = folder / f"{experiment}-k{run.settings.latent_dim}.safetensors"
     temporary = path.with_suffix(".part")
     models.save(run.model().half(), temporary)
-    pair = [each.sample(1000, seed=0) for each in (run.model(), models.load(temporary))]
+    pair = [model.sample(1000, seed=0) for model in (run.model(), models.load(temporary))]
     difference = 255 * (pair[0] - pair[1]).abs().max().item()
     if not difference < 2:  # nor is nan
         temporary.unlink()

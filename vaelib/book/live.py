@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 
-from . import attributes, evaluation, figures, likelihoods, objective, posteriors, priors
-from .data import Dataset
-from .data.digits import small as small_digits
-from .models import VAE
+from .. import attributes, evaluation, figures, likelihoods, objective, posteriors, priors
+from ..data import Dataset
+from ..data.digits import small as small_digits
+from ..models import VAE
 
 PLANE_STEP, LAB_IMAGES = 4, 12  # every fourth digit; a dozen faces
 CHOICE = (3, 2, 1, 6, 50, 0)  # test images to start from: of MNIST a 0, 1, 2, a 4 that two numbers cannot hold, 6, 7

@@ -14,7 +14,8 @@ import nbformat
 import papermill
 from tqdm import tqdm
 
-from . import files, profiles, runs
+from .. import files, runs
+from . import pictures, profiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,7 @@ def _checksum(page: nbformat.NotebookNode) -> str:
 @cache
 def _package() -> str:
     """A hash of this package's code."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent.parent
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.rglob("*.py")))).hexdigest()
 
 
@@ -150,6 +151,7 @@ def execute(job: Job) -> None:
             if executed.exists():
                 files.write(job.failure, executed.read_bytes())
             raise
+        pictures.shrink(executed)
         page = files.read_notebook(executed)
     _tidy(page, job.label)
     page.metadata |= {"recipe": job.recipe, "sha256": _checksum(page)}
