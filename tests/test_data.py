@@ -20,6 +20,7 @@ import torch
 from sklearn.datasets import load_digits
 from torchvision.datasets import EMNIST, MNIST, QMNIST, FashionMNIST
 
+import vaelib
 from vaelib import data
 from vaelib.data import Dataset, Split, mnist, places, to_float
 
@@ -203,6 +204,23 @@ def test_a_split_refuses_what_are_not_images(images, found):
 def test_a_split_refuses_another_number_of_labels():
     with pytest.raises(ValueError, match="4 images but 3 labels"):
         Split(torch.zeros(4, 1, 3, 3, dtype=torch.uint8), torch.zeros(3))
+
+
+def test_images_need_no_labels(tiny, tmp_path):
+    train, test = (Split(split.images[:60]) for split in (tiny.train, tiny.test))
+    mine = Dataset("mine", train, test)
+    assert mine.names == () and mine.train.labels.shape == (60, 0)
+    assert mine.fingerprint != Dataset("mine", test, train).fingerprint
+    assert vaelib.train(mine, vaelib.Settings(2, 1), tmp_path, "cpu").evaluation["test_elbo"] < 0
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_channels_that_come_last_are_noticed(channels):
+    images = torch.zeros(5, 64, 48, channels, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"look like \(N, H, W, C\).*images.permute\(0, 3, 1, 2\)"):
+        Split(images)
+    with pytest.warns(UserWarning, match="largest pixel value"):
+        assert Split(images.permute(0, 3, 1, 2)).images.shape == (5, channels, 64, 48)
 
 
 def test_a_split_refuses_what_are_no_tensors():
@@ -504,6 +522,7 @@ def test_a_silent_network_ends_the_download(tmp_path, arrays, monkeypatch, capsy
 def test_a_killed_download_leaves_one_file_at_most_and_the_next_one_takes_its_place(tmp_path, arrays, monkeypatch):
     code = f"""
 from torchvision.datasets import MNIST
+import vaelib
 from vaelib import data
 from vaelib.data import mnist
 def stop(url, root, filename, md5):

@@ -17,12 +17,14 @@ class Split:
     Parameters
     ----------
     images : uint8 Tensor of shape (N, C, H, W)
-    labels : Tensor of shape (N,) with class numbers, or bool Tensor of shape (N, A), one column an attribute
+    labels : Tensor of shape (N,) with class numbers, or bool Tensor of shape (N, A), one column an attribute; without
+        labels, of no attributes
 
     Raises
     ------
     ValueError
-        If the images are no uint8 tensor of four dimensions, or there are not as many labels as images.
+        If the images are no uint8 tensor of four dimensions, have their channels last, or there are not as many labels
+        as images.
 
     Warns
     -----
@@ -31,15 +33,22 @@ class Split:
     """
 
     images: Tensor
-    labels: Tensor
+    labels: Tensor = None
 
     def __post_init__(self):
+        if self.labels is None:
+            object.__setattr__(self, "labels", torch.empty(len(self.images), 0, dtype=torch.bool))
         if not isinstance(self.images, Tensor) or not isinstance(self.labels, Tensor):
             raise ValueError("images and labels must be tensors; torch.as_tensor makes them of arrays and lists")
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or len(self.images) == 0:
             raise ValueError(
                 f"images must be a uint8 tensor of shape (N, C, H, W) with N > 0, "
                 f"not {self.images.dtype} of shape {tuple(self.images.shape)}"
+            )
+        if self.images.shape[3] <= 4 < self.images.shape[1]:
+            raise ValueError(
+                f"images of shape {tuple(self.images.shape)} look like (N, H, W, C), but (N, C, H, W) is expected: "
+                "images.permute(0, 3, 1, 2)"
             )
         if len(self.labels) != len(self.images):
             raise ValueError(f"{len(self.images)} images but {len(self.labels)} labels; there must be as many")
@@ -61,7 +70,7 @@ class Dataset:
     ----------
     name : what the data is called in the names of runs; letters, digits, dots, hyphens and underscores
     train, test : Split
-    names : the names of the classes (labels count into it), or of the attributes (a column each)
+    names : the names of the classes (labels count into it), or of the attributes (a column each); none without labels
     fingerprint : 16 hexadecimal digits that change with any pixel or label; computed when not given
     origin : what was read, and how it was split, in words
 
@@ -75,7 +84,7 @@ class Dataset:
     name: str
     train: Split
     test: Split
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
     fingerprint: str = ""
     origin: str = ""
 
