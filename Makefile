@@ -40,7 +40,7 @@ style: $(READY) ## check the code's style, and that each notebook agrees with it
 	$(BIN)/jupytext --sync --pre-commit-mode $(NOTEBOOKS)
 
 test: style book ## check the style, build the book, run the tests, and the notebooks that no sweep has executed
-	OMP_NUM_THREADS=1 VAELIB_PROFILE=quick $(BIN)/pytest -n 2 --dist loadfile --nbval-lax tests $(UNSWEPT:.py=.ipynb)
+	OMP_NUM_THREADS=1 VAELIB_PROFILE=quick $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax $(UNSWEPT:.py=.ipynb) tests
 
 reproduce: $(READY) ## train a whole profile, and refresh what the book publishes: make reproduce PROFILE=paper
 	$(BIN)/jupytext --quiet --sync $(NOTEBOOKS)

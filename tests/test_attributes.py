@@ -27,16 +27,45 @@ def found(planted):
     return attributes.fit(codes, labels, ["Planted", "Chance"])
 
 
-def test_the_direction_is_the_planted_one_and_the_standardised_one_is_not(planted, found):
-    assert found["Planted"].direction @ planted[2] > 0.99
+def test_the_gradient_is_the_planted_one_and_the_standardised_one_is_not(planted, found):
+    assert found["Planted"].gradient @ planted[2] > 0.99
     assert found["Planted"].standardised_direction @ planted[2] < 0.95
 
 
-def test_the_score_grows_fastest_along_the_direction(planted, found):
+def test_the_direction_stays_out_of_dimensions_that_a_model_does_not_use():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.rand(2000, 1, generator=generator) < 0.3
+    used = torch.randn(2000, 4, generator=generator) @ torch.randn(4, 4, generator=generator)
+    shift = torch.tensor([1.0, -1, 0.5, 0])
+    dead = 0.04 * torch.randn(2000, 12, generator=generator)
+    attribute = attributes.fit(torch.cat([used + labels * shift, dead], 1), labels, ["Shifted"])["Shifted"]
+    assert attribute.direction[:4] @ shift / shift.norm() > 0.99
+    assert attribute.direction[4:].norm() < 0.02 < 0.2 < attribute.gradient[4:].norm()
+
+
+def test_the_direction_is_the_covariance_within_the_kinds_times_the_gradient():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.rand(50_000, 1, generator=generator) < 0.5
+    shared = torch.randn(50_000, 1, generator=generator)
+    codes = torch.randn(50_000, K, generator=generator) + shared + labels * torch.tensor([2.0, 1, 1, 0, 0, 0])
+    attribute = attributes.fit(codes, labels, ["Shifted"])["Shifted"]
+    within = sum(torch.cov(codes[(labels == each).squeeze(1)].T) for each in (False, True))
+    pattern = within @ attribute.gradient
+    assert pattern @ attribute.direction / pattern.norm() > 0.99
+    assert attribute.gradient @ attribute.direction < 0.9
+
+
+def test_codes_that_do_not_vary_are_refused():
+    labels = (torch.arange(100) < 50)[:, None]
+    with pytest.raises(ValueError, match="all codes are the same, so they hold no attribute"):
+        attributes.fit(torch.full((100, 3), 0.3), labels, ["Bald"])
+
+
+def test_the_score_grows_fastest_along_the_gradient(planted, found):
     start = planted[0][:1].double()
     attribute = found["Planted"]
     slopes = attribute.score(start + 1e-3 * torch.eye(K)) - attribute.score(start)
-    assert slopes / slopes.norm() @ attribute.direction > 0.9999
+    assert slopes / slopes.norm() @ attribute.gradient > 0.9999
 
 
 def test_accuracy_is_of_unseen_codes_and_beside_the_majority(planted, found):

@@ -17,7 +17,7 @@ PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True}
 DECODE = "([name, codes]) => JSON.stringify(codes.map((z) => [...vae.decoder(live[name]).decode(z)]))"
 PIXELS = "(it) => JSON.stringify([...it.getContext('2d').getImageData(0, 0, it.width, it.height).data])"
 CODES = json.loads((ROOT / "book" / "live" / "celeba.json").read_text())
-WALKS = (("Male", 4), ("Wearing_Lipstick", 2.5))  # that faces.md tells of
+WALKS = (("Male", 4), ("Wearing_Lipstick", 3.5))  # that faces.md tells of
 TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 

@@ -1,4 +1,4 @@
-"""Attributes as directions of the code space: found by logistic regression, walked along by the decoder."""
+"""Attributes in the code space: told apart by logistic regression, and walked along by the decoder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,17 +16,19 @@ from .models import VAE
 
 @dataclass(frozen=True)
 class Attribute:
-    """What a linear classifier makes of a binary attribute, given codes.
+    """Where a binary attribute lies in the code space, and how well a linear classifier tells it.
 
     Parameters
     ----------
     name : such as "Smiling"
+    direction : unit vector (K,), from the mean code of what lacks the attribute to that of what has it
     classifier : standardises codes (N, K), then weighs them; fitted to all of them
     accuracy, auc : on codes that the classifier had not seen: one value for each fold
     majority : the accuracy of always giving the commoner answer
     """
 
     name: str
+    direction: Tensor
     classifier: Pipeline
     accuracy: Tensor
     auc: Tensor
@@ -34,15 +36,16 @@ class Attribute:
 
     @property
     def standardised_direction(self) -> Tensor:
-        """The classifier's weights of *standardised* codes, as a unit vector (K,): no direction of the code space."""
+        """The classifier's weights w of *standardised* codes, as a unit vector (K,): no direction of the code space."""
         return _unit(self.classifier[-1].coef_[0])
 
     @property
-    def direction(self) -> Tensor:
-        """The unit vector (K,) of the code space along which the classifier's score grows fastest.
+    def gradient(self) -> Tensor:
+        """The unit vector (K,) of the code space along which the classifier's score grows fastest: a filter.
 
         The score is w . (z - m) / s + b, with m and s the codes' means and standard deviations, so its gradient with
-        respect to the code z is w / s, and not w.
+        respect to the code z is w / s. It is what tells the attribute, not what changes with it, and no way to walk: s
+        is small where the model makes no use of a dimension, and there the decoder does not listen.
         """
         return _unit(self.classifier[-1].coef_[0] / self.classifier[0].scale_)
 
@@ -52,7 +55,11 @@ class Attribute:
 
 
 def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> dict[str, Attribute]:
-    """A logistic regression for each attribute, judged by cross-validation.
+    """For each attribute a direction, and a logistic regression that is judged by cross-validation.
+
+    The direction is the difference of the mean codes. It is zero along dimensions that the model does not use, since
+    there all means are alike; and where the codes of either kind are normal with one covariance, it is this covariance
+    times the best classifier's gradient: the pattern to a filter (Haufe et al., NeuroImage 87, 2014).
 
     Parameters
     ----------
@@ -64,13 +71,16 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
     Raises
     ------
     ValueError
-        If the shapes do not fit, or an attribute is there, or is missing, in fewer codes than there are folds.
+        If the shapes do not fit, an attribute is there, or is missing, in fewer codes than there are folds, or the
+        codes do not vary.
     """
     if codes.ndim != 2 or labels.shape != (len(codes), len(names)):
         raise ValueError(
             f"expected codes (N, K) and labels (N, {len(names)}), a column for each name, "
             f"not {tuple(codes.shape)} and {tuple(labels.shape)}"
         )
+    if not (codes != codes[0]).any():
+        raise ValueError("all codes are the same, so they hold no attribute: did the model learn anything?")
     x, found = codes.numpy(), {}
     for name, column in zip(names, labels.T.numpy(), strict=True):
         present = int(column.sum())
@@ -86,7 +96,9 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
             auc.append(roc_auc_score(column[unseen], classifier.decision_function(x[unseen])))
         majority = max(present, len(column) - present) / len(column)
         classifier = _classifier().fit(x, column)
-        found[name] = Attribute(name, classifier, torch.tensor(accuracy), torch.tensor(auc), majority)
+        has = torch.from_numpy(column)
+        direction = _unit(codes[has].mean(0) - codes[~has].mean(0))
+        found[name] = Attribute(name, direction, classifier, torch.tensor(accuracy), torch.tensor(auc), majority)
     return found
 
 

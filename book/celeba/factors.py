@@ -144,8 +144,9 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
 # %% [markdown]
 # ## Walking, and what moves
 #
-# Directions are found from the test images' codes and attributes, as before. Three
-# hundred test codes walk from -2 to 2 along each; the table of colours shows by how many
+# Directions are found from the test images' codes and attributes, as before: the
+# differences of the mean codes ({eq}`eq-attributes-means`). Three hundred test
+# codes walk from -2 to 2 along each; the table of colours shows by how many
 # standard deviations each factor moves on average.
 
 # %%
@@ -169,8 +170,8 @@ figures.matrix(effect, list(found), faces.FACTORS, label)
 # For each attribute: by how much its own factor moved (with the sign that the attribute asks
 # for), the factor that leaked most, and the ratio of the two. And the truth in the
 # code space: draw the same test faces with only that factor raised, encode them, and see
-# where the codes go; the cosine of that true direction with the one that
-# was found. The last column is the regression's accuracy over the commoner answer.
+# where the codes go; the cosine of that true direction with the one that was
+# found, $\Delta$, and with the regression's gradient $d$. The last column is the regression's accuracy over the commoner answer.
 
 
 # %%
@@ -199,13 +200,15 @@ for (name, each), change in zip(found.items(), effect, strict=True):
     worst = leaks.argmax().item()
     ratios[name] = own / leaks[worst].item()
     way = sign * true_direction(column)
-    cosines[name] = (way @ each.direction).item()
+    cosines[name] = [
+        (way @ one).item() for one in (each.direction, each.gradient)
+    ]
     gain = each.accuracy.mean().item() - each.majority
     row = [name, own, faces.FACTORS[worst], leaks[worst].item()]
-    table.append([*row, ratios[name], cosines[name], 100 * gain])
+    table.append([*row, ratios[name], *cosines[name], 100 * gain])
 table.sort(key=lambda row: -row[4])
 headers = ["attribute", "moved", "leaked most", "by", "ratio"]
-headers += ["cosine with the truth", "points gained"]
+headers += ["cosine of the truth with Δ", "with d", "points gained"]
 Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
 
 # %% [markdown]
@@ -255,30 +258,42 @@ strips = {
 figures.rows(strips)
 
 # %% [markdown]
-# ## With and without the scale
+# ## The regression's own directions
 #
-# The same ratio with the regression's coefficients taken as a direction as they
-# are, without the division by the codes' standard deviations
-# ({eq}`eq-attributes-direction`), and by a simpler rival, the difference of the mean codes of
-# faces with and without the attribute:
+# The same ratio, and how far the factor itself moves, along the gradient $d$ of
+# the regression ({eq}`eq-attributes-direction`), along its coefficients $w$ as
+# they are, without the division by the codes' standard deviations, and along
+# $\Delta$:
 
 # %%
-labels = drawn.test.labels
 table = []
 for name in asked:
-    factor, low, _ = faces.ATTRIBUTES[name]
-    column, each = faces.FACTORS.index(factor), found[name]
-    has = labels[:, drawn.column(name)]
-    difference = codes[has].mean(0) - codes[~has].mean(0)
-    rivals = [each.direction, each.standardised_direction]
-    rivals.append(difference / difference.norm())
+    column, each = (
+        faces.FACTORS.index(faces.ATTRIBUTES[name][0]),
+        found[name],
+    )
     row = [name]
-    for direction in rivals:
+    for direction in (
+        each.gradient,
+        each.standardised_direction,
+        each.direction,
+    ):
         change = moved(direction).abs()
         leaks = change.index_fill(0, torch.tensor([column]), 0)
-        row.append((change[column] / leaks.max()).item())
+        row += [
+            change[column].item(),
+            (change[column] / leaks.max()).item(),
+        ]
     table.append(row)
-headers = ["attribute", "w / s", "w, unscaled", "difference of means"]
+headers = [
+    "attribute",
+    "moved along d",
+    "ratio",
+    "along w",
+    "ratio",
+    "along Δ",
+    "ratio",
+]
 Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".1f"))
 
 # %% tags=["hide-cell"]

@@ -255,14 +255,13 @@ starts, ends = means[:40], torch.tensor([-4.0, 4.0])
 
 
 def three(each):
-    has = labels[:, photos.column(each.name)]
-    delta = means[has].mean(0) - means[~has].mean(0)
-    d, w = each.direction, each.standardised_direction
-    return torch.stack([d, w, delta / delta.norm()])
+    return torch.stack(
+        [each.gradient, each.standardised_direction, each.direction]
+    )
 
 
 cosine = {
-    name: float(each.direction @ each.standardised_direction)
+    name: float(each.gradient @ each.standardised_direction)
     for name, each in found.items()
 }
 low, high = min(cosine.values()), max(cosine.values())

@@ -91,7 +91,7 @@ def load(folder: Path | str, skip_damaged: bool = False) -> Dataset:
     origin = f"{boundary:,} images for training and {len(pixels) - boundary:,} for testing, {how}"
     if listed > len(sizes):
         origin += f"; {len(sizes):,} of the {listed:,} listed images are there"
-    print(f"{folder}: {origin}", flush=True)
+    print(f"{folder.name}: {origin}", flush=True)
     return Dataset(
         name="celeba",
         train=Split(pixels[:boundary], labels[:boundary]),

@@ -76,7 +76,7 @@ def folder(
         origin += f", {len(names)} classes"
     if left_out := [*others, *damaged]:
         origin += f"; left out: {len(left_out)} files ({', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''})"
-    print(f"{path}: {origin}", flush=True)
+    print(f"{path.name}: {origin}", flush=True)
     return Dataset(
         name or re.sub(r"[^\w.-]+", "-", path.name),
         Split(images[train], labels[train]),
