@@ -60,8 +60,10 @@ platforms: $(READY) ## ask whether every pin has a wheel for each Python and pla
 		$(BIN)/uv pip compile --quiet --only-binary :all: --python-version $$python --python-platform $$platform \
 		requirements.txt --output-file /dev/null || exit 1; done; done
 
-lab: $(READY) ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab book
+# A copy, for JupyterLab saves by itself what it has executed, and with it the published outputs would be gone
+lab: $(READY) ## open a copy of the notebooks, in the folder lab, in JupyterLab
+	@if [ -d lab ]; then echo "lab holds your copy of the notebooks; delete it for a fresh one"; else mkdir lab && cp -R book lab/; fi
+	$(BIN)/jupyter lab --notebook-dir lab $(if $(filter 0,$(shell id -u)),--allow-root)
 
 clean: ## remove what was built; runs, and the environment, stay
 	rm -rf _build book/runs/quick .pytest_cache .ruff_cache

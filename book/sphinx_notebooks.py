@@ -1,6 +1,7 @@
 """A Sphinx extension: below its title, every notebook's page says where it is, how to open it, and how long it takes.
 
-(A page that opens with a picture to play with says it below that.)
+(A page that opens with a picture to play with says it below that.) No book is built of published notebooks that were
+executed with the quick profile.
 """
 
 import re
@@ -8,8 +9,17 @@ from pathlib import Path
 
 from docutils import nodes
 from sphinx import addnodes
+from sphinx.errors import ExtensionError
+
+from vaelib import files, runs
+from vaelib.book import profiles
 
 GUIDE = "/book/run"
+EMBEDDED = re.compile(r"\b(?:digits|faces): [\d,]+ training")
+ON_EMBEDDED_DATA = (
+    "factors",
+    "slips",
+)  # of the pages with a profile, those that always look at drawn faces
 
 
 def notebook(page: str) -> str:
@@ -34,6 +44,41 @@ def duration(page: Path) -> str:
         f" Time on one CPU core: trainings, {found[1]}; page, {found[2]}. "
         "On a GPU: not measured."
     )
+
+
+def quick_numbers(path: Path) -> str | None:
+    """What in a notebook's outputs is of the quick profile, if anything is."""
+    shown = "\n".join(
+        str(output.get("text", ""))
+        + str(output.get("data", {}).get("text/plain", ""))
+        for cell in files.read_notebook(path).cells
+        for output in cell.get("outputs", [])
+    )
+    for experiment in ("mnist", "celeba", "faces"):
+        plan = profiles.load("quick", experiment)
+        for settings in plan.settings(plan.short) + plan.settings(
+            plan.long
+        ):
+            name = runs.name(plan.dataset, settings)
+            if re.search(rf"\b{name}\b", shown):
+                return name
+    found = EMBEDDED.search(shown)
+    return found[0] if found and path.stem not in ON_EMBEDDED_DATA else None
+
+
+def refuse_quick_numbers(app, env, docnames) -> None:
+    published = [
+        Path(env.doc2path(page))
+        for page in env.found_docs
+        if re.match("book/(mnist|celeba|verdict|runs/paper)/", page)
+    ]
+    for path in published:
+        if path.suffix == ".ipynb" and (found := quick_numbers(path)):
+            name = path.relative_to(app.srcdir)
+            raise ExtensionError(
+                f"{name} was executed with the quick profile ({found}), and would take the place of what is published; "
+                f"get that back: git checkout {name} {name.with_suffix('.py')}"
+            )
 
 
 def add_line(app, doctree) -> None:
@@ -81,5 +126,6 @@ def add_line(app, doctree) -> None:
 
 
 def setup(app) -> dict:
+    app.connect("env-before-read-docs", refuse_quick_numbers)
     app.connect("doctree-read", add_line)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,11 +1,16 @@
 """What is published: the stored notebooks, the records, the README, and the pages that `make book` built."""
 
+import importlib.util
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from statistics import mean, stdev
+from types import SimpleNamespace
 
 import nbformat
 import pytest
+from sphinx.errors import ExtensionError
 
 from vaelib import runs
 from vaelib.book import profiles
@@ -16,8 +21,9 @@ HTML = ROOT / "_build" / "html"
 NOTEBOOKS = sorted(path for path in BOOK.rglob("*.ipynb") if not re.search(r"runs/quick|checkpoints|-s\d", str(path)))
 PLANS = {experiment: profiles.load("paper", experiment) for experiment in ("mnist", "celeba")}
 FINGERPRINTS = {"mnist": "97ee8cdd93d91db9", "celeba": "e44082404df45fd2"}  # the four files; 9,000 half-size faces
-EMBEDDED = re.compile(r"\b(digits|faces): [\d,]+ training")  # what a page says that ran on the quick profile's data
-ON_EMBEDDED_DATA = ("idea", "factors", "own", "slips")  # of the pages, those that always do
+SPEC = importlib.util.spec_from_file_location("sphinx_notebooks", BOOK / "sphinx_notebooks.py")
+extension = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(extension)
 
 
 def _outputs(path):
@@ -52,8 +58,41 @@ def test_stored_outputs_are_of_the_paper_profile_and_of_no_particular_machine(pa
     text = "\n".join(
         str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", "")) for output in outputs
     )
-    assert EMBEDDED.search(text) is None or any(name in str(path.relative_to(BOOK)) for name in ON_EMBEDDED_DATA)
+    assert extension.quick_numbers(path) is None
     assert not re.search(r"/(home|root|work|tmp|Users)/", text)
+
+
+def test_no_book_is_built_of_a_published_page_with_numbers_of_the_quick_profile(tmp_path):
+    quick = sorted((BOOK / "runs" / "quick").glob("*.ipynb"))
+    assert len(quick) > 20, "run `make book` first"
+    assert all(map(extension.quick_numbers, quick))
+    page = tmp_path / "book" / "mnist" / "train.ipynb"
+    page.parent.mkdir(parents=True)
+    shutil.copy(BOOK / "runs" / "quick" / "mnist-train-k2.ipynb", page)
+    env = SimpleNamespace(
+        found_docs=["book/intro", "book/mnist/train"], doc2path=lambda name: tmp_path / f"{name}.ipynb"
+    )
+    with pytest.raises(
+        ExtensionError, match=r"book/mnist/train.ipynb was .*git checkout book/mnist/train.ipynb book/mnist/train.py"
+    ):
+        extension.refuse_quick_numbers(SimpleNamespace(srcdir=tmp_path), env, [])
+
+
+def test_the_notebooks_that_are_opened_are_copies(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "book" / "mnist").mkdir(parents=True)
+    published = tmp_path / "book" / "mnist" / "train.ipynb"
+    published.write_text("published")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name in ("pyproject.toml", "requirements.txt", ".venv/ready"):
+        (tmp_path / name).touch()
+    opened = tmp_path / ".venv" / "bin" / "jupyter"
+    opened.write_text('#!/bin/sh\necho saved > "$3/book/mnist/train.ipynb"\n')
+    opened.chmod(0o755)
+    for _ in range(2):
+        subprocess.run(["make", "lab"], cwd=tmp_path, check=True)
+        assert published.read_text() == "published"
+        assert (tmp_path / "lab" / "book" / "mnist" / "train.ipynb").read_text() == "saved\n"
 
 
 @pytest.mark.parametrize("experiment", PLANS)

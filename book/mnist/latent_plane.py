@@ -45,6 +45,8 @@ line, plane = (
     train(digits, Settings(K, plan.short.epochs, seed), runs_folder).model()
     for K in (1, 2)
 )
+count, test_count = len(digits.train), len(digits.test)
+print(f"{digits.name}: {count:,} training and {test_count:,} test images")
 
 # %% [markdown]
 # ## The map of codes
