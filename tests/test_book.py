@@ -9,6 +9,7 @@ from statistics import mean, stdev
 from types import SimpleNamespace
 
 import nbformat
+import papermill
 import pytest
 from sphinx.errors import ExtensionError
 
@@ -93,6 +94,14 @@ def test_the_notebooks_that_are_opened_are_copies(tmp_path):
         subprocess.run(["make", "lab"], cwd=tmp_path, check=True)
         assert published.read_text() == "published"
         assert (tmp_path / "lab" / "book" / "mnist" / "train.ipynb").read_text() == "saved\n"
+
+
+def test_papermill_tells_the_type_and_the_meaning_of_every_parameter(caplog):
+    found = [each for path in sorted(BOOK.glob("*/*.ipynb")) for each in papermill.inspect_notebook(path).values()]
+    assert len(found) > 60 and not caplog.records
+    for parameter in found:
+        assert parameter["inferred_type_name"] in ("int", "str", "bool", "list"), parameter
+        assert parameter["help"], parameter
 
 
 @pytest.mark.parametrize("experiment", PLANS)

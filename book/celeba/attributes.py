@@ -29,11 +29,11 @@
 import os
 
 # "paper": CelebA; "quick": faces drawn by the package itself
-profile = os.environ.get("VAELIB_PROFILE", "paper")
-latent_dim = 64  # K
-seed = 0
-data_folder = None  # default: VAELIB_DATA, else ~/.cache/vaelib
-runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
+profile: str = os.environ.get("VAELIB_PROFILE", "paper")  # or "quick"
+latent_dim: int = 64  # K
+seed: int = 0  # of weights, order and noise
+data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
+runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
 # %% tags=["hide-input"]
 from operator import attrgetter

@@ -29,10 +29,10 @@
 import os
 
 # both train on drawn faces, "quick" for a shorter time
-profile = os.environ.get("VAELIB_PROFILE", "paper")
-latent_dim = None  # K; another than the profile's
-seed = 0
-runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
+profile: str = os.environ.get("VAELIB_PROFILE", "paper")  # or "quick"
+latent_dim: int = None  # K; another than the profile's
+seed: int = 0  # of weights, order and noise
+runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
 # %% tags=["hide-input"]
 import torch

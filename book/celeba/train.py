@@ -35,13 +35,13 @@
 import os
 
 # "paper": CelebA; "quick": faces drawn by the package itself
-profile = os.environ.get("VAELIB_PROFILE", "paper")
-dataset = None  # another data set than the profile's
-latent_dim = 64  # K
-epochs = None  # another number than the profile's
-seed = 0
-data_folder = None  # default: VAELIB_DATA, else ~/.cache/vaelib
-runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
+profile: str = os.environ.get("VAELIB_PROFILE", "paper")  # or "quick"
+dataset: str = None  # another data set than the profile's
+latent_dim: int = 64  # K
+epochs: int = None  # another number than the profile's
+seed: int = 0  # of weights, order and noise
+data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
+runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
 # %% tags=["hide-input"]
 from itertools import pairwise

@@ -34,18 +34,14 @@
 import os
 
 # "quick" shortens the trainings, for a check that all of this runs
-quick = os.environ.get("VAELIB_PROFILE") == "quick"
-latent_dim = 8  # K of the VAE
-batch_size = 16
-long_passes = (
-    8 if quick else 20
-)  # of the training whose gradients are measured
-naive_passes = 2 if quick else 6  # of the trainings with the score function
-short_passes = (
-    3 if quick else 10
-)  # of the trainings with 1, 5 and 25 samples per image
-seeds = range(3 if quick else 6)
-rounds = 60 if quick else 200  # of minibatches whose gradients are compared
+quick: bool = "quick" in os.environ.get("VAELIB_PROFILE", "")  # shorter
+latent_dim: int = 8  # K of the VAE
+batch_size: int = 16  # images in a step
+long_passes: int = 8 if quick else 20  # before gradients are measured
+naive_passes: int = 2 if quick else 6  # with the score function
+short_passes: int = 3 if quick else 10  # with 1, 5 and 25 samples an image
+seeds: list = range(3 if quick else 6)  # of the short trainings
+rounds: int = 60 if quick else 200  # minibatches to compare gradients
 
 # %% tags=["hide-input"]
 import copy

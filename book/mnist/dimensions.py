@@ -28,9 +28,9 @@
 import os
 
 # "paper": MNIST; "quick": the digits that come with scikit-learn
-profile = os.environ.get("VAELIB_PROFILE", "paper")
-data_folder = None  # default: VAELIB_DATA, else ~/.cache/vaelib
-runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
+profile: str = os.environ.get("VAELIB_PROFILE", "paper")  # or "quick"
+data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
+runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
 # %% tags=["hide-input"]
 from IPython.display import Markdown

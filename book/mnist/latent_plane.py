@@ -26,10 +26,10 @@
 import os
 
 # "paper": MNIST; "quick": the digits that come with scikit-learn
-profile = os.environ.get("VAELIB_PROFILE", "paper")
-seed = 0
-data_folder = None  # default: VAELIB_DATA, else ~/.cache/vaelib
-runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
+profile: str = os.environ.get("VAELIB_PROFILE", "paper")  # or "quick"
+seed: int = 0  # of weights, order and noise
+data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
+runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
 # %% tags=["hide-input"]
 import torch

@@ -26,8 +26,8 @@
 # each function takes and returns stands in {doc}`api`.
 
 # %% tags=["parameters"]
-latent_dim = 8
-epochs = 10
+latent_dim: int = 8  # K
+epochs: int = 10  # passes over the training images
 
 # %% tags=["hide-input"]
 import contextlib

@@ -29,14 +29,12 @@
 # itself; the figures that you see here are of these.
 
 # %% tags=["parameters"]
-folder = (
-    None  # of images, of any size and format; with subfolders for classes
-)
-size = 48  # pixels that each image is scaled to: one number, or [height, width]
-latent_dim = 8
-epochs = 20
-batch_size = 32
-runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
+folder: str = None  # of images of any kind; subfolders are classes
+size: int = 48  # pixels that each image is scaled to: one number, or [height, width]
+latent_dim: int = 8  # K
+epochs: int = 20  # passes over the training images
+batch_size: int = 32  # images in a step
+runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
 # %% tags=["hide-input"]
 import contextlib

@@ -25,11 +25,11 @@
 import os
 
 # "paper": MNIST, CelebA; "quick": digits of scikit-learn, drawn faces
-profile = os.environ.get("VAELIB_PROFILE", "paper")
-latent_dim = 64  # K of the faces
-seed = 0
-data_folder = None  # default: VAELIB_DATA, else ~/.cache/vaelib
-runs_folder = None  # default: VAELIB_RUNS, else this project's `runs`
+profile: str = os.environ.get("VAELIB_PROFILE", "paper")  # or "quick"
+latent_dim: int = 64  # K of the faces
+seed: int = 0  # of weights, order and noise
+data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
+runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
 # %% tags=["hide-input"]
 import math
