@@ -1,6 +1,7 @@
 """A Sphinx extension, the directive `{ledger}`: the verdict on each claim, from what the stored pages measured.
 
-With a claim's number, such as C7, it shows that claim's conditions, else a table of all claims. A claim that no page
+With a claim's number, such as C7, it shows that claim's conditions, else a table of all claims; with `plain`, one for
+newcomers, without numbers. A claim that no page
 judges, or that rests on runs which have no record, or another one, ends the build.
 """
 
@@ -13,47 +14,9 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 from tabulate import tabulate
 
-from vaelib import files, runs
 from vaelib.book import claims
 
 BOOK = Path(__file__).parent
-
-
-def judgement(claim: str, book: Path = BOOK) -> claims.Judgement:
-    """What the claim's page measured, judged by the rules as they are now.
-
-    Raises
-    ------
-    ValueError
-        If there is no such claim, or the page does not judge it, or measured something else than the rules ask for.
-    FileNotFoundError
-        If a run that it rests on has no record.
-    """
-    if claim not in claims.rules():
-        raise ValueError(
-            f"there is no claim {claim!r}; known: {', '.join(claims.rules())}"
-        )
-    notebook = book / f"{claims.rules()[claim]['page']}.ipynb"
-    for output in (
-        each
-        for cell in files.read_notebook(notebook).cells
-        for each in cell.get("outputs", [])
-    ):
-        stored = output.get("data", {}).get(claims.MIME)
-        if stored and stored["claim"] == claim:
-            break
-    else:
-        raise ValueError(f"{notebook} does not judge {claim}; execute it")
-    records = [
-        runs.load(book / "records" / "paper" / name)
-        for name in stored["runs"]
-    ]
-    found = claims.judge(claim, stored["data"], records, **stored["values"])
-    if found.runs != stored["runs"]:
-        raise ValueError(
-            f"{notebook} judges {claim} by other runs than those of the records; execute it again"
-        )
-    return found
 
 
 class Ledger(SphinxDirective):
@@ -62,11 +25,12 @@ class Ledger(SphinxDirective):
     optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
+        asked = self.arguments[0] if self.arguments else "all"
         known = (
-            [self.arguments[0]] if self.arguments else list(claims.rules())
+            list(claims.rules()) if asked in ("all", "plain") else [asked]
         )
         try:
-            judgements = [judgement(claim) for claim in known]
+            judgements = [claims.judgement(claim, BOOK) for claim in known]
         except (ValueError, FileNotFoundError) as error:
             raise ExtensionError(
                 f"the ledger of claims, in {self.get_location()}: {error}"
@@ -74,12 +38,10 @@ class Ledger(SphinxDirective):
         for claim in known:  # another judgement there, another ledger here
             page = BOOK / f"{claims.rules()[claim]['page']}.ipynb"
             self.env.note_dependency(str(page))
-        text = (
-            _detail(judgements[0]) if self.arguments else _table(judgements)
-        )
+        shows = {"all": _table, "plain": _plain}.get(asked, _detail)
         parent = nodes.Element()
         self.state.nested_parse(
-            StringList(text.splitlines(), source="ledger"),
+            StringList(shows(judgements).splitlines(), source="ledger"),
             self.content_offset,
             parent,
         )
@@ -109,7 +71,24 @@ def _table(judgements: list[claims.Judgement]) -> str:
     return f"**Of these {len(judgements)} claims, {verdicts}.**\n\n{table}"
 
 
-def _detail(each: claims.Judgement) -> str:
+def _plain(judgements: list[claims.Judgement]) -> str:
+    rows = [
+        (
+            f"{{doc}}`{claims.rules()[each.claim]['plain']} </book/{claims.rules()[each.claim]['page']}>`",
+            f"**{each.verdict}**",
+        )
+        for each in judgements
+    ]
+    return tabulate(
+        rows,
+        ["the paper says", "our verdict"],
+        tablefmt="github",
+        disable_numparse=True,
+    )
+
+
+def _detail(judgements: list[claims.Judgement]) -> str:
+    (each,) = judgements
     rule = claims.rules()[each.claim]
     trainings = (
         f"; {len(each.runs)} published runs" if len(each.runs) > 1 else ""

@@ -37,33 +37,33 @@ def _write(book, bundle):
 
 @pytest.mark.parametrize("claim", claims.rules())
 def test_every_claim_is_judged_by_its_page_on_published_data(claim):
-    found = ledger.judgement(claim)
+    found = claims.judgement(claim, ledger.BOOK)
     assert found.verdict in ("holds", "holds in part", "does not hold")
     assert "faces" not in found.data
     assert found.runs or claims.rules()[claim]["page"].startswith("idea/")
 
 
 def test_a_judgement_is_read_from_the_page(book):
-    assert ledger.judgement("C7", book).verdict == "holds"
+    assert claims.judgement("C7", book).verdict == "holds"
 
 
 def test_a_page_that_does_not_judge_is_refused(book):
     _write(book, {"text/plain": "nothing"})
     with pytest.raises(ValueError, match="does not judge C7; execute it"):
-        ledger.judgement("C7", book)
+        claims.judgement("C7", book)
 
 
 def test_a_run_without_a_record_is_refused(book):
     shutil.rmtree(book / "records")
     with pytest.raises(FileNotFoundError, match="mnist-k2-e10-s0"):
-        ledger.judgement("C7", book)
+        claims.judgement("C7", book)
 
 
 def test_a_record_of_another_training_is_refused(book):
     path = book / "records" / "paper" / "mnist-k2-e10-s0" / "evaluation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"test_elbo": -1.0}))
     with pytest.raises(ValueError, match="by other runs than those of the records"):
-        ledger.judgement("C7", book)
+        claims.judgement("C7", book)
 
 
 def test_values_that_the_rules_do_not_ask_for_are_refused(book):
@@ -71,13 +71,13 @@ def test_values_that_the_rules_do_not_ask_for_are_refused(book):
     stored[claims.MIME]["values"] = {"kept": [1.0]}
     _write(book, stored)
     with pytest.raises(ValueError, match="C7 asks for kept, mostly_kept, fine, not kept"):
-        ledger.judgement("C7", book)
+        claims.judgement("C7", book)
 
 
 def test_an_unknown_claim_and_a_damaged_page_are_named(book):
     with pytest.raises(ValueError, match="no claim 'C99'; known: C1, "):
-        ledger.judgement("C99", book)
+        claims.judgement("C99", book)
     page = book / f"{claims.rules()['C7']['page']}.ipynb"
     page.write_text("")
     with pytest.raises(ValueError, match=f"{page} is no notebook, or a damaged one"):
-        ledger.judgement("C7", book)
+        claims.judgement("C7", book)

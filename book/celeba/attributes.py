@@ -41,6 +41,7 @@ from operator import attrgetter
 import matplotlib.pyplot as plt
 import torch
 from IPython.display import Markdown
+from myst_nb import glue
 from tabulate import tabulate
 
 from vaelib import (
@@ -399,6 +400,7 @@ print(
     f"Δ moves {further.sum()} of {len(names)} attributes further, median {gain:.1f} times as far"
 )
 print(f"and {cleaner.sum()} further for what it moves of the others")
+glue("direction_gain", gain.item(), display=False)
 
 # %% [markdown]
 # Both directions leak, since in these photographs attributes come together;

@@ -16,7 +16,9 @@ from statistics import mean, stdev
 import yaml
 from tabulate import tabulate
 
+from .. import files
 from ..runs import Run
+from ..runs import load as load_run
 
 MIME = "application/vnd.vaelib.claim+json"
 
@@ -120,6 +122,32 @@ def judge(claim: str, data: str, runs: Iterable[Run] = (), **values: float | Seq
         if not all(map(isfinite, each)):
             raise ValueError(f"{claim} cannot be judged by {key} = {each}: values must be finite")
     return Judgement(claim, data, several, {run.folder.name: fingerprint(run) for run in runs})
+
+
+def judgement(claim: str, book: Path) -> Judgement:
+    """What the claim's page in the book measured, judged by the rules as they are now.
+
+    Raises
+    ------
+    ValueError
+        If there is no such claim, or the page does not judge it, or measured something else than the rules ask for.
+    FileNotFoundError
+        If a run that it rests on has no record.
+    """
+    if claim not in rules():
+        raise ValueError(f"there is no claim {claim!r}; known: {', '.join(rules())}")
+    notebook = book / f"{rules()[claim]['page']}.ipynb"
+    for output in (each for cell in files.read_notebook(notebook).cells for each in cell.get("outputs", [])):
+        stored = output.get("data", {}).get(MIME)
+        if stored and stored["claim"] == claim:
+            break
+    else:
+        raise ValueError(f"{notebook} does not judge {claim}; execute it")
+    records = [load_run(book / "records" / "paper" / name) for name in stored["runs"]]
+    found = judge(claim, stored["data"], records, **stored["values"])
+    if found.runs != stored["runs"]:
+        raise ValueError(f"{notebook} judges {claim} by other runs than those of the records; execute it again")
+    return found
 
 
 def fingerprint(run: Run) -> str:
