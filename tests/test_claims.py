@@ -15,7 +15,7 @@ MET = {"kept": 1.0, "mostly_kept": 1.0, "fine": 0.2}
 
 def test_every_claim_has_its_words_its_page_and_bounds():
     for claim, rule in claims.rules().items():
-        assert rule.keys() == {"claim", "page", "figure", "summary", "conditions"}
+        assert rule.keys() == {"claim", "plain", "page", "figure", "summary", "conditions"}
         assert (BOOK / f"{rule['page']}.ipynb").exists(), claim
         for condition in rule["conditions"].values():
             assert len({"above", "below"} & condition.keys()) == 1

@@ -81,3 +81,12 @@ def test_an_unknown_claim_and_a_damaged_page_are_named(book):
     page.write_text("")
     with pytest.raises(ValueError, match=f"{page} is no notebook, or a damaged one"):
         claims.judgement("C7", book)
+
+
+def test_newcomers_get_one_sentence_and_the_verdict_of_each_claim():
+    judged = [claims.judgement(claim, ledger.BOOK) for claim in claims.rules()]
+    rows = ledger._plain(judged).splitlines()[2:]
+    assert len(rows) == len(judged) == 12
+    for row, each in zip(rows, judged, strict=True):
+        assert f"{claims.rules()[each.claim]['plain']} </book/" in row and f"**{each.verdict}**" in row
+        assert not any(character.isdigit() for character in row)

@@ -89,12 +89,6 @@ def publish(options: argparse.Namespace) -> None:
             steps.append((publishing.stills, weights / "mnist-k1.safetensors", options.book / "live"))
         if options.experiment == "celeba":
             walk = options.book / "pictures" / "celeba-walk.webp"
-            strips = (
-                notebook.with_name("attributes.ipynb"),
-                "fig-attributes-ten",
-                walk.with_name("celeba-attributes.png"),
-            )
-            steps.append((publishing.picture, *strips))
             steps.append((publishing.animation, weights / "celeba-k64.safetensors", walk))
     faults = []
     for step, *arguments in steps:
