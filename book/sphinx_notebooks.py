@@ -70,7 +70,7 @@ def refuse_quick_numbers(app, env, docnames) -> None:
     published = [
         Path(env.doc2path(page))
         for page in env.found_docs
-        if re.match("book/(mnist|celeba|verdict|runs/paper)/", page)
+        if re.match("book/(beyond|mnist|celeba|verdict|runs/paper)/", page)
     ]
     for path in published:
         if path.suffix == ".ipynb" and (found := quick_numbers(path)):

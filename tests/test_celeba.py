@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFile
+from torchvision.datasets import CelebA
 
 from vaelib import __main__, data, runs
 from vaelib.data import celeba
@@ -448,9 +449,7 @@ def drive(tmp_path, monkeypatch):
     (folder / "list_landmarks_align_celeba.txt").write_text("over its quota")
     names = [ARCHIVE, ATTRIBUTES, "list_landmarks_align_celeba.txt", PARTITION]
     sums = [hashlib.md5((folder / name).read_bytes()).hexdigest() for name in names]
-    monkeypatch.setattr(
-        celeba.CelebA, "file_list", [(f"id of {n}", md5, n) for n, md5 in zip(names, sums, strict=True)]
-    )
+    monkeypatch.setattr(CelebA, "file_list", [(f"id of {n}", md5, n) for n, md5 in zip(names, sums, strict=True)])
 
     def download(url, output, id, **options):
         assert options["timeout"] and options["resume"]

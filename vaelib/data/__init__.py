@@ -1,26 +1,17 @@
 """`load(name)` gives a data set as uint8 tensors, `folder(path, size)` one's own images; `Dataset` wraps any others."""
 
-from functools import partial
+from importlib import import_module
 from pathlib import Path
 
-from torchvision.datasets import EMNIST, KMNIST, FashionMNIST
-
-from . import celeba, digits, faces, mnist, places
+from . import places
 from .dataset import Dataset, Split, to_float
 from .own import folder
 
 __all__ = ["Dataset", "Split", "folder", "load", "to_float"]
 
-LOADERS = {
-    "mnist": mnist.load,
-    "digits": digits.load,
-    "celeba": celeba.load,
-    "faces": faces.load,
-    "fashion-mnist": partial(mnist.load, name="fashion-mnist", source=FashionMNIST),
-    "kmnist": partial(mnist.load, name="kmnist", source=KMNIST),
-}
-for _name in ("qmnist", *(f"emnist-{part}" for part in EMNIST.splits)):
-    LOADERS[_name] = partial(mnist.load_by_torchvision, name=_name)
+_MODULES = {name: name for name in ("mnist", "digits", "celeba", "faces")}
+_MODULES |= dict.fromkeys(("fashion-mnist", "kmnist", "qmnist"), "mnist")
+_MODULES |= {f"emnist-{part}": "mnist" for part in ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")}
 
 
 def load(name: str, folder: str | Path | None = None, skip_damaged: bool = False) -> Dataset:
@@ -46,9 +37,12 @@ def load(name: str, folder: str | Path | None = None, skip_damaged: bool = False
     OSError
         If CelebA's decoded images cannot be written.
     """
-    if name not in LOADERS:
-        raise ValueError(f"unknown data set {name!r}; known: {', '.join(LOADERS)}")
+    if name not in _MODULES:
+        raise ValueError(f"unknown data set {name!r}; known: {', '.join(_MODULES)}")
     if skip_damaged and name != "celeba":
         raise ValueError(f"skip_damaged is for CelebA's photographs; {name!r} has none that could be left out")
     options = {"skip_damaged": True} if skip_damaged else {}
-    return LOADERS[name](places.root(folder), **options)
+    if _MODULES[name] == "mnist":
+        options["name"] = name
+    # Imported when it is asked for: torchvision takes longer to import than torch
+    return import_module(f".{_MODULES[name]}", __name__).load(places.root(folder), **options)

@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.datasets import CelebA
 from tqdm import tqdm
 
 from .. import files
@@ -144,7 +143,8 @@ def _fetch(folder: Path, with_images: bool) -> None:
     missing = [f"{name}.txt" for name in (PARTITION, ATTRIBUTES) if not _list(folder, name)]
     missing += [ARCHIVE] if with_images else []
     if missing:
-        import gdown  # takes its time, and is needed for this alone
+        import gdown  # both take their time, and are needed for this alone
+        from torchvision.datasets import CelebA
 
         by_hand = "Put them there, from http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html; no need to unpack the images"
         with places.fetching(missing, folder, by_hand):

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -17,6 +16,8 @@ def small() -> tuple[Tensor, Tensor, Tensor]:
 
     Every sixth image, from the first on, is a test image.
     """
+    from sklearn.datasets import load_digits  # which takes a second to import
+
     pixels, classes = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels).to(torch.uint8).reshape(-1, 1, 8, 8)
     return images, torch.from_numpy(classes).long(), torch.arange(len(images)) % 6 == 0

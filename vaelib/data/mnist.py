@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.datasets import EMNIST, MNIST, QMNIST
+from torchvision.datasets import EMNIST, KMNIST, MNIST, QMNIST, FashionMNIST
 from torchvision.datasets.utils import download_url
 
 from . import places
 from .dataset import Dataset, Split
 
 DIGITS = tuple("0123456789")
+SOURCES: dict[str, type[MNIST]] = {"mnist": MNIST, "fashion-mnist": FashionMNIST, "kmnist": KMNIST}
 COUNTS = {"train": 60_000, "t10k": 10_000}
 LIMIT = 100_000_000  # bytes unpacked: twice the largest of these files
 CONTENT = {  # SHA-256 sums of MNIST's files, unpacked
@@ -28,7 +29,7 @@ CONTENT = {  # SHA-256 sums of MNIST's files, unpacked
 }
 
 
-def load(folder: Path, name: str = "mnist", source: type[MNIST] = MNIST) -> Dataset:
+def load(folder: Path, name: str) -> Dataset:
     """60,000 training and 10,000 test images, 1 x 28 x 28, with class numbers as labels.
 
     The files lie in `folder/MNIST/raw` (or that of the sibling's name), as torchvision lays them, packed (`.gz`) or
@@ -43,6 +44,9 @@ def load(folder: Path, name: str = "mnist", source: type[MNIST] = MNIST) -> Data
     FileNotFoundError
         If files are missing and the download fails.
     """
+    if name not in SOURCES:
+        return _load_by_torchvision(folder, name)
+    source = SOURCES[name]
     resources = {file.removesuffix(".gz"): md5 for file, md5 in source.resources}  # the sums are of the packed files
     missing = {f"{stem}.gz": md5 for stem, md5 in resources.items() if not _find(folder, source, stem)}
     if missing:
@@ -58,7 +62,7 @@ def load(folder: Path, name: str = "mnist", source: type[MNIST] = MNIST) -> Data
     )
 
 
-def load_by_torchvision(folder: Path, name: str) -> Dataset:
+def _load_by_torchvision(folder: Path, name: str) -> Dataset:
     """QMNIST, or a part of EMNIST such as "emnist-letters", which torchvision unpacks in the folder and reads."""
     kind = partial(QMNIST, folder) if name == "qmnist" else partial(EMNIST, folder, name.removeprefix("emnist-"))
     raw = folder / name.partition("-")[0].upper() / "raw"
