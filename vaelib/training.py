@@ -78,7 +78,7 @@ def fit(
     model : VAE, on the device to train on; trained in place
     data : Dataset; all of its training images go to that device, as uint8
     settings : Settings
-    folder : gets `metrics.jsonl`, a line an epoch, and `checkpoint`; its name stands before the progress bar
+    folder : made if need be; gets `metrics.jsonl`, a line an epoch, and `checkpoint`; names the progress bar
     objective : what is minimised: see `objective.negative_elbo`
     schedule : makes one of torch's learning-rate schedules of the optimizer; it takes a step after each epoch
     on_epoch : called with the model and the epoch's line of metrics; again for an epoch that is done again
@@ -97,6 +97,7 @@ def fit(
         If the checkpoint is damaged, or of another training; or batches of one image meet batch norm.
     """
     device, checkpoint, size = model.device, folder / "checkpoint", settings.batch_size
+    folder.mkdir(parents=True, exist_ok=True)
     images = data.train.images.to(device)
     if min(size, len(images)) == 1 and any(isinstance(part, _BatchNorm) for part in model.modules()):
         raise ValueError("batch norm needs batches of two images or more: make batch_size larger, or take more images")

@@ -43,6 +43,7 @@ import torch
 from IPython.display import Markdown
 from myst_nb import glue
 from tabulate import tabulate
+from tqdm import tqdm
 
 from vaelib import (
     Settings,
@@ -268,7 +269,9 @@ along = watch(smiling.gradient)
 means_apart = watch(smiling.direction)
 unscaled = watch(smiling.standardised_direction)
 random = torch.randn(40, latent_dim, generator=torch.manual_seed(0))
-by_chance = torch.stack([watch(each) for each in unit(random)])
+by_chance = torch.stack(
+    [watch(each) for each in tqdm(unit(random), "random directions")]
+)
 upper, lower = by_chance.quantile(0.975, 0), by_chance.quantile(0.025, 0)
 
 # %% mystnb={"figure": {"caption": "The mean score for smiling over the walks of forty test images, read from the decoded pictures. Random: between these two lines lie 95% of forty random directions.", "name": "fig-attributes-scores"}, "image": {"alt": "Three rising curves: the steepest for the difference of the means, one for the regression's gradient, one for the unscaled coefficients; and two that part from each other on both sides of the middle and enclose random directions."}}

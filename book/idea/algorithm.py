@@ -440,7 +440,8 @@ for seed in (1, 2, 3, 4):
     torch.manual_seed(seed)
     model = models.mlp(digits.image_shape, K)
     with tempfile.TemporaryDirectory() as each:
-        fit(model, digits, Settings(K, epochs, seed), Path(each))
+        place = Path(each, f"seed {seed}")
+        fit(model, digits, Settings(K, epochs, seed), place)
     assert identical(other, model)
     curves.append(batches.view(epochs, -1).sum(1) / len(x))
     test_losses.append(test_loss(other))
@@ -528,7 +529,7 @@ assert not identical(matched, stranger)
 
 # %%
 with tempfile.TemporaryDirectory() as each:
-    place = Path(each)
+    place = Path(each, "stopped")
     with contextlib.suppress(KeyboardInterrupt):
         fit(victim, digits, settings, place, checkpoint_seconds=0)
     finished = len((place / "metrics.jsonl").read_text().splitlines())

@@ -1072,7 +1072,7 @@ torch.manual_seed(0)
 line = models.mlp(digits.image_shape, latent_dim=1)
 settings = Settings(latent_dim=1, epochs=10)
 with tempfile.TemporaryDirectory() as folder:
-    history = fit(line, digits, settings, Path(folder))
+    history = fit(line, digits, settings, Path(folder, "K = 1"))
 assert history[-1]["train_elbo"] > history[0]["train_elbo"]
 print(f"epoch 1: {history[0]['train_elbo']:.0f} nats per image")
 print(f"epoch 10: {history[-1]['train_elbo']:.0f} nats per image")

@@ -67,6 +67,7 @@ from tabulate import tabulate
 from torch.distributions import MultivariateNormal, Normal
 from torch.distributions import kl_divergence as torch_kl
 from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import trange
 
 from vaelib import data, evaluation, figures, models, objective
 from vaelib.book import claims
@@ -910,7 +911,7 @@ def fit(loss, epochs=30):
     random = torch.manual_seed(0)  # which the model draws from as well
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
     history = []
-    for _ in range(epochs):
+    for _ in trange(epochs, desc="epochs"):
         spent = 0.0
         for batch in torch.randperm(len(x), generator=random).split(128):
             reconstruction, kl = model.elbo(x[batch])

@@ -55,6 +55,7 @@ from IPython.display import Markdown
 from scipy import stats
 from tabulate import tabulate
 from torch.distributions import Normal
+from tqdm import trange
 
 from vaelib import data, evaluation, figures, models
 from vaelib.book import claims
@@ -819,7 +820,8 @@ def fit(loss, seed, passes, keep=()):
     shuffle = torch.Generator().manual_seed(2 * seed)
     noise = torch.Generator().manual_seed(2 * seed + 1)
     curve, kept = [test_elbo(model)], {0: copy.deepcopy(model)}
-    for number in range(1, passes + 1):
+    bar = trange(1, passes + 1, desc=f"seed {seed}", unit="pass")
+    for number in bar:
         order = torch.randperm(len(images), generator=shuffle)
         for half in order.chunk(2):
             for batch in half.split(batch_size):
@@ -1290,7 +1292,9 @@ def three(model, generator):
 shares, table = {}, []
 generator = torch.Generator().manual_seed(9)
 for stage, model in stages.items():
-    found = torch.stack([three(model, generator) for _ in range(rounds)])
+    found = torch.stack(
+        [three(model, generator) for _ in trange(rounds, desc="gradients")]
+    )
     found = torch.cat(
         [found, found.sum(2, keepdim=True)], 2
     )  # (rounds, 2, 3)

@@ -213,7 +213,7 @@ def held_out(choice, number):
     settings = Settings(latent_dim, epochs, number, batch_size=32)
     with torch.random.fork_rng(), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(number)
-        new, place = variant(*choice), Path(folder)
+        new, place = variant(*choice), Path(folder, f"seed {number}")
         metrics = fit(new, few_faces, settings, place)
     return metrics[-1]["test_elbo"]
 
