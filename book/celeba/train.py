@@ -54,6 +54,11 @@ from vaelib import Settings, data, evaluation, figures, models, train
 from vaelib.book import profiles
 
 plan = profiles.load(profile, "celeba")
+if epochs is None:
+    epochs = plan.short.epochs
+settings = Settings(
+    latent_dim, epochs, seed
+)  # wrong ones fail before data load
 photos = data.load(dataset or plan.dataset, data_folder)
 count, test_count = len(photos.train), len(photos.test)
 print(f"{photos.name}: {count:,} training and {test_count:,} test images")
@@ -127,12 +132,10 @@ print(f"{encoder:,} parameters in the encoder, {decoder:,} in the decoder")
 # The objective is that of the digits, and so are the settings: Adam with a step
 # of 0.001, batches of 128, one posterior sample for each image. While training,
 # batch normalisation uses the statistics of the batch; everything that follows
-# uses the running averages that it has collected.
+# uses the running averages that it has collected. If you stop it, run the cell
+# again: it goes on from its last checkpoint.
 
 # %%
-if epochs is None:
-    epochs = plan.short.epochs
-settings = Settings(latent_dim=latent_dim, epochs=epochs, seed=seed)
 run = train(photos, settings, runs_folder)
 environment = run.config["environment"]
 updates = epochs * -(-count // settings.batch_size)

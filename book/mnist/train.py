@@ -53,6 +53,11 @@ from vaelib.book import profiles
 from vaelib.objective import reparameterize
 
 plan = profiles.load(profile, "mnist")
+if epochs is None:
+    epochs = plan.short.epochs
+settings = Settings(
+    latent_dim, epochs, seed
+)  # wrong ones fail before data load
 digits = data.load(dataset or plan.dataset, data_folder)
 count, test_count = len(digits.train), len(digits.test)
 print(f"{digits.name}: {count:,} training and {test_count:,} test images")
@@ -72,12 +77,10 @@ print(f"{digits.name}: {count:,} training and {test_count:,} test images")
 # the log-likelihood of its pixels under the decoder, summed over the pixels,
 # less the divergence of its posterior $q(z \mid x)$ from the prior
 # $p(z) = \mathcal{N}(0, I)$, summed over the $K$ dimensions of the code. Both
-# are in nats; training maximises their difference, averaged over the batch.
+# are in nats; training maximises their difference, averaged over the batch. If
+# you stop it, run the cell again: it goes on from its last checkpoint.
 
 # %%
-if epochs is None:
-    epochs = plan.short.epochs
-settings = Settings(latent_dim=latent_dim, epochs=epochs, seed=seed)
 run = train(digits, settings, runs_folder)
 model = run.model()
 environment = run.config["environment"]

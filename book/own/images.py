@@ -67,6 +67,11 @@ print("Each is of shape", images.image_shape)
 #
 # If it is stopped, the same call goes on from the last checkpoint; if it is
 # complete, it is loaded. Other images under the same name are noticed.
+#
+# Of a few dozen images take more epochs than here: the model's batch norms are
+# evaluated with averages over many steps, and after only some twenty steps these
+# lag behind the weights, so that the figures on test images are worse than the
+# training's.
 
 # %% mystnb={"figure": {"caption": "The training on these images.", "name": "fig-own-training"}, "image": {"alt": "Three panels with the ELBO, the reconstruction term and the KL over the epochs, on training and test images."}}
 settings = Settings(latent_dim, epochs, batch_size=batch_size)
