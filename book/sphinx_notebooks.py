@@ -1,7 +1,7 @@
 """A Sphinx extension: below its title, every notebook's page says where it is, how to open it, and how long it takes.
 
 (A page that opens with a picture to play with says it below that.) No book is built of published notebooks that were
-executed with the quick profile.
+executed with the quick profile. And the way from page to page, by "Next", leaves out those of single runs.
 """
 
 import re
@@ -125,7 +125,27 @@ def add_line(app, doctree) -> None:
     )
 
 
+def leave_runs_out(app, page, template, context, doctree) -> None:
+    """The pages of single runs, and those that list them, are on nobody's way from one chapter to the next."""
+    road = [
+        each
+        for each in app.env.collect_relations()
+        if not each.startswith("book/runs/")
+    ]
+    at = road.index(page) if page in road else None
+    for name, step in (("prev", -1), ("next", 1)):
+        context[name] = None
+        if at is not None and 0 <= at + step < len(road):
+            other = road[at + step]
+            title = app.builder.render_partial(app.env.titles[other])[
+                "title"
+            ]
+            link = app.builder.get_relative_uri(page, other)
+            context[name] = {"link": link, "title": title}
+
+
 def setup(app) -> dict:
     app.connect("env-before-read-docs", refuse_quick_numbers)
     app.connect("doctree-read", add_line)
+    app.connect("html-page-context", leave_runs_out)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
