@@ -17,6 +17,8 @@ from importlib.metadata import version
 
 import pytest
 import torch
+from torch import nn
+from torch.distributions import Independent, Normal
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, MultiStepLR, OneCycleLR
 
 import vaelib
@@ -664,3 +666,67 @@ def test_a_colour_run_resumes_with_its_running_statistics(tmp_path, monkeypatch)
         with pytest.raises(KeyboardInterrupt):
             runs.train(colour, settings, tmp_path / "parts", checkpoint_seconds=0)
     _assert_same(runs.train(colour, settings, tmp_path / "parts"), whole)
+
+
+class _Returns(nn.Module):
+    """A decoder that has a network and returns something else than a likelihood."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, z):
+        return WRONG[self.kind](self.network(z))
+
+
+class _Tensor(_Returns):
+    kind = "tensor"
+
+
+class _Loose(_Returns):
+    kind = "loose"
+
+
+class _Flat(_Returns):
+    kind = "flat"
+
+
+class _Wide(nn.Module):
+    def __init__(self, latent_dim):
+        super().__init__()
+
+    def forward(self):
+        return Independent(Normal(torch.zeros(5), 1.0), 1)
+
+
+WRONG = {
+    "tensor": lambda x: x,
+    "loose": lambda x: Normal(x, 1.0),
+    "flat": lambda x: Independent(Normal(x.flatten(1), 1.0), 1),
+}
+
+
+def _no_vae(image_shape, latent_dim):
+    return nn.Linear(3, 3)
+
+
+@pytest.mark.parametrize(
+    ("builder", "message"),
+    [
+        (
+            partial(models.mlp, likelihood=_Tensor),
+            "the decoder must return a torch.distributions.Distribution, not a Tensor",
+        ),
+        (
+            partial(models.mlp, likelihood=_Loose),
+            r"the decoder .* batch_shape \(2, 1, 7, 7\) and event_shape \(\), but .*Independent",
+        ),
+        (partial(models.mlp, likelihood=_Flat), r"the decoder .* event_shape \(49,\), but .* event_shape \(1, 7, 7\)"),
+        (partial(models.mlp, prior=_Wide), r"the prior .* event_shape \(5,\), but .* event_shape \(3,\)"),
+        (_no_vae, "_no_vae must build a vaelib.models.VAE, not a Linear"),
+    ],
+)
+def test_a_model_whose_parts_do_not_fit_is_told_before_anything_is_written(tiny, tmp_path, builder, message):
+    with pytest.raises(ValueError, match=message):
+        runs.train(tiny, Settings(3, epochs=1), tmp_path, "cpu", builder=builder)
+    assert not list(tmp_path.iterdir())

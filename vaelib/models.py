@@ -63,6 +63,22 @@ class VAE(nn.Module):
             )
         return x
 
+    def check(self) -> None:
+        """Make sure that the three modules fit each other, before anything is trained.
+
+        Raises
+        ------
+        ValueError
+            If one of them returns no distribution, or one of another shape; names it, and what was expected.
+        """
+        training = self.training
+        with seeded(0, self.device), torch.no_grad():
+            q = self.eval().encoder(self.observe(torch.zeros(2, *self.image_shape, device=self.device)))
+            _expect("encoder", q, (2,), None)
+            _expect("prior", self.prior(), (), q.event_shape)
+            _expect("decoder", self.decoder(q.sample()), (2,), self.image_shape)
+        self.train(training)
+
     def posterior(self, x: Tensor) -> Distribution:
         """q(z | x) of each image."""
         return self.encoder(self.observe(x))
@@ -115,6 +131,18 @@ class VAE(nn.Module):
                 return self.sample(count)
         codes = self.prior().sample((count,)).to(self.device)
         return torch.cat([self.decode(part) for part in codes.split(max(1, PIXELS // math.prod(self.image_shape)))])
+
+
+def _expect(module: str, given: object, batch: tuple[int, ...], event: tuple[int, ...] | None) -> None:
+    if not isinstance(given, Distribution):
+        raise ValueError(f"the {module} must return a torch.distributions.Distribution, not a {type(given).__name__}")
+    if given.batch_shape != batch or given.event_shape != (event or given.event_shape[:1]):
+        wanted = f"event_shape {(*event,)}" if event else "an event_shape of one number, K"
+        raise ValueError(
+            f"the {module} returned a {type(given).__name__} with batch_shape {(*given.batch_shape,)} and event_shape "
+            f"{(*given.event_shape,)}, but batch_shape {batch} and {wanted} are expected (for two images); "
+            f"torch.distributions.Independent(..., n) makes the last n dimensions of a batch an event"
+        )
 
 
 def _draw(q: Distribution) -> tuple[Tensor, Tensor]:

@@ -101,8 +101,8 @@ def train(
     Raises
     ------
     ValueError
-        If no model can be built for such images, or the run's folder holds a run with other settings or other data, or
-        a damaged file.
+        If no model can be built for such images, or its parts do not fit each other (see `VAE.check`), or the run's
+        folder holds a run with other settings or other data, or a damaged file.
     RuntimeError
         If the device is not there, or another process or thread is training the same run.
     FloatingPointError
@@ -114,6 +114,9 @@ def train(
         raise ValueError("the test split has one image; the spread over images, which is recorded, needs two or more")
     with seeded(settings.seed):  # the seed decides the initial weights, and nothing outside
         model = builder(data.image_shape, settings.latent_dim)
+    if not isinstance(models.original(model), models.VAE):
+        raise ValueError(f"{described(builder)} must build a vaelib.models.VAE, not a {type(model).__name__}")
+    models.original(model).check()
     folder = Path(root or default_root()).expanduser() / name(data.name, settings, builder, objective, schedule)
     folder.mkdir(parents=True, exist_ok=True)
     with nullcontext() if is_complete(folder) else files.locked(folder):
