@@ -582,7 +582,9 @@ Markdown(tabulate(table, headers, "github", floatfmt=".2f"))
 # variance is then $4$ for the path derivative, $4K^2 + 14 K + 12$ for the score
 # function without a baseline, and $6K + 12$ with $b = F$. **Constant, linear,
 # quadratic in K**: a baseline takes one power of $K$ away, reparameterization
-# takes both. Quadrature agrees, with $\mu$, $\sigma$ and $c$ as above:
+# takes both, for this $f$. It is no law for all functions: the path derivative
+# knows $f$ by its slope, and loses where $f$ swings many times within a $\sigma$.
+# Quadrature agrees, with $\mu$, $\sigma$ and $c$ as above:
 
 
 # %%
