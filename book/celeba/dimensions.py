@@ -67,7 +67,7 @@ for K, each in trained.items():
 # Thirty-two codes from the prior for each K, decoded by the model of the first
 # seed.
 
-# %% mystnb={"figure": {"caption": "Images decoded from codes of the prior, for each K. The paper's Figure 4.", "name": "fig-celeba-prior-samples"}, "image": {"alt": "A grid of 32 decoded faces for each number of latent dimensions."}}
+# %% mystnb={"figure": {"caption": "Images decoded from codes of the prior, for each K. Our version of the paper's Figure 4.", "name": "fig-celeba-prior-samples"}, "image": {"alt": "A grid of 32 decoded faces for each number of latent dimensions."}}
 invented = {
     f"K = {K}": model.sample(32, seed=0) for K, model in models.items()
 }

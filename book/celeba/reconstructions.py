@@ -78,7 +78,7 @@ def copied(model):
 copies = copied(model)
 error = (copies - originals).square().mean(1)  # (N, H, W)
 
-# %% mystnb={"figure": {"caption": "Test images, their reconstructions from a sampled code, and the squared error of each pixel. The paper's Figure 2.", "name": "fig-celeba-copies"}, "image": {"alt": "Three rows of twelve images: faces, their smoother reconstructions, and maps of the error, brightest at hair, eyes and background."}}
+# %% mystnb={"figure": {"caption": "Test images, their reconstructions from a sampled code, and the squared error of each pixel. Our version of the paper's Figure 2.", "name": "fig-celeba-copies"}, "image": {"alt": "Three rows of twelve images: faces, their smoother reconstructions, and maps of the error, brightest at hair, eyes and background."}}
 heat = colormaps["inferno"]((error[:12] / 0.08).clamp(max=1).numpy())
 maps = torch.from_numpy(heat[..., :3]).permute(0, 3, 1, 2).float()
 rows = {"test images": originals[:12], "reconstructions": copies[:12]}

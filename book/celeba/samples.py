@@ -54,7 +54,7 @@ print(f"{run.folder.name}: {settings.epochs} epochs")
 # %% [markdown]
 # ## Samples
 
-# %% mystnb={"figure": {"caption": "Images decoded from codes of the prior. The paper's Figure 3.", "name": "fig-celeba-samples"}, "image": {"alt": "Four rows of sixteen decoded faces."}}
+# %% mystnb={"figure": {"caption": "Images decoded from codes of the prior. Our version of the paper's Figure 3.", "name": "fig-celeba-samples"}, "image": {"alt": "Four rows of sixteen decoded faces."}}
 samples = model.sample(test_count, seed=0)
 figures.panels({"": samples[:64]}, columns=16, panels_in_row=1)
 

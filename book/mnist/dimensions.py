@@ -61,7 +61,7 @@ for name, schedule in (("short", plan.short), ("long", plan.long)):
 # Our version of the paper's first figure: 36 codes from the prior for each K,
 # decoded by the model of the first seed.
 
-# %% mystnb={"figure": {"caption": "Images decoded from codes of the prior, for K = 1, 2, 4, 8, 16 and 64. The paper's Figure 1.", "name": "fig-mnist-prior-samples"}, "image": {"alt": "Six grids of 36 decoded digits, one for each number of latent dimensions."}}
+# %% mystnb={"figure": {"caption": "Images decoded from codes of the prior, for K = 1, 2, 4, 8, 16 and 64. Our version of the paper's Figure 1.", "name": "fig-mnist-prior-samples"}, "image": {"alt": "Six grids of 36 decoded digits, one for each number of latent dimensions."}}
 invented = {
     f"K = {K}": first.model().sample(36, seed=0)
     for K, (first, *_) in short.items()
