@@ -172,14 +172,3 @@ def test_built_pages_have_a_local_mathjax_and_alternative_texts():
         for image in re.findall(r"<img[^>]*>", page.read_text()):
             if "logo__image" not in image:  # an ornament beside the book's name
                 assert re.search(r'alt="[^"]+"', image), f"{page.name}: {image[:200]}"
-
-
-def test_next_leads_through_all_chapters_and_past_the_pages_of_single_runs():
-    page, seen = HTML / "book" / "intro.html", []
-    while page:
-        seen.append(page.relative_to(HTML).with_suffix("").as_posix())
-        found = re.search(r'class="right-next"\s+href="([^"]+)"', page.read_text())
-        page = (page.parent / found[1]).resolve() if found else None
-        assert len(seen) == len(set(seen)) < 100
-    files = re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text())
-    assert seen == [file for file in files if not file.startswith("book/runs/")]

@@ -120,8 +120,11 @@ plt.show()
 # A model is made by a *builder*, a function of the images' shape and the latent
 # dimension. `models.mlp` and `models.conv` are builders with the paper's
 # networks; `functools.partial` gives them another likelihood, posterior or
-# prior. `train` takes the builder, and records it by its name, so that no run
-# is ever taken for one of another model.
+# prior. `train` takes the builder, and records it by its name, so that a run is
+# not taken for one of another builder. The name is all that it knows: a function
+# or class that you change needs another name, or its earlier runs deleted. Keep
+# your own in a module that you import, or a run of one script is refused by
+# another, where they have another name.
 #
 # Each variant below is trained by this function. It is stopped in the middle,
 # as by Ctrl-C or by the notebook's stop button, and the same call goes on from
