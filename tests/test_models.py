@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -472,3 +473,14 @@ def test_the_papers_distributions_are_the_pure_functions(model):
     assert (q.variance == log_variance.exp()).all()
     assert p.sample((3,)).shape == (3, 2)
     assert (p.mean == 0).all() and (p.variance == 1).all()
+
+
+@pytest.mark.parametrize("posterior", [posteriors.Gaussian, posteriors.InverseAutoregressive])
+def test_a_model_is_saved_with_its_own_builder_only(tmp_path, posterior):
+    theirs = partial(models.mlp, likelihood=likelihoods.ContinuousBernoulli, posterior=posterior)
+    model = theirs((1, 4, 4), 2)
+    with pytest.raises(ValueError, match=r"not what vaelib.models.build builds; give its own function as `builder`"):
+        models.save(model, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+    models.save(model, str(tmp_path / "model"), theirs)
+    assert repr(models.load(str(tmp_path / "model"), builder=theirs)) == repr(model)

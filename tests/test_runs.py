@@ -1,5 +1,6 @@
 """Runs on disk: the same wherever they were interrupted, complete or refused."""
 
+import importlib.util
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
@@ -18,11 +20,11 @@ from importlib.metadata import version
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Cauchy, Independent, Normal, Poisson
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, MultiStepLR, OneCycleLR
 
 import vaelib
-from vaelib import Settings, data, evaluation, files, models, runs, training
+from vaelib import Settings, data, evaluation, files, models, priors, runs, training
 from vaelib.data import Dataset, Split
 
 FILES = ["SHA256SUMS", "config.json", "evaluation.json", "metrics.jsonl", "model.safetensors"]
@@ -699,7 +701,31 @@ class _Wide(nn.Module):
         return Independent(Normal(torch.zeros(5), 1.0), 1)
 
 
+class _Discrete(nn.Module):
+    """An encoder whose codes are counts."""
+
+    def __init__(self, features, size, latent_dim):
+        super().__init__()
+        self.rate = nn.Sequential(features, nn.Linear(size, latent_dim))
+
+    def forward(self, x):
+        return Independent(Poisson(self.rate(x).exp()), 1)
+
+
+class _Greedy(_Returns):
+    """A decoder that wants two numbers for each pixel, and has not said so."""
+
+    def forward(self, z):
+        middle, width = self.network(z).chunk(2, 1)
+        return Independent(Normal(middle, width.exp()), 3)
+
+
+class _Cauchy(_Returns):
+    kind = "cauchy"
+
+
 WRONG = {
+    "cauchy": lambda x: Independent(Cauchy(x, 1.0), 3),
     "tensor": lambda x: x,
     "loose": lambda x: Normal(x, 1.0),
     "flat": lambda x: Independent(Normal(x.flatten(1), 1.0), 1),
@@ -719,10 +745,18 @@ def _no_vae(image_shape, latent_dim):
         ),
         (
             partial(models.mlp, likelihood=_Loose),
-            r"the decoder .* batch_shape \(2, 1, 7, 7\) and event_shape \(\), but .*Independent",
+            r"the decoder .* batch_shape \(2, 1, 7, 7\) and event_shape \(\) .* expected .*Independent\(..., 3\)",
         ),
-        (partial(models.mlp, likelihood=_Flat), r"the decoder .* event_shape \(49,\), but .* event_shape \(1, 7, 7\)"),
-        (partial(models.mlp, prior=_Wide), r"the prior .* event_shape \(5,\), but .* event_shape \(3,\)"),
+        (
+            partial(models.mlp, likelihood=_Flat),
+            r"the decoder .* event_shape \(49,\) .* expected are .* event_shape \(1, 7, 7\)$",
+        ),
+        (partial(models.mlp, prior=_Wide), "the encoder's codes have K = 3 numbers, the prior's 5"),
+        (partial(models.mlp, posterior=_Discrete), "the encoder returned Independent, which has no rsample"),
+        (partial(models.mlp, likelihood=_Greedy), r"the decoder failed .*\(2, 3\).* not enough values .* `outputs`"),
+        (partial(models.mlp, likelihood=_Cauchy), "the decoder returned a distribution without a finite mean"),
+        (partial(models.mlp, prior=priors.Standard(3)), "an object of Standard, which has no name"),
+        (models.mlp((1, 7, 7), 3), "an object of VAE, which has no name"),
         (_no_vae, "_no_vae must build a vaelib.models.VAE, not a Linear"),
     ],
 )
@@ -730,3 +764,57 @@ def test_a_model_whose_parts_do_not_fit_is_told_before_anything_is_written(tiny,
     with pytest.raises(ValueError, match=message):
         runs.train(tiny, Settings(3, epochs=1), tmp_path, "cpu", builder=builder)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("data", "settings"), [("digits", Settings(3)), (None, 3), (None, {"latent_dim": 3})], ids=["name", "K", "table"]
+)
+def test_a_training_asks_for_a_data_set_and_settings(tiny, tmp_path, data, settings):
+    with pytest.raises(ValueError, match=r"expected a data set.*Settings\(latent_dim=...\), not .* and "):
+        runs.train(data or tiny, settings, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("scored", [evaluation.elbo, partial(evaluation.log_prob, samples=10), evaluation.encode])
+def test_a_model_put_together_by_hand_is_checked_before_it_is_scored(tiny, scored):
+    model = models.mlp((1, 7, 7), 3, likelihood=_Loose)
+    with pytest.raises(ValueError, match=r"the decoder .*Independent\(..., 3\) makes it so"):
+        scored(model, tiny.test.images)
+
+
+def test_folders_can_be_given_as_text(trained):
+    assert runs.load(str(trained.folder)).evaluation == trained.evaluation
+
+
+def test_a_run_is_not_loaded_with_another_builder_than_its_own(trained):
+    with pytest.raises(ValueError, match=r"that vaelib.models.build built, not vaelib.models.conv; give that function"):
+        runs.load(trained.folder, models.conv)
+
+
+@pytest.mark.parametrize("part", ["builder", "argument", "objective"])
+def test_functions_whose_text_has_changed_are_noticed(tiny, tmp_path, part):
+    text = "from vaelib.likelihoods import Bernoulli\nfrom vaelib.models import mlp\n"
+    text += "from vaelib.objective import negative_elbo\n"
+    text += "class Pixels(Bernoulli):\n    def forward(self, z):\n        return super().forward(z * 1)\n"
+    text += "def builder(shape, k):\n    return mlp(shape, k)\n"
+    text += "def objective(model, x, progress):\n    return negative_elbo(model, x, progress)\n"
+    place = {"builder": "mlp(shape, k)\n", "argument": "(z * 1)\n", "objective": "negative_elbo(model, x, progress)\n"}
+
+    def train(name, text):
+        (tmp_path / f"{name}.py").write_text(text)
+        spec = importlib.util.spec_from_file_location("somebodys", tmp_path / f"{name}.py")
+        theirs = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(theirs)
+        functions = {
+            "builder": {"builder": theirs.builder},
+            "argument": {"builder": partial(models.mlp, likelihood=theirs.Pixels)},
+            "objective": {"objective": theirs.objective},
+        }
+        return runs.train(tiny, Settings(2, epochs=1), tmp_path / "runs", "cpu", **functions[part])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first = train("one", text)
+        assert train("same", text).evaluation == first.evaluation
+    with pytest.warns(UserWarning, match="whose text has changed"):
+        train("other", text.replace(place[part], place[part].replace("\n", "  # otherwise\n")))

@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from vaelib import evaluation, models, training
 from vaelib.data import Dataset, Split, to_float
+from vaelib.objective import BetaELBO, negative_elbo
 from vaelib.training import Settings
 
 SETTINGS = Settings(latent_dim=2, epochs=3, batch_size=32)
@@ -282,3 +284,38 @@ def test_settings_take_numpys_numbers(kind):
     settings = Settings(latent_dim=kind(8), learning_rate=np.float32(0.5))
     assert settings == Settings(latent_dim=8, learning_rate=0.5)
     assert type(settings.latent_dim) is int and type(settings.learning_rate) is float
+
+
+def _mean(model, x, progress):
+    return tuple(each.mean() for each in negative_elbo(model, x, progress))
+
+
+def _alone(model, x, progress):
+    return negative_elbo(model, x, progress)[0]
+
+
+@pytest.mark.parametrize("wrong", [_mean, _alone, BetaELBO], ids=["means", "loss alone", "a class"])
+def test_an_objective_gives_three_values_an_image(tiny, tmp_path, wrong):
+    with pytest.raises((ValueError, TypeError), match=r"three tensors of shape \(32,\), not|instance"):
+        _fit(tiny, SETTINGS, tmp_path, objective=wrong)
+
+
+@pytest.mark.parametrize("wrong", [ReduceLROnPlateau, type])
+def test_a_schedule_goes_by_epochs(tiny, tmp_path, wrong):
+    with pytest.raises(ValueError, match="expected a schedule of torch's that goes by epochs, not"):
+        _fit(tiny, SETTINGS, tmp_path, schedule=wrong)
+
+
+def test_what_looks_on_after_an_epoch_changes_no_weight(tmp_path):
+    def watch(model, line):
+        assert not model.training
+        model.encode(to_float(data.test.images))  # batch norm would take these for images of the training
+
+    data, weights = _colour(40), []
+    for on_epoch in (None, watch):
+        model = models.conv(data.image_shape, 2)
+        model.load_state_dict(weights[0] if weights else model.state_dict())
+        weights = weights or [{name: each.clone() for name, each in model.state_dict().items()}]
+        training.fit(model, data, Settings(2, 2, batch_size=20), tmp_path / str(on_epoch is None), on_epoch=on_epoch)
+        weights.append(model.state_dict())
+    assert all(torch.equal(weights[1][name], each) for name, each in weights[2].items())

@@ -375,7 +375,7 @@ def test_free_bits_charge_every_dimension_at_least_its_nats(linear):
 
 def test_free_bits_need_independent_dimensions(linear):
     linear.prior = priors.Mixture(2).double()
-    with pytest.raises(ValueError, match=r"MixtureSameFamily has no `by_dimension`.*warm_up"):
+    with pytest.raises(ValueError, match=r"CodeMixture has no `by_dimension`.*warm_up"):
         _at(linear, objective.FreeBits(), 0)
 
 
@@ -445,3 +445,22 @@ def test_without_zuko_the_error_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "zuko", None)
     with pytest.raises(ModuleNotFoundError, match="pip install zuko"):
         models.mlp((1, 4, 4), 2, posterior=posteriors.InverseAutoregressive)
+
+
+def _flow(flow):
+    def posterior(features, size, latent_dim):
+        return nn.Sequential(features, flow(latent_dim, context=size))
+
+    return posterior
+
+
+@pytest.mark.parametrize("flow", [zuko.flows.MAF, partial(zuko.flows.MAF, passes=2), zuko.flows.NICE, zuko.flows.NSF])
+def test_the_vamp_prior_takes_a_flows_posteriors(flow):
+    model = models.mlp((1, 4, 4), 3, posterior=_flow(flow))
+    model.prior = priors.Vamp(model.encoder, (1, 4, 4), components=4)
+    model.check()
+    z = torch.randn(2, 5, 3)
+    parts = model.encoder(model.prior.pseudo_inputs.sigmoid())
+    each = torch.stack([parts.log_prob(code.expand(4, 3)) for code in z.flatten(0, 1)])  # (10, 4)
+    expected = (each.logsumexp(1) - math.log(4)).unflatten(0, (2, 5))
+    torch.testing.assert_close(model.prior().log_prob(z), expected)

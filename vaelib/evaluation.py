@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import objective
 from .data import Dataset, to_float
-from .models import PIXELS, VAE
+from .models import PIXELS, VAE, original
 from .seeding import seeded
 
 
@@ -132,6 +132,7 @@ def _batched(model: VAE, images: Tensor, function: Callable, seed: int = 0) -> A
     """Apply a function of float images that returns a tuple of (B, ...) tensors; the results as (N, ...) on the CPU."""
     training = model.training
     size = max(1, PIXELS // images[0].numel())
+    original(model).check()
     model.eval()
     try:
         with seeded(seed, model.device):

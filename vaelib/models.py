@@ -44,8 +44,8 @@ class VAE(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
+        """Where the weights are; the CPU, if there are none."""
+        return next((weight.device for weight in self.parameters()), torch.device("cpu"))
 
     def observe(self, x: Tensor) -> Tensor:
         """The images as the model takes them, which both its encoder and its likelihood see: unchanged, if they fit.
@@ -64,19 +64,30 @@ class VAE(nn.Module):
         return x
 
     def check(self) -> None:
-        """Make sure that the three modules fit each other, before anything is trained.
+        """Make sure that the three modules fit each other, before anything is trained or scored.
 
         Raises
         ------
         ValueError
-            If one of them returns no distribution, or one of another shape; names it, and what was expected.
+            If one of them fails, or returns no distribution, or one of another shape, or the encoder's cannot be
+            sampled with gradients, or the decoder's has no finite mean; names the module, and what was expected.
         """
         training = self.training
         with seeded(0, self.device), torch.no_grad():
-            q = self.eval().encoder(self.observe(torch.zeros(2, *self.image_shape, device=self.device)))
+            x = self.observe(torch.zeros(2, *self.image_shape, device=self.device))
+            q = _called("encoder", self.eval().encoder, x)
             _expect("encoder", q, (2,), None)
-            _expect("prior", self.prior(), (), q.event_shape)
-            _expect("decoder", self.decoder(q.sample()), (2,), self.image_shape)
+            if not (q.has_rsample or hasattr(q, "rsample_and_log_prob")):
+                raise ValueError(
+                    f"the encoder returned {type(q).__name__}, which has no rsample: no gradient passes it"
+                )
+            _expect("prior", _called("prior", self.prior), (), q.event_shape)
+            z, _ = _draw(q)
+            likelihood = _called("decoder", self.decoder, z)
+            _expect("decoder", likelihood, (2,), self.image_shape)
+            mean = _called("decoder's mean", lambda: likelihood.mean)
+            if z.isfinite().all() and not mean.isfinite().all():  # of other codes, a training has failed
+                raise ValueError("the decoder returned a distribution without a finite mean, which is the image shown")
         self.train(training)
 
     def posterior(self, x: Tensor) -> Distribution:
@@ -133,15 +144,33 @@ class VAE(nn.Module):
         return torch.cat([self.decode(part) for part in codes.split(max(1, PIXELS // math.prod(self.image_shape)))])
 
 
+def _called(module: str, function: Callable, *inputs: Tensor) -> Any:
+    try:
+        return function(*inputs)
+    except Exception as error:  # of whatever kind somebody's module raises
+        shapes = "".join(f" for a tensor of shape {tuple(each.shape)}" for each in inputs)
+        hint = (
+            "; a likelihood of several numbers for each pixel value needs an attribute `outputs`, see vaelib.models.mlp"
+        )
+        message = f"the {module} failed{shapes} ({type(error).__name__}: {error}){hint * (module == 'decoder')}"
+        raise ValueError(message) from error
+
+
 def _expect(module: str, given: object, batch: tuple[int, ...], event: tuple[int, ...] | None) -> None:
     if not isinstance(given, Distribution):
         raise ValueError(f"the {module} must return a torch.distributions.Distribution, not a {type(given).__name__}")
-    if given.batch_shape != batch or given.event_shape != (event or given.event_shape[:1]):
-        wanted = f"event_shape {(*event,)}" if event else "an event_shape of one number, K"
+    found = (*given.batch_shape, *given.event_shape)
+    wanted = (*batch, *(event or found[-1:]))
+    if module == "prior" and len(found) == len(wanted) == 1 and found != wanted:
         raise ValueError(
-            f"the {module} returned a {type(given).__name__} with batch_shape {(*given.batch_shape,)} and event_shape "
-            f"{(*given.event_shape,)}, but batch_shape {batch} and {wanted} are expected (for two images); "
-            f"torch.distributions.Independent(..., n) makes the last n dimensions of a batch an event"
+            f"the encoder's codes have K = {wanted[0]} numbers, the prior's {found[0]}; they must be as many"
+        )
+    if given.batch_shape != batch or found != wanted:
+        advice = f"; torch.distributions.Independent(..., {len(given.batch_shape) - len(batch)}) makes it so"
+        raise ValueError(
+            f"the {module} returned {type(given).__name__} with batch_shape {(*given.batch_shape,)} and event_shape "
+            f"{(*given.event_shape,)}{' for a batch of two' * len(batch)}; expected are batch_shape {batch} and "
+            f"event_shape {(*event,) if event else '(K,)'}{advice * (found == wanted)}"
         )
 
 
@@ -227,18 +256,25 @@ def build(image_shape: tuple[int, int, int], latent_dim: int) -> VAE:
     return (mlp if image_shape[0] == 1 else conv)(image_shape, latent_dim)
 
 
-def save(model: VAE, path: Path, builder: Callable[..., VAE] = build) -> None:
+def save(model: VAE, path: Path | str, builder: Callable[..., VAE] = build) -> None:
     """Write a model as safetensors, whole or not at all, with a checksum and the name of the function that built it.
 
     A model of half precision (`model.half()`, which is for storing) takes half the room.
+
+    Raises
+    ------
+    ValueError
+        If the function builds another model than this: other modules, or weights of other shapes.
     """
+    if _layout(_build(builder, model.image_shape, model.latent_dim)) != _layout(model):
+        raise ValueError(f"this model is not what {described(builder)} builds; give its own function as `builder`")
     tensors = {name: tensor.contiguous().cpu() for name, tensor in original(model).state_dict().items()}
     recipe = {"builder": described(builder), "image_shape": list(model.image_shape), "latent_dim": model.latent_dim}
     metadata = json.dumps(recipe | {"sha256": _checksum(tensors)})
-    files.write(path, safetensors.torch.save(tensors, {"vaelib": metadata}))
+    files.write(Path(path), safetensors.torch.save(tensors, {"vaelib": metadata}))
 
 
-def load(path: Path, device: torch.device | str = "cpu", builder: Callable[..., VAE] = build) -> VAE:
+def load(path: Path | str, device: torch.device | str = "cpu", builder: Callable[..., VAE] = build) -> VAE:
     """The model that `save` wrote, in single precision and evaluation mode.
 
     Nothing that the file says is executed, or imported: whoever loads another model than the paper's gives the builder.
@@ -248,7 +284,7 @@ def load(path: Path, device: torch.device | str = "cpu", builder: Callable[..., 
     ValueError
         If the file is not one of `save`'s, was damaged since, or needs another builder (the message names it).
     """
-    advice = "delete it to train again"
+    path, advice = Path(path), "take an undamaged copy, or train again"
     if path.is_dir():
         raise ValueError(f"{path} is a folder, not a file of weights")
     try:
@@ -268,8 +304,7 @@ def load(path: Path, device: torch.device | str = "cpu", builder: Callable[..., 
             f"{path} holds weights of a model that {recipe['builder']} built, not {described(builder)}; "
             f"give that function as `builder`"
         )
-    with seeded(0):  # what is drawn for weights that are replaced at once concerns nobody
-        model = builder(shape, latent_dim)
+    model = _build(builder, shape, latent_dim)
     try:
         original(model).load_state_dict(tensors)  # copied into float32
     except RuntimeError as error:
@@ -294,6 +329,17 @@ def published(name: str, device: torch.device | str = "cpu") -> VAE:
     if name not in known:
         raise ValueError(f"no published model {name!r}; known: {', '.join(known)}")
     return load(WEIGHTS / f"{name}.safetensors", device)
+
+
+def _build(builder: Callable[..., VAE], image_shape: tuple[int, ...], latent_dim: int) -> VAE:
+    with seeded(0):  # what is drawn for weights that are replaced at once concerns nobody
+        return builder(image_shape, latent_dim)
+
+
+def _layout(model: VAE) -> tuple[list[tuple[str, str]], dict[str, tuple[int, ...]]]:
+    """What a model consists of: its modules, by class, and the shapes of its weights."""
+    modules = [(name, type(module).__qualname__) for name, module in original(model).named_modules()]
+    return modules, {name: (*tensor.shape,) for name, tensor in original(model).state_dict().items()}
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

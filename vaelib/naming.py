@@ -1,5 +1,7 @@
 """What a record calls the functions that a training was made of, since no file holds the functions themselves."""
 
+import hashlib
+import inspect
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from functools import partial
@@ -9,8 +11,6 @@ from numbers import Number
 def described(function: Callable) -> str:
     """Where to import a function from, such as "vaelib.models.build", and the arguments that are fixed, if any.
 
-    The name is all that is known of it: a function that is changed needs another name, or its earlier runs deleted.
-
     Parameters
     ----------
     function : a function or class of a module's (or a notebook's) top level, a `functools.partial` of one, or an
@@ -19,7 +19,7 @@ def described(function: Callable) -> str:
     Raises
     ------
     ValueError
-        If it has no name of its own, as a lambda, or an argument that cannot be written down.
+        If it has no name of its own, as a lambda or an object, or an argument that cannot be written down.
     """
     if isinstance(function, partial):
         arguments = [*map(_value, function.args), *(f"{key}={_value(each)}" for key, each in function.keywords.items())]
@@ -27,13 +27,41 @@ def described(function: Callable) -> str:
     if is_dataclass(function) and not isinstance(function, type):
         arguments = [f"{key}={_value(each)}" for key, each in vars(function).items()]
         return f"{described(type(function))}({', '.join(arguments)})"
-    name = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', '<nameless>')}"
+    if not hasattr(function, "__qualname__"):
+        raise ValueError(
+            f"expected a function or a class, and found an object of {type(function).__name__}, which has no name; "
+            f"give what makes it, with its arguments fixed by functools.partial"
+        )
+    name = f"{function.__module__}.{function.__qualname__}"
     if "<" in name:
         raise ValueError(
             f"{function!r} cannot be recorded by a name that leads back to it; define it by `def` at the top level of "
             f"a module or notebook, and fix its arguments by functools.partial"
         )
     return name
+
+
+def fingerprint(*functions: Callable) -> str:
+    """16 hexadecimal digits that change with the text of somebody's functions, and of those fixed as their arguments.
+
+    "" if all of them are this package's. What they call in turn is not looked at, nor text that is not at hand.
+    """
+    text = "".join(map(_text, functions))
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
+
+
+def _text(function: Callable) -> str:
+    if isinstance(function, partial):
+        return "".join(_text(each) for each in (function.func, *function.args, *function.keywords.values()))
+    if is_dataclass(function) and not isinstance(function, type):
+        return "".join(_text(each) for each in (type(function), *vars(function).values()))
+    if not callable(function) or function.__module__.startswith("vaelib."):
+        return ""
+    parts = vars(function).values() if isinstance(function, type) else [function]
+    try:
+        return "".join(inspect.getsource(each) for each in parts if inspect.isfunction(each))
+    except OSError:  # typed at Python's prompt
+        return ""
 
 
 def _value(value: object) -> str:

@@ -110,5 +110,14 @@ class Vamp(nn.Module):
         return _mixture(torch.zeros_like(self.pseudo_inputs[:, 0, 0, 0]), q)
 
 
+class _CodeMixture(MixtureSameFamily):
+    """Gives each component a copy of the codes (..., K), as flows of zuko want it, instead of leaving that to torch."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        logits, components = self.mixture_distribution.logits, self.component_distribution
+        copies = value.unsqueeze(-2).expand(*value.shape[:-1], *components.batch_shape, value.shape[-1])
+        return torch.logsumexp(components.log_prob(copies) + logits.log_softmax(-1), -1)
+
+
 def _mixture(logits: Tensor, components: Distribution) -> Distribution:
-    return MixtureSameFamily(Categorical(logits=logits, validate_args=False), components, validate_args=False)
+    return _CodeMixture(Categorical(logits=logits, validate_args=False), components, validate_args=False)

@@ -1,6 +1,6 @@
 """A run is a training on disk: a folder with its settings, its metrics, its weights and its evaluation.
 
-`config.json`          settings, functions (by name), data (name, fingerprint), environment (versions, device)
+`config.json`          settings, functions (names, checksum of their text), data (name, fingerprint), versions, device
 `metrics.jsonl`        one line an epoch, see `training.fit`
 `model.safetensors`    the weights; there as soon as the training is finished
 `SHA256SUMS`           of those files and the next one: `sha256sum --check SHA256SUMS` tells whether they are as written
@@ -12,6 +12,7 @@ import hashlib
 import json
 import platform
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ import torch
 
 from . import evaluation, files, models, training
 from .data import Dataset, places
-from .naming import described
+from .naming import described, fingerprint
 from .objective import negative_elbo
 from .seeding import seeded
 from .training import Settings
@@ -86,8 +87,9 @@ def train(
 ) -> Run:
     """Train a model and evaluate it; go on where an earlier call stopped; or only load what is complete.
 
-    The record knows builder, objective and schedule by their names (see `naming.described`). Whichever is not the
-    paper's is in the name of the run's folder too, as are another batch size and learning rate.
+    The record knows builder, objective and schedule by their names: the module's and theirs, and the arguments that
+    are fixed by functools.partial (or are a dataclass's). Whichever is not the paper's is in the name of the run's
+    folder too, as are another batch size and learning rate. Other text under the same name makes no other run.
 
     Parameters
     ----------
@@ -107,7 +109,17 @@ def train(
         If the device is not there, or another process or thread is training the same run.
     FloatingPointError
         If the loss stops being finite.
+
+    Warns
+    -----
+    UserWarning
+        If the run's folder holds one of functions with the same names, but another text.
     """
+    if not isinstance(data, Dataset) or not isinstance(settings, Settings):
+        raise ValueError(
+            f"expected a data set, such as vaelib.data.load('digits'), and Settings(latent_dim=...), "
+            f"not {type(data).__name__} and {type(settings).__name__}"
+        )
     device = choose_device(device)
     functions = _functions(builder, objective, schedule)
     if len(data.test) < 2:
@@ -120,7 +132,8 @@ def train(
     folder = Path(root or default_root()).expanduser() / name(data.name, settings, builder, objective, schedule)
     folder.mkdir(parents=True, exist_ok=True)
     with nullcontext() if is_complete(folder) else files.locked(folder):
-        _claim(folder, data, settings, functions, device)
+        text = fingerprint(builder, objective, *[schedule] * bool(schedule))
+        _claim(folder, data, settings, functions, text, device)
         if not is_complete(folder):
             options = (objective, schedule, on_epoch, checkpoint_seconds)
             _complete(folder, model.to(device), data, settings, builder, *options)
@@ -154,7 +167,7 @@ def is_complete(folder: Path) -> bool:
     return all((folder / file).exists() for file in ("metrics.jsonl", "model.safetensors", "evaluation.json"))
 
 
-def load(folder: Path, builder: Callable[..., models.VAE] = models.build) -> Run:
+def load(folder: Path | str, builder: Callable[..., models.VAE] = models.build) -> Run:
     """Read a complete run, or the published record of one, which is the same without its weights.
 
     Parameters
@@ -167,9 +180,15 @@ def load(folder: Path, builder: Callable[..., models.VAE] = models.build) -> Run
     FileNotFoundError
         If a file is missing: the run is not complete.
     ValueError
-        If a file is damaged (the message names it).
+        If a file is damaged, or another function built the model (the message names it).
     """
+    folder = Path(folder).expanduser()
     config, settings = _read_config(folder / "config.json")
+    if config["functions"].get("builder") != described(builder):
+        raise ValueError(
+            f"{folder} holds a run of a model that {config['functions'].get('builder')} built, "
+            f"not {described(builder)}; give that function as `builder`"
+        )
     path = folder / "metrics.jsonl"
     metrics = [_parse(line, path) for line in _content(path, ADVICE).splitlines()]
     if len(metrics) != settings.epochs:
@@ -200,7 +219,7 @@ def _functions(builder: Callable, objective: Callable, schedule: Callable | None
 PAPER = _functions(models.build, negative_elbo, None)
 
 
-def _claim(folder: Path, data: Dataset, settings: Settings, functions: dict, device: torch.device) -> None:
+def _claim(folder: Path, data: Dataset, settings: Settings, functions: dict, text: str, device: torch.device) -> None:
     """Write the run's configuration, or make sure that the one there is the same."""
     path = folder / "config.json"
     config = {
@@ -219,8 +238,16 @@ def _claim(folder: Path, data: Dataset, settings: Settings, functions: dict, dev
                         f"{folder} holds a run {what} {there!r}, not {value!r}; "
                         f"delete that folder, or choose another one for runs"
                     )
+        if (earlier := found.get("text")) and earlier != text:
+            warnings.warn(
+                f"{folder.name} was begun with functions of these names whose text has changed since; if they do "
+                f"something else now, give them another name, or delete {folder}",
+                stacklevel=3,
+            )
         return
     config["data"]["origin"] = data.origin
+    if text:
+        config["text"] = text
     config["environment"] = {package: version(package) for package in ("vaelib", "torch", "torchvision", "numpy")}
     config["environment"] |= {"python": platform.python_version(), "device": device_name(device)}
     files.write(path, json.dumps(config, indent=1) + "\n")

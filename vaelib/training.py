@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from . import evaluation, files, seeding
@@ -62,7 +62,7 @@ def fit(
     model: VAE,
     data: Dataset,
     settings: Settings,
-    folder: Path,
+    folder: Path | str,
     objective: Callable[[nn.Module, Tensor, float], tuple[Tensor, Tensor, Tensor]] = negative_elbo,
     schedule: Callable[[Optimizer], LRScheduler] | None = None,
     on_epoch: Callable[[VAE, dict], None] | None = None,
@@ -81,8 +81,9 @@ def fit(
     folder : made if need be; gets `metrics.jsonl`, a line an epoch, and `checkpoint`; names the progress bar
     objective : what is minimised: see `objective.negative_elbo`
     schedule : makes one of torch's learning-rate schedules of the optimizer; it takes a step after each epoch
-    on_epoch : called with the model and the epoch's line of metrics; again for an epoch that is done again
-    checkpoint_seconds : time between checkpoints: about as much work as a killed process loses
+    on_epoch : called with the model, in evaluation mode, and the epoch's line of metrics; again for an epoch that is
+        done again
+    checkpoint_seconds : time between checkpoints: about as much work as a stopped or killed process loses
 
     Returns
     -------
@@ -94,8 +95,13 @@ def fit(
     FloatingPointError
         If the loss stops being finite; names the epoch and the step. The checkpoint stays as it last was.
     ValueError
-        If the checkpoint is damaged, or of another training; or batches of one image meet batch norm.
+        If the model's parts do not fit each other (see `VAE.check`), the objective or the schedule is of another kind,
+        the checkpoint is damaged, or of another training, or batches of one image meet batch norm.
     """
+    if isinstance(objective, type):
+        raise ValueError(f"the objective is a class; give an instance of it: {objective.__name__}(...)")
+    original(model).check()
+    folder = Path(folder)
     device, checkpoint, size = model.device, folder / "checkpoint", settings.batch_size
     folder.mkdir(parents=True, exist_ok=True)
     images = data.train.images.to(device)
@@ -126,8 +132,8 @@ def fit(
                 state.end_epoch(line | {"seconds": round(time.monotonic() - started, 3)})
                 files.write(folder / "metrics.jsonl", "".join(json.dumps(each) + "\n" for each in state.history))
                 if on_epoch:
-                    with seeding.seeded(0, device):  # what it draws changes nothing here
-                        on_epoch(model, state.history[-1])
+                    with seeding.seeded(0, device):  # what it draws changes nothing here, nor does what batch norm sees
+                        on_epoch(model.eval(), state.history[-1])
     model.eval()
     return state.history
 
@@ -147,6 +153,8 @@ class _State:
         self.model, self.identity = original(model), identity
         self.optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
         self.schedule = schedule(self.optimizer) if schedule else None
+        if not isinstance(self.schedule, LRScheduler | None) or isinstance(self.schedule, ReduceLROnPlateau):
+            raise ValueError(f"expected a schedule of torch's that goes by epochs, not {type(self.schedule).__name__}")
         self.shuffle = torch.Generator().manual_seed(2 * settings.seed)
         self.history: list[dict] = []
         self._start_epoch()
@@ -202,7 +210,7 @@ def _train(
         x = to_float(images[batch])
         progress = (len(state.history) + state.step / len(order)) / epochs
         with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
-            losses, *terms = objective(model, x, progress)
+            losses, *terms = _checked(objective(model, x, progress), objective, len(x))
         loss = losses.mean()
         state.optimizer.zero_grad()
         loss.backward()
@@ -216,6 +224,16 @@ def _train(
                 state.totals = [total + each for total, each in zip(state.totals, sums, strict=True)]
             yield len(pending), values[-1][0]
             pending, looked = [], time.monotonic()
+
+
+def _checked(values: object, objective: Callable, count: int) -> tuple[Tensor, ...]:
+    if not isinstance(values, tuple) or [getattr(each, "shape", None) for each in values] != 3 * [(count,)]:
+        found = [getattr(each, "shape", each) for each in (values if isinstance(values, tuple) else [values])]
+        raise ValueError(
+            f"{described(objective)} must return loss, reconstruction and KL, one value each for an image, "
+            f"as three tensors of shape ({count},), not {', '.join(str(each) for each in found)}"
+        )
+    return values
 
 
 def _terms(split: str, reconstruction: float, kl: float) -> dict[str, float]:
