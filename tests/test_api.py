@@ -10,6 +10,8 @@ from operator import attrgetter
 from pathlib import Path
 
 import pytest
+from bs4 import BeautifulSoup
+from conftest import PAGES
 
 import vaelib
 
@@ -78,3 +80,16 @@ def test_nothing_that_one_imports_knows_what_only_makes_the_book():
     code = f"import sys, {', '.join(modules)}; sys.exit('vaelib.book' in sys.modules)"
     assert len(modules) > 20
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_api_page_shows_modules_and_types_and_says_nothing_of_torchs():
+    text = BeautifulSoup((PAGES / "own" / "api.html").read_text(), "html.parser").select_one("article").get_text()
+    assert "vaelib.runs.load(" in text
+    assert "vaelib.likelihoods.Gaussian(" in text
+    assert re.search(r"device: (torch\.)?device \| str \| None", text)
+    assert "Define the computation performed" not in text
+    assert "sha256sum --check" in text
+    names = {found for found in re.findall(r"^([a-z]\w*) \u2013 ", text, re.MULTILINE)}
+    assert {"labels", "standard_error", "on_epoch", "latent_dim"} <= names
+    assert not re.search(r"^\w+ \((\S+ ){3}.*\) \u2013 ", text, re.MULTILINE)
+    assert not re.search(r"^Type:", text, re.MULTILINE)

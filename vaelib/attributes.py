@@ -36,12 +36,12 @@ class Attribute:
 
     @property
     def standardised_direction(self) -> Tensor:
-        """The classifier's weights w of *standardised* codes, as a unit vector (K,): no direction of the code space."""
+        """The classifier's weights w of *standardised* codes, as a unit vector (K,), but of no code space."""
         return _unit(self.classifier[-1].coef_[0])
 
     @property
     def gradient(self) -> Tensor:
-        """The unit vector (K,) of the code space along which the classifier's score grows fastest: a filter.
+        """The unit vector (K,) of the code space along which the classifier's score grows fastest, a filter.
 
         The score is w . (z - m) / s + b, with m and s the codes' means and standard deviations, so its gradient with
         respect to the code z is w / s. It is what tells the attribute, not what changes with it, and no way to walk: s

@@ -41,6 +41,8 @@ import torch
 import zuko
 from IPython.display import Markdown
 from matplotlib.patches import FancyBboxPatch
+from sklearn.datasets import load_sample_images
+from sklearn.feature_extraction.image import extract_patches_2d
 from sklearn.linear_model import LogisticRegression
 from tabulate import tabulate
 from torch import nn
@@ -121,16 +123,19 @@ plt.show()
 # dimension. `models.mlp` and `models.conv` are builders with the paper's
 # networks; `functools.partial` gives them another likelihood, posterior or
 # prior. `train` takes the builder, and records it by its name, so that a run is
-# not taken for one of another builder. The name is all that it knows: a function
-# or class that you change needs another name, or its earlier runs deleted. Keep
-# your own in a module that you import, or a run of one script is refused by
-# another, where they have another name.
+# not taken for one of another builder. So it takes functions and classes, no
+# lambdas and no modules that were made already. If you change one and keep its
+# name, you get the earlier run, with a warning: give it another name, or delete
+# that run's folder. Keep your own in a module that you import, or a run of one
+# script is refused by another, where they have another name.
 #
 # Each variant below is trained by this function. It is stopped in the middle,
 # as by Ctrl-C or by the notebook's stop button, and the same call goes on from
-# the checkpoint. The package's tests hold that this ends with the very weights
-# of a training without a stop, for every likelihood, posterior, prior and
-# objective that comes with it; below it is shown for one of this page's own.
+# the checkpoint. One is written every ten seconds, and that much a stop can
+# lose; here they come at every look at the loss, `checkpoint_seconds=0`. The
+# package's tests hold that a stopped training ends with the very weights of one
+# without a stop, for every likelihood, posterior, prior and objective that comes
+# with it; below it is shown for one of this page's own.
 
 # %%
 digits = data.load("digits")
@@ -224,7 +229,10 @@ mixture = study("mixture prior", builder=partial(mlp, prior=Mixture))
 # prior=priors.Mixture)`. A flow of
 # [zuko](https://zuko.readthedocs.io) needs no adapter; and the VampPrior, a
 # mixture of the encoder's own posteriors at images that are learned, is put
-# into a model that has an encoder:
+# into a model that has an encoder. (Importing zuko turns off, in the whole
+# process, torch's checks of what distributions are given. Without zuko, say
+# `validate_args=False` where torch refuses what you mean: grey pixels under its
+# `Bernoulli`.)
 
 
 # %%
@@ -287,8 +295,9 @@ assert all(torch.equal(one, two) for one, two in pairs)
 # ## Another objective
 #
 # An objective is a function of the model, a batch, and the progress of the
-# training from 0 to 1. It returns what is minimised, and the ELBO's two terms
-# for the record. `objective` has `BetaELBO` (β-VAE, and annealing by its
+# training, which grows with every step from 0 to 1. It returns what is
+# minimised, and the ELBO's two terms for the record, each with a value for every
+# image. `objective` has `BetaELBO` (β-VAE, and annealing by its
 # `warm_up`), `FreeBits` and `ImportanceWeighted`. One of your own:
 
 
@@ -310,7 +319,8 @@ waves = study("annealed in cycles", objective=in_waves)
 # `binarized` makes of any builder one whose model sees binary pixels: drawn
 # afresh at each look in training, once and for all in evaluation. A network of
 # your own is a builder of your own. A schedule is one of torch's, without its
-# optimizer, and takes a step after each epoch.
+# optimizer, and takes a step after each epoch. As progress and schedules depend
+# on the number of epochs, a longer training is another run, from the start.
 
 
 # %%
@@ -350,8 +360,9 @@ Markdown(
 #
 # ## After each epoch
 #
-# `on_epoch` gets the model and the epoch's line of metrics. Here it fills a
-# table of one's own with something that the package does not record:
+# `on_epoch` gets the model, in evaluation mode, and the epoch's line of metrics.
+# Here it adds to a table of one's own what the package does not record. (An
+# epoch that a stop has cut off is done again, and reported again.)
 
 
 # %%
@@ -360,27 +371,64 @@ def watch(model, line):
     writer.writerow([line["epoch"], line["test_elbo"], mean.std().item()])
 
 
-with (folder / "mine.csv").open("w", newline="") as file:
+with (folder / "mine.csv").open("a", newline="") as file:
     writer = csv.writer(file)
     train(digits, Settings(2, 3), folder, on_epoch=watch)
 print((folder / "mine.csv").read_text())
 
 # %% [markdown]
-# For TensorBoard it takes three lines (not run here, since the project does not
+# For TensorBoard it takes four lines (not run here, since the project does not
 # install it):
 #
 # ```python
-# writer = torch.utils.tensorboard.SummaryWriter()
+# from torch.utils.tensorboard import SummaryWriter
+# writer = SummaryWriter()
 # def log(model, line):
-#     writer.add_scalars("nats", line, line["epoch"])
+#     writer.add_scalar("ELBO/test", line["test_elbo"], line["epoch"])
 # ```
 #
-# ## Use the codes
+# ## Images from arrays
 #
+# Pixels are uint8, channels first; labels are for those who have some. Here are
+# windows from a photograph that comes with scikit-learn, as NumPy arrays of
+# shape (N, H, W, C). Colour gets the convolutional model by itself:
+
+# %%
+china, _ = load_sample_images().images
+windows = extract_patches_2d(
+    china, (32, 32), max_patches=400, random_state=0
+)
+pixels = torch.as_tensor(windows).permute(
+    0, 3, 1, 2
+)  # uint8 (400, 3, 32, 32)
+patches = data.Dataset(
+    "patches", data.Split(pixels[:360]), data.Split(pixels[360:])
+)
+run = train(patches, Settings(8, 2), folder)
+print(f"{run.evaluation['test_elbo']:.1f} nats an image, after two epochs")
+
+# %% [markdown]
+# Values from 0 to 1 become pixels by `(255 * values).round().to(torch.uint8)`.
+#
+# ## Use the model
+#
+# `sample` gives the mean images of codes of the prior, `decode` of any codes.
+# Pixels that are drawn too come from the likelihood itself:
+
+# %% mystnb={"figure": {"caption": "Ten codes of the Gaussian model: the mean image of each, and one that is drawn, pixel by pixel.", "name": "fig-own-drawn"}, "image": {"alt": "Two rows of ten digits: above smooth ones, below the same with noise on every pixel."}}
+torch.manual_seed(0)
+model = gaussian.model()
+codes = model.prior().sample((10,))
+likelihood = model.decoder(codes)
+drawn = likelihood.sample().clamp(
+    0, 1
+)  # a Gaussian knows no black and white
+rows({"mean": likelihood.mean.detach(), "drawn": drawn})
+
+# %% [markdown]
 # Codes are plain tensors. A classifier on the means of the posteriors:
 
 # %%
-model = gaussian.model()
 train_codes, _ = evaluation.encode(model, digits.train.images)
 test_codes, _ = evaluation.encode(model, digits.test.images)
 classifier = LogisticRegression(max_iter=1000)
@@ -447,5 +495,5 @@ print(f"untrained: log p(x) is {estimate.mean():.1f} nats an image")
 # runs = Parallel(n_jobs=3)(jobs)
 # ```
 #
-# Each β has a folder of its own. The learning rate and the batch size are
+# Each β has a folder of its own (and 2 another one than 2.0). The learning rate and the batch size are
 # `Settings`; they are in the folder's name too, if they are not the paper's.
