@@ -143,7 +143,7 @@ class LogisticMixture(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean of the mixture cut off at 0 and 1, before it is rounded, which moves it by less than half a level."""
+        """The mean of the mixture cut off at 0 and 1, before rounding, which moves it by half a level at most."""
         scale = self.log_scale.exp()
         cut = scale * (softplus(self.locations / scale) - softplus((self.locations - 1) / scale))
         return (self.logits.softmax(-4) * cut).sum(-4)
