@@ -54,10 +54,9 @@ def half(path: Path, encoder: bool) -> bytes:
 def small_digits() -> str:
     """scikit-learn's digits in JSON: a digit of base 17 for each pixel, image by image, row by row."""
     pixels, labels, _ = digits.small()
-    text = "".join(
-        "0123456789abcdefg"[value] for value in pixels.flatten().tolist()
+    return json.dumps(
+        {"pixels": live.shades(pixels / 16), "labels": labels.tolist()}
     )
-    return json.dumps({"pixels": text, "labels": labels.tolist()})
 
 
 def script(name: str, source: Path) -> str:
