@@ -134,11 +134,13 @@
 
 # %% tags=["hide-input"]
 import itertools
+import json
 import math
 from functools import partial
 
 import matplotlib.pyplot as plt
 import torch
+from IPython.display import display
 from matplotlib.patches import Ellipse
 from myst_nb import glue
 from torch.distributions import MultivariateNormal, Normal
@@ -525,8 +527,20 @@ for loss, factor, beta in mixtures:
     error = (gradient(loss) - expected).norm() / expected.norm()
     assert error < 1e-4
 
-# %% mystnb={"figure": {"caption": "The encoder's $q$ for 300 test digits: ellipses of one standard deviation, the digit at the mean; dashed, one and two standard deviations of the prior. Above, reconstruction + KL = their sum, in nats per image.", "name": "fig-kl-clouds"}, "image": {"alt": "Four latent planes. At a beta of 0.1 small clouds of digits, spread beyond the prior's circles; at 1 they fill the circles; at 2 they are wide and near the middle; at 64 all ellipses are the prior's circle."}} tags=["hide-input"]
+# %% tags=["remove-cell"]
 content = live.clouds(trained, test, labels[held_out])
+data = json.dumps(content, separators=(",", ":"))
+display({live.CLOUDS: data, "text/plain": f"{len(data):,} bytes"}, raw=True)
+
+# %% [markdown]
+# The slider goes through the seven: how they answer 300 test digits, and what
+# that costs.
+#
+# ```{raw} html
+# :file: ../live/clouds.html
+# ```
+
+# %% mystnb={"figure": {"caption": "The encoder's $q$ for 300 test digits: ellipses of one standard deviation, the digit at the mean; dashed, one and two standard deviations of the prior. Above, reconstruction + KL = their sum, in nats per image. Where scripts run, a slider goes through all seven here.", "name": "fig-kl-clouds", "classes": "live-still"}, "image": {"alt": "Four latent planes. At a beta of 0.1 small clouds of digits, spread beyond the prior's circles; at 1 they fill the circles; at 2 they are wide and near the middle; at 64 all ellipses are the prior's circle."}} tags=["remove-input"]
 by_beta = {each["beta"]: each for each in content["models"]}
 with plt.rc_context(figures.STYLE):
     figure, axes = plt.subplots(1, 4, figsize=(figures.WIDTH, 2.2))
@@ -628,7 +642,7 @@ glue("kinds", round(kinds), display=False)
 # %% tags=["hide-input"]
 claims.judge(
     "C2",
-    "no data: posteriors on a grid",
+    "no data: q's on a grid",
     quadrature=quadrature,
     relative=relative,
     worst=worst / limit,

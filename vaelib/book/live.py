@@ -22,6 +22,7 @@ CHOICE = (3, 2, 1, 6, 50, 0)  # test images to start from: of MNIST a 0, 1, 2, a
 SMALL, HIDDEN, BATCH_SIZE, LEARNING_RATE = (1, 8, 8), 128, 64, 0.003  # of the VAE that trains in the page
 FRAMES = [0, 20, 40, 60, 70, 80, 90, 100, 120, 160, 200, 300, 500, 1000, 3000]  # updates so far
 COLOURS = {"encoder": "#1430e4", "mu": "#06756f"}  # as the book's light theme has them
+CLOUDS = "application/vnd.vaelib.clouds"  # JSON of `clouds`, in the output of the notebook that trains them
 RARE = 10  # an attribute that fewer images have, or lack, is left out
 
 
