@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
-from vaelib import models
+from vaelib import files, models
 from vaelib.book import live
 from vaelib.data import digits
 
@@ -32,7 +32,7 @@ PAGES = {  # to the scripts that each loads, in this order
         "vae",
     ],
     "book/idea/elbo": ["page", "bell", "posteriors", "bound"],
-    "book/idea/kl": ["page", "bell", "price"],
+    "book/idea/kl": ["page", "bell", "price", "betas", "clouds"],
     "book/idea/reparameterization": ["page", "bell", "noise"],
     "book/live/plane": [*SHARED, "mnist-k1", "mnist-k2", "mnist", "plane"],
     "book/live/training": ["page", "digits", "learner", "training"],
@@ -54,10 +54,18 @@ def half(path: Path, encoder: bool) -> bytes:
 def small_digits() -> str:
     """scikit-learn's digits in JSON: a digit of base 17 for each pixel, image by image, row by row."""
     pixels, labels, _ = digits.small()
-    text = "".join(
-        "0123456789abcdefg"[value] for value in pixels.flatten().tolist()
+    return json.dumps(
+        {"pixels": live.shades(pixels / 16), "labels": labels.tolist()}
     )
-    return json.dumps({"pixels": text, "labels": labels.tolist()})
+
+
+def stored(notebook: Path, kind: str) -> str:
+    """What an executed notebook holds of a kind of its own."""
+    for cell in files.read_notebook(notebook).cells:
+        for output in cell.get("outputs", []):
+            if kind in output.get("data", {}):
+                return output.data[kind]
+    raise ValueError(f"{notebook} holds no {kind}; execute it")
 
 
 def script(name: str, source: Path) -> str:
@@ -74,6 +82,8 @@ def script(name: str, source: Path) -> str:
         value = json.dumps(
             live.exact_posteriors(models.published("mnist-k1"), content)
         )
+    elif name == "betas":
+        value = stored(source.parent / "idea" / "kl.ipynb", live.CLOUDS)
     elif (source / f"{name}.json").exists():
         value = (source / f"{name}.json").read_text()
     else:

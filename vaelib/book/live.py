@@ -22,6 +22,7 @@ CHOICE = (3, 2, 1, 6, 50, 0)  # test images to start from: of MNIST a 0, 1, 2, a
 SMALL, HIDDEN, BATCH_SIZE, LEARNING_RATE = (1, 8, 8), 128, 64, 0.003  # of the VAE that trains in the page
 FRAMES = [0, 20, 40, 60, 70, 80, 90, 100, 120, 160, 200, 300, 500, 1000, 3000]  # updates so far
 COLOURS = {"encoder": "#1430e4", "mu": "#06756f"}  # as the book's light theme has them
+CLOUDS = "application/vnd.vaelib.clouds"  # JSON of `clouds`, in the output of the notebook that trains them
 RARE = 10  # an attribute that fewer images have, or lack, is left out
 
 
@@ -318,6 +319,63 @@ def _training_frame(model: VAE, images: Tensor, labels: Tensor, update: int) -> 
     decoded = model.decode(torch.cartesian_prod(-places, places).flip(1))
     prices = f"reconstruction {-reconstruction:.1f} + KL {kl:.1f} = {kl - reconstruction:.1f} nats"
     return figures.plane(model.encode(images)[0], labels, decoded, 4, f"after {update:,} updates: {prices}")
+
+
+@torch.no_grad()
+def clouds(models: Mapping[float, VAE], images: Tensor, labels: Tensor, draws: int = 20) -> dict:
+    """What models of two latent dimensions, each trained with a β of its own, make of the same images.
+
+    Parameters
+    ----------
+    models : from each β to its model
+    images, labels : of shape (N, 1, 8, 8), values in [0, 1], and (N,); both terms are averaged over N and the draws
+
+    Returns
+    -------
+    dict with `labels`; `digits`, the first image of each label, as text (see `shades`); and `models`, for each its
+        `beta`, its `reconstruction` and `kl`, the `information` in the latter, `codes`, means and standard deviations
+        of each image's q in thousandths (N x 4, flat), and `copies`, those digits decoded from their means, as text
+    """
+    chosen = torch.stack([(labels == label).nonzero()[0, 0] for label in labels.unique()])
+    found = []
+    for beta, model in models.items():
+        torch.manual_seed(0)
+        reconstruction, kl = model.elbo(images.repeat(draws, 1, 1, 1))
+        mean, log_variance = model.encode(images)
+        sigma = torch.exp(log_variance / 2)
+        found.append(
+            {
+                "beta": beta,
+                "reconstruction": round(-reconstruction.mean().item(), 3),
+                "kl": round(kl.mean().item(), 3),
+                "information": round(information(mean, sigma), 3),
+                "codes": (1000 * torch.cat([mean, sigma], 1)).round().int().flatten().tolist(),
+                "copies": shades(model.decode(mean[chosen])),
+            }
+        )
+    return {"labels": labels.tolist(), "digits": shades(images[chosen]), "models": found}
+
+
+def information(mean: Tensor, sigma: Tensor, step: float = 0.02) -> float:
+    """Mutual information of image and code, in nats: the aggregated posterior's entropy, less the mean one of the q's.
+
+    Parameters
+    ----------
+    mean, sigma : of N Gaussians in the plane, each (N, 2)
+    step : of the grid that the first entropy is computed on; no sigma may be smaller
+    """
+    mean, sigma = mean.double(), sigma.double()
+    low, high = (mean - 6 * sigma).min().item(), (mean + 6 * sigma).max().item()
+    axis = torch.arange(low, high, step, dtype=torch.float64)
+    x, y = torch.distributions.Normal(mean, sigma).log_prob(axis[:, None, None]).exp().unbind(-1)  # each (n, N)
+    aggregated = x @ y.T / len(mean)
+    entropy = (torch.log(sigma) + 0.5 * math.log(2 * math.pi * math.e)).sum(1).mean()
+    return (torch.special.entr(aggregated).sum() * step**2 - entropy).item()
+
+
+def shades(images: Tensor) -> str:
+    """Images in [0, 1] as text: a digit of base 17 for each pixel, image by image, row by row."""
+    return "".join("0123456789abcdefg"[value] for value in (16 * images).round().int().flatten().tolist())
 
 
 def _rounded(numbers: Tensor, digits: int) -> list:
