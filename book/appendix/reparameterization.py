@@ -1,0 +1,352 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,mystnb,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Gradients through chance: proofs and checks
+#
+# What {doc}`../idea/reparameterization` states without proof: that the estimators' means are exact, their variances in closed form, what the
+# leave-one-out baseline costs, and that three gradients tell how much of a minibatch's noise comes from the codes. Letters are as there; in addition
+# $\delta_k = \mu_k - c_k$, $F = \mathbb{E}[f]$, $V = \operatorname{Var}[f]$.
+
+# %% tags=["hide-input"]
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from vaelib import figures
+
+mean = torch.tensor([0.7, -1.2], dtype=torch.float64)
+sigma = torch.exp(torch.tensor([-0.5, 0.3], dtype=torch.float64))
+c = torch.tensor([-0.3, 0.4], dtype=torch.float64)
+a = torch.tensor([0.5, -0.3], dtype=torch.float64)
+delta = mean - c
+
+# %% [markdown]
+# ## Means, by quadrature
+#
+# A mean over a Gaussian in two dimensions can be had without chance: Gauss–Hermite quadrature replaces it by a weighted sum over a grid of
+# $\varepsilon$. With 40 points along each axis it is exact for polynomials up to degree 79. For the quadratic $f = \sum_k (z_k - c_k)^2$
+#
+# $$
+# J = \sum_k \left(\delta_k^2 + \sigma_k^2\right), \qquad
+# \frac{\partial J}{\partial \mu_k} = 2 \delta_k, \qquad
+# \frac{\partial J}{\partial \ell_k} = \sigma_k^2 ,
+# $$ (eq-rpa-quadratic)
+#
+# since the mean of a square is the square of the mean plus the variance. For $f = e^{a \cdot z}$, whose exponent is Gaussian (complete the square),
+#
+# $$
+# J = \exp \sum_k \left(a_k \mu_k + \tfrac12 a_k^2 \sigma_k^2\right), \qquad
+# \frac{\partial J}{\partial \mu_k} = a_k J, \qquad
+# \frac{\partial J}{\partial \ell_k} = \tfrac12 a_k^2 \sigma_k^2 J .
+# $$ (eq-rpa-exponential)
+#
+# Path derivative {eq}`eq-rp-path` and score function {eq}`eq-rp-baseline`, with four baselines, must have these means, to nine digits.
+
+
+# %%
+points, weights = np.polynomial.hermite_e.hermegauss(40)
+points, weights = torch.from_numpy(points), torch.from_numpy(weights)
+grid = torch.cartesian_prod(points, points)  # (1600, 2), values of ε
+weights = torch.cartesian_prod(weights, weights).prod(1) / (2 * math.pi)
+
+
+def average(values):
+    """The mean over ε of values that are given on the grid."""
+    return torch.tensordot(weights, values, 1)
+
+
+def variance(values):
+    return average(values**2) - average(values) ** 2
+
+
+z = mean + sigma * grid
+score = torch.cat([grid / sigma, (grid**2 - 1) / 2], 1)  # (1600, 4)
+quadratic, exponential = (z - c).square().sum(1), torch.exp(z @ a)
+J = torch.exp(a @ mean + (a * sigma).square().sum() / 2)
+cases = {  # values, slopes, exact gradient
+    "quadratic": (
+        quadratic,
+        2 * (z - c),
+        torch.cat([2 * delta, sigma**2]),
+    ),
+    "exponential": (
+        exponential,
+        a * exponential[:, None],
+        torch.cat([a * J, (a * sigma) ** 2 * J / 2]),
+    ),
+}
+for name, (values, slopes, gradient) in cases.items():
+    path = torch.cat([slopes, slopes * sigma * grid / 2], 1)
+    torch.testing.assert_close(average(path), gradient, rtol=1e-9, atol=0)
+    for b in (0, -500, 3, 40):
+        found = average((values - b)[:, None] * score)
+        torch.testing.assert_close(found, gradient, rtol=0, atol=1e-9)
+    print(f"{name}:", gradient.numpy().round(6))
+
+# %% [markdown]
+# ## Variances for the quadratic
+#
+# Take the derivative in one mean, $\mu_i$, from one draw. The path derivative is $2(z_i - c_i) = 2(\delta_i + \sigma_i \varepsilon_i)$, with the
+# variance $4 \sigma_i^2$. For the score function we need
+#
+# $$
+# F = \sum_k \left(\delta_k^2 + \sigma_k^2\right), \qquad
+# V = \sum_k \left(4 \delta_k^2 \sigma_k^2 + 2 \sigma_k^4\right);
+# $$ (eq-rpa-moments)
+#
+# the second since $f = \sum_k (\delta_k^2 + 2 \delta_k \sigma_k \varepsilon_k + \sigma_k^2 \varepsilon_k^2)$, where $\varepsilon_k$ and
+# $\varepsilon_k^2$ are uncorrelated with variances 1 and 2. And we need $\mathbb{E}[(f - b)^2 \varepsilon_i^2]$. The normal density has
+# $\varphi''(t) = (t^2 - 1)\, \varphi(t)$; integrating by parts twice moves these derivatives to a smooth function $h$ of $\varepsilon$:
+#
+# $$
+# \mathbb{E}\left[h\, (\varepsilon_i^2 - 1)\right]
+#   = \mathbb{E}\left[\frac{\partial^2 h}{\partial \varepsilon_i^2}\right].
+# $$ (eq-rpa-parts)
+#
+# Take $h = (f - b)^2$, whose mean is $(F - b)^2 + V$. Its second derivative is $2 f'^2 + 2 (f - b) f''$, with
+# $f' = 2 \sigma_i (\delta_i + \sigma_i \varepsilon_i)$ and $f'' = 2 \sigma_i^2$, and has the mean
+# $8 \sigma_i^2 (\delta_i^2 + \sigma_i^2) + 4 \sigma_i^2 (F - b)$. The sum of both is $\mathbb{E}[h\, \varepsilon_i^2]$; divide by $\sigma_i^2$ and subtract
+# the square of the mean, $(2 \delta_i)^2$:
+#
+# $$
+# \operatorname{Var}_{\text{score}}(b) = \frac{(F - b)^2 + V}{\sigma_i^2}
+#   + 4 (F - b) + 4 \delta_i^2 + 8 \sigma_i^2 .
+# $$ (eq-rpa-variance)
+#
+# With $\delta_k = \sigma_k = 1$ in all coordinates, $F = 2K$ and $V = 6K$, which gives {eq}`eq-rp-variance`.
+#
+# **The best constant baseline.** The variance of $(f - b)\, \partial \log q$ is a parabola in $b$ with its bottom at
+# $\mathbb{E}[f (\partial \log q)^2] / \mathbb{E}[(\partial \log q)^2]$. Here that is $b = F + 2 \sigma_i^2$, where the variance is less by $4 \sigma_i^2$ than at
+# $b = F$: little, if $K$ is large.
+
+
+# %%
+def score_variance(delta, sigma, b):
+    """Of each mean's derivative."""
+    F = (delta**2 + sigma**2).sum()
+    V = (4 * (delta * sigma) ** 2 + 2 * sigma**4).sum()
+    rest = 4 * (F - b) + 4 * delta**2 + 8 * sigma**2
+    return ((F - b) ** 2 + V) / sigma**2 + rest
+
+
+F, scores = average(quadratic), score[:, :2]
+for b in (0, F, 10):
+    found = variance((quadratic - b)[:, None] * scores)
+    torch.testing.assert_close(found, score_variance(delta, sigma, b))
+torch.testing.assert_close(variance(2 * (z - c)), 4 * sigma**2)
+
+best = average(quadratic[:, None] * scores**2) / average(scores**2)
+torch.testing.assert_close(best, F + 2 * sigma**2)
+found = variance((quadratic[:, None] - best) * scores)
+by_formula = score_variance(delta, sigma, F) - 4 * sigma**2
+torch.testing.assert_close(found, by_formula)
+
+for K in (1, 8, 128):
+    one = torch.ones(K, dtype=torch.float64)
+    for b, known in ((0, 4 * K**2 + 14 * K + 12), (2 * K, 6 * K + 12)):
+        assert score_variance(one, one, b)[0] == known
+print("path:           ", (4 * sigma**2).numpy().round(2))
+print("score, b = 0:   ", score_variance(delta, sigma, 0).numpy().round(2))
+print("score, b = F:   ", score_variance(delta, sigma, F).numpy().round(2))
+print("score, best b:  ", found.numpy().round(2))
+
+# %% [markdown]
+# ## Variances for a sine
+#
+# Let $f(z) = \sin \omega z$ with $\mu = 0$, $\sigma = 1$, so that $z = \varepsilon$. Both estimators have the mean
+# $\mathbb{E}[\omega \cos \omega \varepsilon] = \omega e^{-\omega^2/2}$, by the characteristic function $\mathbb{E}[\cos t \varepsilon] = e^{-t^2/2}$.
+# Their mean squares follow from $\cos^2 u = \frac12 (1 + \cos 2u)$ and $\sin^2 u = \frac12 (1 - \cos 2u)$, the second with
+# $\mathbb{E}[\varepsilon^2 \cos t \varepsilon] = -\frac{d^2}{dt^2} e^{-t^2/2} = (1 - t^2)\, e^{-t^2/2}$ at $t = 2 \omega$:
+#
+# $$
+# \begin{aligned}
+# \mathbb{E}\left[\omega^2 \cos^2 \omega \varepsilon\right] &= \tfrac12 \omega^2 \left(1 + e^{-2 \omega^2}\right), \\
+# \mathbb{E}\left[\varepsilon^2 \sin^2 \omega \varepsilon\right] &= \tfrac12 \left(1 - (1 - 4 \omega^2)\, e^{-2 \omega^2}\right).
+# \end{aligned}
+# $$ (eq-rpa-sine)
+#
+# Less the square of the mean, these are {eq}`eq-rp-variance-sine`. Quadrature agrees:
+
+# %%
+epsilon, w = np.polynomial.hermite_e.hermegauss(100)  # it swings more
+w /= w.sum()
+for omega in (0.5, 1, 2, 5):
+    path = omega * np.cos(omega * epsilon)
+    by_score = epsilon * np.sin(omega * epsilon)
+    squared_mean = omega**2 * math.exp(-(omega**2))
+    forms = (
+        omega**2 / 2 * (1 + math.exp(-2 * omega**2)) - squared_mean,
+        (1 - (1 - 4 * omega**2) * math.exp(-2 * omega**2)) / 2
+        - squared_mean,
+    )
+    found = [w @ each**2 - (w @ each) ** 2 for each in (path, by_score)]
+    assert np.allclose(found, forms, rtol=1e-6, atol=0)
+    print(f"ω = {omega}: path {found[0]:.4f}, score {found[1]:.4f}")
+
+# %% [markdown]
+# ## What the leave-one-out baseline costs
+#
+# With $f_i = f(z_i)$, the estimate from $S$ draws is
+# $\frac1S \sum_i ( f_i - \frac{1}{S-1} \sum_{j \ne i} f_j )\, s_i$, where $s_i$ is the score of draw $i$ in one of the encoder's outputs. Let $G$ be the true derivative and
+# $u_i = f_i - F$, so that $\mathbb{E}[u_i s_i] = G$. The baseline of term $i$ is $F$ plus $\frac{1}{S-1} \sum_{j \ne i} u_j$. The latter has the
+# mean zero, the variance $V / (S-1)$, and does not depend on draw $i$; it adds $\frac{V}{S-1} \mathbb{E}[s^2]$ to the variance of the term.
+# Two terms $i \ne j$ have the product
+#
+# $$
+# \Big( u_i - \frac{u_j}{S-1} - r \Big) s_i\,
+# \Big( u_j - \frac{u_i}{S-1} - r \Big) s_j ,
+# $$ (eq-rpa-pair)
+#
+# where $r$ comes from the other draws. Of its nine products, $u_i s_i\, u_j s_j$ has the mean $G^2$, which cancels in the covariance, and
+# $u_j s_i\, u_i s_j / (S-1)^2$ has $G^2 / (S-1)^2$. In all others a score stands without its $u$, and the mean is zero. With $S$ variances and
+# $S(S-1)$ covariances, divided by $S^2$, for any $f$
+#
+# $$
+# \operatorname{Var}_{\text{leave-one-out}} = \frac1S \left[
+#   \operatorname{Var}_{\text{score}}(F)
+#   + \frac{V\, \mathbb{E}[s^2] + G^2}{S - 1} \right].
+# $$ (eq-rpa-variance-loo)
+#
+# For the quadratic and a mean, $\mathbb{E}[s^2] = 1/\sigma_i^2$ and $G = 2 \delta_i$. With two draws in one dimension the grid's axes can be the two
+# draws, and the formula is checked without chance.
+
+
+# %%
+def loo_variance(delta, sigma, S):
+    F = (delta**2 + sigma**2).sum()
+    V = (4 * (delta * sigma) ** 2 + 2 * sigma**4).sum()
+    extra = (V / sigma**2 + 4 * delta**2) / (S - 1)
+    return (score_variance(delta, sigma, F) + extra) / S
+
+
+d, s = delta[:1], sigma[:1]
+pair = (d + s * grid) ** 2  # (1600, 2): f of two draws
+terms = (pair - pair.flip(1)) * grid / s
+torch.testing.assert_close(average(terms), (2 * d).expand(2))
+covariance = average(terms.prod(1)) - average(terms).prod()
+torch.testing.assert_close(covariance, 4 * d[0] ** 2)
+by_formula = loo_variance(d, s, 2)[0]
+torch.testing.assert_close(variance(terms.mean(1)), by_formula)
+print(
+    f"S = 2, K = 1: covariance {covariance:.6f}, variance {by_formula:.6f}"
+)
+
+# %% [markdown]
+# Now by chance, for $K = 16$ and $\delta_k = \sigma_k = 1$, over $S$: 4,000 estimates each. A measured variance has a standard error too, from the fourth moment,
+# and none may be further than 5 of these from its formula. Along a horizontal line of {numref}`fig-rpa-draws` one reads how many more draws a noisier estimator needs.
+
+# %%
+K, sizes = 16, [2**power for power in range(7)]
+one = torch.ones(K, dtype=torch.float64)
+over_S = {"path": [], "score function": [], "leave-one-out": []}
+for S in sizes:
+    generator = torch.Generator().manual_seed(S)
+    noise = torch.randn(S, 4000, K, generator=generator).double()
+    f = (1 + noise).square().sum(-1)  # (S, 4000)
+    first = noise[..., 0]  # the score of the first mean
+    plain = score_variance(one, one, 0)[0].item()
+    rows = {
+        "path": (2 * (1 + first), 4 / S),
+        "score function": (f * first, plain / S),
+    }
+    if S > 1:  # a single draw has no others
+        others = (f.sum(0) - f) / (S - 1)
+        form = loo_variance(one, one, S)[0].item()
+        rows["leave-one-out"] = (f - others) * first, form
+    for name, (each, form) in rows.items():
+        each = each.mean(0)
+        squares = (each - each.mean()) ** 2
+        error = (squares.std() / math.sqrt(len(each))).item()
+        over_S[name].append((S, form, squares.mean().item(), error))
+        assert abs(squares.mean() - form) < 5 * error
+
+# %% mystnb={"figure": {"caption": "Variance of the derivative in one mean for the quadratic at K = 16, over the number of draws S that are averaged. Lines: the closed forms; points: measured.", "name": "fig-rpa-draws"}, "image": {"alt": "Three falling lines on logarithmic axes: the score function on top, the leave-one-out baseline below it and steeper at first, the path derivative far below both."}} tags=["hide-input"]
+with plt.rc_context(figures.STYLE):
+    figure, panel = plt.subplots(figsize=(4.5, 2.6))
+    for color, (name, rows) in enumerate(over_S.items()):
+        at, form, found, _ = zip(*rows, strict=True)
+        panel.loglog(at, form, color=f"C{color}", label=name)
+        panel.loglog(at, found, "o", color=f"C{color}", markersize=4)
+    panel.set_xticks(sizes, sizes)
+    panel.minorticks_off()
+    panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    panel.set(xlabel="draws S", ylabel="variance")
+plt.close(figure)
+figure
+
+# %% [markdown]
+# ## The law of total variance, and three gradients
+#
+# Let $g$ be the gradient of the loss for one image, drawn at random, with one code, $m(x) = \mathbb{E}[g \mid x]$ and
+# $\bar g = \mathbb{E}[m(x)]$. Split $g - \bar g = (g - m(x)) + (m(x) - \bar g)$, square each coordinate and average. The product of the two
+# brackets has the mean zero, since for each image the first averages to zero while the second is fixed:
+#
+# $$
+# \operatorname{Var}(g) = \operatorname{Var}(m(x))
+#   + \mathbb{E}\left[\operatorname{Var}(g \mid x)\right].
+# $$ (eq-rpa-law)
+#
+# A mean over $B$ images divides both parts by $B$, a mean over $S$ codes of each divides the second by $S$ as well: this is {eq}`eq-rp-total`. To
+# measure them, let $\hat g_1$ and $\hat g_2$ have the same images and independent codes, and $\hat g_3$ other images and codes. The difference of two independent
+# draws of a variable has twice its variance, hence for $S = 1$
+#
+# $$
+# \frac12\, \mathbb{E}\left\| \hat g_1 - \hat g_2 \right\|^2
+#   = \frac1B\, \mathbb{E}\left[\operatorname{Var}(g \mid x)\right],
+# \qquad
+# \frac12\, \mathbb{E}\left\| \hat g_1 - \hat g_3 \right\|^2
+#   = \operatorname{Var}(\hat g).
+# $$ (eq-rpa-three)
+#
+# The check is a small world where all means are known: 64 images with 256 codes each, and a gradient for each, invented so that
+# images differ in their noise. 2,000 random minibatches of 16 must have the variances that the two formulas say (z-scores below 5).
+
+# %%
+generator = torch.Generator().manual_seed(8)
+B = 16
+world = torch.randn(256, 64, 5, generator=generator).double()
+world = world**3 * torch.rand(64, 1, generator=generator)
+world += torch.randn(64, 5, generator=generator)  # (codes, images, weights)
+of_images = world.mean(0).var(0, correction=0).sum()
+of_codes = world.var(0, correction=0).mean(0).sum()
+
+
+def compare(name, squares, expected):
+    error = squares.std() / math.sqrt(len(squares))
+    assert abs(squares.mean() - expected) < 5 * error
+    print(f"{name}: {squares.mean():.3f}, expected {expected:.3f}")
+
+
+for S in (1, 5, 25):
+    shape = (2000, B, S)
+    who = torch.randint(64, (2000, B, 1), generator=generator)
+    which = torch.randint(256, shape, generator=generator)
+    batches = world[which, who].mean((1, 2))  # (2000, 5)
+    squares = (batches - world.mean((0, 1))).square().sum(1)
+    compare(f"S = {S}", squares, (of_images + of_codes / S) / B)
+
+who = torch.randint(64, (3, 2000, B), generator=generator)
+who[1] = who[0]  # the same images
+which = torch.randint(256, who.shape, generator=generator)
+first, again, other = world[which, who].mean(2)  # each (2000, 5)
+for name, each, known in (
+    ("same images", again, of_codes),
+    ("other images", other, of_images + of_codes),
+):
+    compare(name, (first - each).square().sum(1) / 2, known / B)
