@@ -56,7 +56,7 @@ delta = mean - c
 # \frac{\partial J}{\partial \ell_k} = \tfrac12 a_k^2 \sigma_k^2 J .
 # $$ (eq-rpa-exponential)
 #
-# Path derivative {eq}`eq-rp-path` and score function {eq}`eq-rp-baseline`, with four baselines, must have these means, to nine digits.
+# Path derivative {eq}`eq-rp-path` and score function {eq}`eq-rp-score`, the latter with four baselines, must have these means, to nine digits.
 
 
 # %%
@@ -176,12 +176,12 @@ print("score, best b:  ", found.numpy().round(2))
 #
 # $$
 # \begin{aligned}
-# \mathbb{E}\left[\omega^2 \cos^2 \omega \varepsilon\right] &= \tfrac12 \omega^2 \left(1 + e^{-2 \omega^2}\right), \\
-# \mathbb{E}\left[\varepsilon^2 \sin^2 \omega \varepsilon\right] &= \tfrac12 \left(1 - (1 - 4 \omega^2)\, e^{-2 \omega^2}\right).
+# \operatorname{Var}_{\text{path}} &= \tfrac12 \omega^2 \left(1 + e^{-2\omega^2}\right) - \omega^2 e^{-\omega^2}, \\
+# \operatorname{Var}_{\text{score}} &= \tfrac12 \left(1 - (1 - 4 \omega^2)\, e^{-2 \omega^2}\right) - \omega^2 e^{-\omega^2}.
 # \end{aligned}
 # $$ (eq-rpa-sine)
 #
-# Less the square of the mean, these are {eq}`eq-rp-variance-sine`. Quadrature agrees:
+# Quadrature agrees:
 
 # %%
 epsilon, w = np.polynomial.hermite_e.hermegauss(100)  # it swings more

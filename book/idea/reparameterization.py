@@ -19,9 +19,9 @@
 #
 # **The encoder does not compute a code: it sets the odds, and chance picks one. How can it learn from what became of a choice that it did not
 # make?** Gradient descent needs a derivative, and a random draw has none. There are two ways around. The *score function* differentiates the
-# odds; the *reparameterization trick* moves the chance out of the way, and is what made VAEs easy to train {cite}`kingma2022auto,rezende2014stochastic`.
-# This page derives both, shows where each is noisy and where it fails, and judges two claims of the paper: that the reparameterized gradient is
-# usable where the naive one is not, and that one code per image is enough. Longer proofs are in {doc}`../appendix/reparameterization`.
+# odds; the *reparameterization trick* moves the chance out of the way, and made VAEs easy to train {cite}`kingma2022auto,rezende2014stochastic`.
+# This page derives both, shows where each fails, and judges two claims of the paper: that the reparameterized gradient is
+# usable where the naive one is not, and that one code per image is enough. {doc}`../appendix/reparameterization` has the longer proofs.
 
 # %% tags=["parameters", "hide-input"]
 import os
@@ -81,31 +81,26 @@ drawn = {
     "torch.normal(mean, sigma)": torch.normal(mean, sigma),
     "Normal(mean, sigma).rsample()": Normal(mean, sigma).rsample(),
 }
-slopes = {
-    name: torch.autograd.grad(z**2, (mean, sigma)) if z.grad_fn else None
-    for name, z in drawn.items()
-}
-
-# %% tags=["hide-input"]
-sample, normal, rsample = slopes.values()
-assert sample is None and normal == (0, 0)
-z = list(drawn.values())[-1].detach()
-by_hand = 2 * z, 2 * z * (z - mean.detach()) / sigma.detach()
-torch.testing.assert_close(rsample, by_hand)
-table = [
-    (f"`{name}`", *(f"{each:.3f}" for each in slope))
-    if slope
-    else (f"`{name}`", "no grad_fn", "no grad_fn")
-    for name, slope in slopes.items()
-]
-headers = ["drawn by", "∂z²/∂μ", "∂z²/∂σ"]
-Markdown(tabulate(table, headers, "github", disable_numparse=True))
+slopes = []
+for name, z in drawn.items():
+    known = z.grad_fn is not None
+    slopes += [torch.autograd.grad(z**2, (mean, sigma)) if known else None]
+    print(f"{name:30}", slopes[-1])
 
 # %% [markdown]
 # The first has no history: autograd does not know that $z$ has to do with $\mu$. The second is worse. It has a `grad_fn`, raises no error,
 # and hands back exactly zero, so that an encoder would learn from the KL alone. The third, `rsample`, gives
 # $2z$ and $2z(z - \mu)/\sigma$ for the $z$ that it drew: not the slopes of $J$, but right on average. The "r" is for "reparameterized".
-#
+
+# %% tags=["hide-input"]
+sample, normal, rsample = slopes
+assert sample is None and normal == (0, 0)
+z, known_mean, known_sigma = z.detach(), mean.detach(), sigma.detach()
+by_hand = 2 * z, 2 * z * (z - known_mean) / known_sigma
+torch.testing.assert_close(rsample, by_hand)
+print("by hand:", *(f"{each:.4f}" for each in by_hand))
+
+# %% [markdown]
 # ## The reparameterization trick
 #
 # Draw the noise first, from a distribution that knows nothing of the encoder; then shift and stretch it, coordinate by coordinate:
@@ -115,14 +110,8 @@ Markdown(tabulate(table, headers, "github", disable_numparse=True))
 # $$ (eq-rp-trick)
 #
 # This is a draw from $q$. In each coordinate $z \le t$ happens exactly if $\varepsilon \le (t - \mu) / \sigma$. The probability of that is
-# $\Phi\left((t - \mu)/\sigma\right)$, with the distribution function $\Phi$ and the density $\varphi$ of $\mathcal{N}(0, 1)$, and its slope in $t$
-# is the density of $z$:
-#
-# $$
-# \frac{1}{\sigma}\, \varphi\left(\frac{t - \mu}{\sigma}\right)
-# = \frac{1}{\sigma \sqrt{2 \pi}}
-#   \exp\left(-\frac{(t - \mu)^2}{2 \sigma^2}\right).
-# $$ (eq-rp-density)
+# $\Phi\left((t - \mu)/\sigma\right)$, with the distribution function $\Phi$ and the density $\varphi$ of $\mathcal{N}(0, 1)$. Its slope in $t$,
+# $\frac1\sigma \varphi\left((t - \mu)/\sigma\right)$, is the density of $\mathcal{N}(\mu, \sigma^2)$. In numbers, for a draw in two dimensions:
 
 # %% tags=["hide-input"]
 mean = torch.tensor([0.7, -1.2], dtype=torch.float64)
@@ -134,8 +123,7 @@ assert torch.equal(z, mean + sigma * noise)
 density = Normal(0.0, 1.0).log_prob(noise).exp() / sigma
 joint = gaussian_log_prob(z, mean, log_variance).exp()
 assert torch.isclose(density.prod(), joint, rtol=1e-12)
-print(f"density of z: by the formula {density.prod():.12f}")
-print(f"by vaelib's gaussian_log_prob {joint:.12f}")
+print(f"density of z: {density.prod():.12f}, by vaelib {joint:.12f}")
 
 # %% [markdown]
 # Drag ε: $z$ follows, and the slope of $f(z)$ reaches $\mu$ and $\sigma$ past it. With "z drawn from q" the same slope ends at $z$.
@@ -202,21 +190,18 @@ print(f"by vaelib's gaussian_log_prob {joint:.12f}")
 # $$ (eq-rp-score-gaussian)
 #
 # **A baseline.** A density always integrates to one, so the mean of the score is $\int \nabla q\, dz = \nabla 1 = 0$, and any number $b$ that does
-# not depend on $z$ may be subtracted from $f$:
-#
-# $$
-# \mathbb{E}\left[(f(z) - b)\, \nabla \log q(z)\right] = \nabla J .
-# $$ (eq-rp-baseline)
-#
+# not depend on $z$ may be subtracted from $f$: $(f(z) - b)\, \nabla \log q(z)$ has the mean $\nabla J$ as well.
 # It changes nothing on average, but a lot of noise: without it a log-likelihood of −500 pushes every code away, good or bad. With $S \ge 2$
 # draws there is a good one for free, for each draw the mean $f$ of the *others*, which are independent of it: the leave-one-out baseline {cite}`kool2019buy`.
-#
-# All of it in code. Every draw gets its own copy of the encoder's outputs; then one backward pass leaves the gradient of each draw on its copy.
 
 
-# %%
+# %% tags=["hide-input"]
 def derivatives(f, mean, log_variance, noise):
-    """Values of f (...), path derivatives and scores (..., 2K)."""
+    """Values of f (...), path derivatives and scores (..., 2K).
+
+    Every draw has its own copy of the encoder's outputs, on which one backward
+    pass leaves that draw's gradient.
+    """
     mean, log_variance = (
         each.expand_as(noise).clone().requires_grad_()
         for each in (mean, log_variance)
@@ -264,7 +249,7 @@ generator = torch.manual_seed(4)
 noise = torch.randn(5, 50_000, 2, dtype=torch.float64, generator=generator)
 z = mean + sigma * noise
 known_slopes = 2 * (z - c), a * exponential(z)[..., None]
-worst, table = {}, []
+worst = {}
 for f, slope in zip(exact, known_slopes, strict=True):
     values, path, score = derivatives(f, mean, log_variance, noise)
     by_hand = torch.cat([slope, slope * sigma * noise / 2], -1)
@@ -282,12 +267,9 @@ for f, slope in zip(exact, known_slopes, strict=True):
         z_scores = (each.mean(0) - exact[f]) / error
         worst[name, f.__name__] = z_scores.abs().max().item()
 assert max(worst.values()) < 5
-table = [
-    (name, worst[name, "quadratic"], worst[name, "exponential"])
-    for name in estimators
-]
-headers = ["largest of 4 z-scores", "quadratic", "exponential"]
-Markdown(tabulate(table, headers, "github", floatfmt=".1f"))
+largest = max(each for (name, _), each in worst.items() if name == "path")
+print(f"{4 * len(worst)} z-scores, the largest {max(worst.values()):.1f}")
+print(f"of the path derivatives: {largest:.1f}")
 
 # %% [markdown]
 # ## Which one is noisier?
@@ -306,16 +288,8 @@ Markdown(tabulate(table, headers, "github", floatfmt=".1f"))
 # **Constant, linear, quadratic in $K$.** The path derivative is $2(z_i - c_i)$: the other coordinates have dropped out. In
 # $f \varepsilon_i / \sigma_i$ they all remain, through $f$. The baseline takes one power of $K$ away, the path both. But this is so *for this function*.
 # The path knows $f$ by its slope, and loses where $f$ swings many times within a $\sigma$. For $f(z) = \sin \omega z$ at $\mu = 0$ and
-# $\sigma = 1$, where no baseline helps since $\mathbb{E}[f] = 0$,
-#
-# $$
-# \begin{aligned}
-# \operatorname{Var}_{\text{path}} &= \tfrac12 \omega^2 \left(1 + e^{-2\omega^2}\right) - \omega^2 e^{-\omega^2}, \\
-# \operatorname{Var}_{\text{score}} &= \tfrac12 \left(1 - (1 - 4 \omega^2)\, e^{-2 \omega^2}\right) - \omega^2 e^{-\omega^2}.
-# \end{aligned}
-# $$ (eq-rp-variance-sine)
-#
-# The first grows with $\omega^2$, the second never exceeds what a bounded $f$ allows. The appendix derives all five.
+# $\sigma = 1$, where no baseline helps since $\mathbb{E}[f] = 0$, its variance grows with $\omega^2$; that of the score function stays near one half. The appendix
+# derives all five lines of {numref}`fig-rp-toy`.
 
 # %% tags=["hide-input"]
 
@@ -385,7 +359,7 @@ print(
 
 # %% mystnb={"figure": {"caption": "Variance of the derivative in one mean, from one draw. Lines: the closed forms; points: measured from 20,000 draws. Left: the quadratic, over the number of dimensions K. Right: sin \u03c9z in one dimension, over \u03c9.", "name": "fig-rp-toy"}, "image": {"alt": "Two plots on logarithmic axes. Left: against K, the variance of the score function rises with slope two, with a baseline with slope one, and that of the path derivative is flat. Right: against omega, the path derivative starts below the score function, crosses it near one and rises with slope two, while the score function levels off at one half."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
-    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.6))
+    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.3))
     for panel, lines in zip(axes, (over_K, over_omega), strict=True):
         for color, (name, rows) in enumerate(lines.items()):
             at, form, found, _ = zip(*rows, strict=True)
@@ -431,7 +405,6 @@ score = z - pi  # of log q in the logit
 pairs = ((f(z) - f(z.flip(1))) * score).mean(1)
 logits = logit.expand(count).clone().requires_grad_()
 estimates = {
-    "path through the jump": torch.zeros(count).double(),
     "score function, leave-one-out of 2": pairs,
     "straight-through": 2 * (z[:, 0] - 0.45) * pi * (1 - pi),
 }
@@ -461,7 +434,7 @@ Markdown(tabulate(table, headers, "github", floatfmt=".4f"))
 #
 # In a VAE $f(z) = \log p(x \mid z)$, and the decoder decides how $f$ swings. We train the paper's fully connected model on the small digits of
 # scikit-learn {cite}`alpaydin1998optical`; with batches of 16 images instead of 128, which gives many steps in a short time and is the harder test for a
-# noisy gradient. At three stages we draw 256 codes for each of 64 images, and record both gradients of every draw in the $2K$ outputs of
+# noisy gradient. Before the training, halfway and at its end we draw 256 codes for each of 64 images, and record both gradients of every draw in the $2K$ outputs of
 # the encoder. (That of the KL is exact, and left out.)
 
 # %% tags=["hide-input"]
@@ -529,11 +502,6 @@ curve, kept = fit(
     path_loss, seeds[0], long_passes, "the model to measure", keep
 )
 stages = dict(zip(("start", "middle", "end"), kept.values(), strict=True))
-for name, number in zip(stages, kept, strict=True):
-    elbo = curve[2 * number]
-    print(f"{name}: {number} passes, test ELBO {elbo:.1f} nats")
-
-# %% tags=["hide-input"]
 x, draws = images[:64], 256
 
 
@@ -561,7 +529,7 @@ clouds = {name: g[:, 0, :2] for name, g in recorded["end"].items()}
 labels = ("score function", "with a baseline", "path")
 limits = [clouds[name].abs().max() * 1.05 for name in ("plain", "baseline")]
 with plt.rc_context(figures.STYLE):
-    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.9))
+    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.4))
     for panel, limit in zip(axes, limits, strict=True):
         for color, name in enumerate(("plain", "baseline", "path")):
             points = clouds[name].T
@@ -579,8 +547,8 @@ figure
 
 # %% [markdown]
 # The variance of a vector is the sum of its coordinates' variances, here averaged over the images; the table shows ratios. The leave-one-out baseline from the 255
-# other draws is as good as the mean of $f$ itself. From a single other draw (groups of 2, against as many path derivatives) it is a poorer one.
-# In brackets: 95% intervals, from a bootstrap over the draws.
+# other draws is as good as the mean of $f$ itself. From a single other draw (in pairs, against as many path derivatives) it is a poorer one.
+# The ranges are 95% intervals, from a bootstrap over the draws.
 
 
 # %% tags=["hide-input"]
@@ -640,7 +608,7 @@ for stage, estimates in recorded.items():
             ratio = noises[name] / noises["path"]
             found = ratio[0].item(), *interval(ratio[1:])
             ratios[stage, part, name] = found
-            row.append("{} ({} to {})".format(*map(rounded, found)))
+            row.append("{1} to {2}".format(*map(rounded, found)))
         values, path, score = raw[stage]
         pairs = in_pairs(values, path[..., which], score[..., which])
         assert pairs > 1.2 * ratios[stage, part, "baseline"][0]
@@ -650,12 +618,7 @@ headers += ["leave-one-out of 256", "of 2"]
 Markdown(tabulate(table, headers, "github", disable_numparse=True))
 
 # %% [markdown]
-# **Can one train with it?** For one image and one code, the loss
-#
-# $$
-# \mathrm{KL}\left(q \,\|\, p\right) - f(z) - (f(z) - b)\, \log q(z),
-# $$ (eq-rp-surrogate)
-#
+# **Can one train with it?** For one image and one code, the loss $\mathrm{KL}\left(q \,\|\, p\right) - f(z) - (f(z) - b)\, \log q(z)$,
 # with $z$ and the bracket held constant, has the score-function gradient for the encoder and the ordinary one for the decoder.
 
 
@@ -687,7 +650,6 @@ naive = ((values - leave_one_out(values))[..., None] * score).mean(0)
 expected = (q[0] - naive[:, :latent_dim]).mean(0)
 torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-2)
 
-# %% tags=["hide-input"]
 naive = {
     "score function, one code": score_loss,
     "score function, leave-one-out of 5": partial(score_loss, samples=5),
@@ -700,8 +662,9 @@ reached["path, one code"] = curve[2 * short_passes]
 plain, with_baseline, path = reached.values()
 assert plain < path - 25  # nats: falls far behind
 assert abs(with_baseline - path) < 5  # keeps up
-headers = ["gradient", f"test ELBO after {short_passes} passes"]
-Markdown(tabulate(reached.items(), headers, "github", floatfmt=".1f"))
+print(f"test ELBO after {short_passes} passes:")
+for name, elbo in reached.items():
+    print(f"{name:36}{elbo:.1f}")
 
 # %% [markdown]
 # Without a baseline the training falls far behind; with one, and five codes an image, it keeps up: noisier is not useless. (One seed. Adam divides each step by the
@@ -717,8 +680,7 @@ lowest = {
     for name in ("plain", "baseline")
 }
 on = f"{digits.name}, {len(images):,} training images, K = {latent_dim}"
-z = max(each for (name, _), each in worst.items() if name == "path")
-claims.judge("C3", on, z=z, **lowest)
+claims.judge("C3", on, z=largest, **lowest)
 
 # %% [markdown]
 # ## Is one code per image enough?
@@ -822,7 +784,7 @@ elbos[25] = trainings(25)
 # %% mystnb={"figure": {"caption": "Test ELBO of the trainings with 1, 5 and 25 codes per image: thin lines are seeds, thick lines their means. Left: against passes over the data. Right: the same against the number of codes that were decoded.", "name": "fig-rp-samples"}, "image": {"alt": "Two plots of the test ELBO. Against passes over the data the three curves lie close together; against decoded codes the curve of one code is far to the left of the others."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
     figure, axes = plt.subplots(
-        1, 2, figsize=(figures.WIDTH, 2.5), sharey=True
+        1, 2, figsize=(figures.WIDTH, 2.2), sharey=True
     )
     for color, (S, lines) in enumerate(elbos.items()):
         for panel, cost in zip(axes, (1, S * len(images)), strict=True):
@@ -858,17 +820,12 @@ claims.judge("C1", on, share=most, gain=gain, ahead=min(ahead))
 # code enough *if the minibatch is large enough*, for example a hundred images; by {eq}`eq-rp-total` a larger batch makes the noise smaller, and
 # leaves its share as it is.
 #
-# ## Exercises
+# ```{dropdown} Two exercises
+# *Someone takes the mean $\bar f$ of all $S$ values as the baseline of each draw. Is the estimate biased?*
+# *A gradient is to have half of its variance. Twice the batch does it. For which shares $\rho$ can more codes per image do it, and how many?*
 #
-# 1. Someone takes the mean $\bar f$ of *all* $S$ values as the baseline of each draw. Is the estimate biased?
-# 2. A gradient is to have half of its variance. Twice the batch does it. For which shares $\rho$ can more codes per image do it, and how many?
-# 3. Which constant baseline has the least variance?
-#
-# ```{dropdown} Solutions
 # 1. Since $f_i - \frac{1}{S-1} \sum_{j \ne i} f_j = \frac{S}{S-1}(f_i - \bar f)$, it is $(S-1)/S$ times the leave-one-out estimate: the right direction,
 #    but too short, with $S = 2$ by half.
 # 2. By {eq}`eq-rp-total`, $S$ codes multiply the variance by $1 - \rho + \rho / S$. This is at most one half if
 #    $S \ge \rho / (\rho - \tfrac12)$, which needs $\rho > \tfrac12$: three codes for $\rho = 0.8$, six for $\rho = 0.6$.
-# 3. The variance of $(f - b)\, \nabla \log q$ is a parabola in $b$, with its bottom at
-#    $\mathbb{E}[f\, (\nabla \log q)^2] / \mathbb{E}[(\nabla \log q)^2]$. The appendix compares it with $\mathbb{E}[f]$.
 # ```
