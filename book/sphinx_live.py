@@ -7,7 +7,9 @@ pages load them.
 
 import base64
 import json
+import re
 import shutil
+from itertools import chain
 from pathlib import Path
 
 from safetensors import safe_open
@@ -36,16 +38,33 @@ PAGES = {  # to the scripts that each loads, in this order
     "book/idea/reparameterization": ["page", "bell", "noise"],
     "book/live/plane": [*SHARED, "mnist-k1", "mnist-k2", "mnist", "plane"],
     "book/live/training": ["page", "digits", "learner", "training"],
-    "book/live/faces": [*SHARED, "celeba-k64", "celeba", "faces"],
+    "book/live/faces": [
+        *SHARED,
+        "convolutional",
+        "celeba-k64",
+        "celeba",
+        "photo",
+        "faces",
+    ],
+}
+ASKED_FOR = [
+    "celeba-k64-mean"
+]  # that a page loads when its reader wants it
+PARTS = {  # of a model, by what follows its name: the tensors
+    "": re.compile("decoder"),
+    "-encoder": re.compile("encoder"),
+    "-mean": re.compile(
+        "encoder(?!.log_variance)"
+    ),  # the encoder without σ
 }
 
 
-def half(path: Path, encoder: bool) -> bytes:
-    """The encoder's tensors alone, or the decoder's, as a safetensors file: the same bytes, the same metadata."""
+def part(path: Path, names: re.Pattern) -> bytes:
+    """Some tensors alone, as a safetensors file: the same bytes, the same metadata."""
     tensors = {
         name: each
         for name, each in load_file(path).items()
-        if ("decoder" in name) != encoder
+        if names.match(name)
     }
     with safe_open(path, "numpy") as file:
         return save(tensors, file.metadata())
@@ -70,10 +89,10 @@ def stored(notebook: Path, kind: str) -> str:
 
 def script(name: str, source: Path) -> str:
     """The text of a script: from weights (a model's name is its decoder's), from data, or as it is."""
-    model = name.removesuffix("-encoder")
+    model = re.sub("-(encoder|mean)$", "", name)
     path = source.parents[1] / "vaelib" / "weights" / f"{model}.safetensors"
     if path.exists():
-        tensors = half(path, encoder=model != name)
+        tensors = part(path, PARTS[name.removeprefix(model)])
         value = f'"{base64.b64encode(tensors).decode()}"'
     elif name == "digits":
         value = small_digits()
@@ -97,7 +116,7 @@ def write_scripts(app) -> None:
     source = Path(app.srcdir, "book", "live")
     folder = Path(app.outdir, "_static", "live")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in {name for scripts in PAGES.values() for name in scripts}:
+    for name in {*ASKED_FOR, *chain(*PAGES.values())}:
         (folder / f"{name}.js").write_text(script(name, source))
     for style in source.glob("*.css"):
         shutil.copy(style, folder)

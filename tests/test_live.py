@@ -2,13 +2,17 @@
 
 import json
 import re
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vaelib import attributes, data, evaluation, models
 from vaelib.book import live
+from vaelib.data import celeba
 
 ROOT = Path(__file__).parents[1]
 MODELS = {"mnist-k1": "plane", "mnist-k2": "plane", "celeba-k64": "faces"}
@@ -17,7 +21,21 @@ PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True}
 DECODE = "([name, codes]) => JSON.stringify(codes.map((z) => [...vae.decoder(live[name]).decode(z)]))"
 PIXELS = "(it) => JSON.stringify([...it.getContext('2d').getImageData(0, 0, it.width, it.height).data])"
 CODES = json.loads((ROOT / "book" / "live" / "celeba.json").read_text())
+WORSE = ("Wearing_Hat", "Eyeglasses", "Male")  # served, as faces.md tells
 WALKS = (("Male", 4), ("Wearing_Lipstick", 3.5))  # that faces.md tells of
+ENCODE = """([images]) => {
+  const encode = vae.convolutionalEncoder(live["celeba-k64-mean"]);
+  return JSON.stringify(images.map((image) => [...encode(image)]));
+}"""
+CAMERA = """(allowed) => {
+  const canvas = Object.assign(document.createElement("canvas"), { width: 320, height: 240 });
+  setInterval(() => canvas.getContext("2d").fillRect(0, 0, 320, 240), 50);
+  const getUserMedia = async () => {
+    if (!allowed) throw new DOMException("", "NotAllowedError");
+    return (window.stream = canvas.captureStream(10));
+  };
+  Object.defineProperty(navigator, "mediaDevices", { value: allowed === null ? undefined : { getUserMedia } });
+}"""
 TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
@@ -258,3 +276,191 @@ def test_what_the_lab_says_of_its_directions_is_so():
         average, far, back = models.published("celeba-k64").decode(torch.stack([0 * male, male, male + lipstick]))
     changes = [255 * (each - average).abs().mean().item() for each in (far, back)]
     assert changes[1] < changes[0] / 2, "most of the change is undone"
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    """A drawn face in a picture of the size of CelebA's aligned photographs, where their crop has it; and that crop."""
+    face = data.load("faces").test.images[7].permute(1, 2, 0).numpy()
+    noise = np.random.default_rng(0).integers(0, 256, (218, 178, 3), np.uint8)
+    box, factor = celeba.CROPS[178, 218]
+    picture = Image.fromarray(noise)
+    picture.paste(Image.blend(Image.fromarray(face).resize((96, 128)), picture.crop(box), 0.2), box)
+    return picture, np.asarray(picture.crop(box).reduce(factor)).astype(int)
+
+
+def choose(page, picture, kind="PNG"):
+    """Give a picture to the page, and wait for its code."""
+    picture.save(file := BytesIO(), kind)
+    if not page.locator("#live-file").is_visible():
+        page.get_by_text("Start from a photograph").click()
+    page.set_input_files("#live-file", {"name": "me", "mimeType": f"image/{kind.lower()}", "buffer": file.getvalue()})
+    page.wait_for_function("document.getElementById('live-caption').textContent.startsWith('Your')")
+    page.evaluate(TWO_FRAMES)
+
+
+def crop(page):
+    """What the page gives the encoder: pixels (64, 48, 3)."""
+    page.evaluate(TWO_FRAMES)
+    pixels = json.loads(page.locator("#live-crop").evaluate(PIXELS))
+    return np.array(pixels).reshape(64, 48, 4)[:, :, :3]
+
+
+def test_a_photograph_goes_all_the_way_to_the_sliders(visit, portrait):
+    page = visit("faces")
+    asked = []
+    page.on("request", lambda it: it.url.endswith(".js") and asked.append(it.url.rpartition("/")[2]))
+    page.get_by_text("Start from a photograph").click()
+    page.evaluate(TWO_FRAMES)
+    assert asked == []
+    picture, expected = portrait
+    choose(page, picture)
+    assert asked == ["celeba-k64-mean.js"]
+    pixels = crop(page)
+    assert abs(pixels - expected).max() <= 1  # Pillow rounds a half upwards
+    model = models.published("celeba-k64")
+    with torch.inference_mode():
+        mean, _ = model.encode(torch.tensor(pixels).permute(2, 0, 1)[None] / 255)
+        smiling = next(each for each in CODES["attributes"] if each["name"] == "Smiling")
+        code = mean[0] + 2 * smiling["spread"] * torch.tensor(smiling["direction"])
+        copies = 255 * model.decode(torch.stack([mean[0], code])).permute(0, 2, 3, 1).flatten(1, 2)
+    assert seen(page, ".live")[1] == "Your photograph, reconstructed"
+    shown = [seen(page, ".live")[0], page.locator("#live-seen canvas").evaluate(PIXELS)]
+    slide(page, "Smiling", 2)
+    shown.append(seen(page, ".live")[0])
+    for found, copy in zip(shown, copies[[0, 0, 1]], strict=True):
+        assert (torch.tensor(json.loads(found)).view(-1, 4)[:, :3] - copy).abs().max() < 1
+    page.get_by_role("button", name="average face").click()
+    assert seen(page, ".live")[1] == "The average face, Smiling +2.0"
+    page.get_by_role("button", name="as the model sees it").click()
+    assert seen(page, ".live") == (shown[2], "Your photograph, reconstructed, Smiling +2.0")
+    assert page.locator('[aria-pressed="true"]').count() == 1
+    assert asked == ["celeba-k64-mean.js"]
+
+
+def test_the_encoder_in_the_page_is_pytorchs(visit, portrait):
+    page = visit("faces")
+    choose(page, portrait[0])
+    images = torch.cat([data.load("faces").test.images[:20] / 255, torch.rand(5, 3, 64, 48)])
+    with torch.inference_mode():
+        expected, _ = models.published("celeba-k64").encode(images)
+    found = torch.tensor(json.loads(page.evaluate(ENCODE, [images.flatten(1).tolist()])))
+    assert (found - expected).abs().max() < 1e-3 * expected.std()
+
+
+def test_the_frame_moves_by_keys_mouse_and_slider(visit, portrait):
+    page = visit("faces")
+    picture, _ = portrait
+    choose(page, picture)
+    before = crop(page)
+    frame = page.locator("#live-frame")
+    frame.focus()
+    for key in ("ArrowRight", "ArrowDown"):
+        page.keyboard.press(key)
+    moved = crop(page)  # by two of the picture's pixels, one of the model's
+    assert abs(moved[:-1, :-1] - before[1:, 1:]).max() <= 1
+    for _ in range(20):
+        page.keyboard.press("Shift+ArrowLeft")  # it stops at the edge
+    left = np.asarray(picture.crop((0, 62, 96, 190)).reduce(2)).astype(int)
+    assert abs(crop(page) - left).max() <= 1
+    frame.scroll_into_view_if_needed()
+    box, whole = frame.bounding_box(), page.locator("#live-picture").bounding_box()
+    scale = 178 / whole["width"]
+    page.mouse.move(box["x"] + 30, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 30 + 41 / scale, box["y"] + 30 - 2 / scale)
+    page.mouse.up()
+    at = frame.bounding_box()
+    assert (at["x"] - whole["x"]) * scale == pytest.approx(41, abs=1)
+    assert (at["y"] - whole["y"]) * scale == pytest.approx(60, abs=1)
+    page.mouse.move(at["x"] + at["width"] - 5, at["y"] + at["height"] - 5)
+    page.mouse.down()
+    page.mouse.move(at["x"] + at["width"] - 35, at["y"] + at["height"] - 45)
+    page.mouse.up()
+    less = frame.bounding_box()
+    assert (less["x"], less["y"]) == pytest.approx((at["x"], at["y"]), abs=1)
+    assert at["height"] - less["height"] == pytest.approx(40, abs=2)
+    page.locator("#live-size").focus()
+    page.keyboard.press("End")  # as large as the picture is high, or wide
+    page.locator("#live-frame").focus()
+    for _ in range(3):
+        page.keyboard.press("Shift+ArrowLeft")
+    most = np.asarray(picture.resize((48, 64), Image.Resampling.BOX, (0, 0, 163.5, 218)))
+    found = crop(page)
+    assert abs(found - most).max() <= 100 and abs(found - most).mean() < 15  # BOX takes whole pixels, these take parts
+
+
+def test_a_finger_moves_the_frame_of_a_large_picture(visit, portrait):
+    page = visit("faces", **PHONE)
+    choose(page, portrait[0].resize((1780, 2180)), "JPEG")
+    assert page.locator("#live-picture").evaluate("(it) => [it.width, it.height]") == [836, 1024]
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    before = crop(page)
+    frame = page.locator("#live-frame")
+    assert abs(before - portrait[1]).mean() < 10
+    frame.evaluate("(it) => it.scrollIntoView({ block: 'end', behavior: 'instant' })")
+    box = frame.bounding_box()
+    x, y = box["x"] + 40, box["y"] + 40
+    touch = page.context.new_cdp_session(page)
+    for kind, points in (("Start", [(x, y)]), ("Move", [(x + 20, y)]), ("Move", [(x + 30, y)]), ("End", [])):
+        touch.send(
+            "Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": [{"x": x, "y": y} for x, y in points]}
+        )
+    assert frame.bounding_box()["x"] == pytest.approx(box["x"] + 30, abs=1)
+    assert abs(crop(page) - before).mean() > 10
+
+
+def test_a_photograph_is_not_in_the_shared_address(visit, portrait):
+    page = visit("faces")
+    choose(page, portrait[0])
+    slide(page, "Smiling", 1)
+    page.get_by_role("button", name="share").click()
+    page.wait_for_function("document.getElementById('live-message').textContent")
+    assert page.url.partition("#")[2] == "start=average&Smiling=1"
+    assert "your photograph stays here" in page.locator("#live-message").inner_text()
+
+
+def test_what_is_no_picture_is_refused_and_the_next_one_taken(visit, portrait):
+    page = visit("faces")
+    page.get_by_text("Start from a photograph").click()
+    page.set_input_files("#live-file", {"name": "x.png", "mimeType": "image/png", "buffer": b"none"})
+    page.wait_for_function("document.getElementById('live-photo-message').textContent")
+    assert "cannot read" in page.locator("#live-photo-message").inner_text()
+    assert not page.locator("#live-stage").is_visible()
+    choose(page, portrait[0])
+    assert page.locator("#live-photo-message").inner_text() == ""
+
+
+def test_the_camera_is_looked_through_until_the_picture_is_taken(visit):
+    page = visit("faces")
+    page.evaluate(CAMERA, True)
+    page.get_by_text("Start from a photograph").click()
+    page.get_by_role("button", name="use the camera").click()
+    page.wait_for_function("document.getElementById('live-caption').textContent.startsWith('Your')")
+    assert page.evaluate("stream.active")
+    page.get_by_role("button", name="take the picture").click()
+    assert not page.evaluate("stream.active")
+    assert page.get_by_role("button", name="use the camera").is_visible()
+    assert crop(page).max() == 0  # a black one
+    page.get_by_role("button", name="use the camera").click()
+    page.wait_for_selector("text=take the picture")
+    page.get_by_text("Start from a photograph").click()  # closing it closes the camera
+    page.wait_for_function("!stream.active")
+
+
+@pytest.mark.parametrize("allowed", [False, None])  # forbidden, or a page that browsers keep from cameras
+def test_without_a_camera_the_page_says_so(visit, allowed):
+    page = visit("faces")
+    page.evaluate(CAMERA, allowed)
+    page.get_by_text("Start from a photograph").click()
+    page.get_by_role("button", name="use the camera").click()
+    page.wait_for_function("document.getElementById('live-photo-message').textContent")
+    assert "no camera" in page.locator("#live-photo-message").inner_text()
+
+
+def test_whom_the_model_serves_worse_is_told_as_it_was_measured():
+    text = " ".join((ROOT / "book" / "live" / "faces.md").read_text().split())
+    cells = json.loads((ROOT / "book" / "verdict" / "limits.ipynb").read_text())["cells"]
+    printed = json.dumps([cell["outputs"] for cell in cells if cell["cell_type"] == "code"])
+    measured = [re.search(rf"\| {name} +\| \d+ +\| \+(\d+%)[^|]+\| yes", printed)[1] for name in WORSE]
+    assert "larger by {} with a hat, by {} with eyeglasses, and by {} where".format(*measured) in text

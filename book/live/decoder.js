@@ -27,12 +27,17 @@ const vae = (() => {
       for (let i = 0; i < halves.length; i++) values[i] = HALF[halves[i]];
       return values;
     };
-    const names = Object.keys(header).filter((name) => name.endsWith(".weight")).sort(); // by the layer's one digit
+    const inOrder = new Intl.Collator("en", { numeric: true }); // features.9 before features.10
+    const names = Object.keys(header).filter((name) => name.endsWith(".weight")).sort(inOrder.compare);
     const layers = names.map((name) => ({
       name: name.replace(".weight", ""),
       weight: tensor(name),
       bias: tensor(name.replace("weight", "bias")),
-      spatial: header[name].shape.length === 4, // a transposed convolution
+      spatial: header[name].shape.length === 4, // a convolution, or a transposed one
+      ...(header[name].shape.length === 1 && { // a batch norm
+        mean: tensor(name.replace("weight", "running_mean")),
+        variance: tensor(name.replace("weight", "running_var")),
+      }),
     }));
     return { layers, ...JSON.parse(header.__metadata__.vaelib) };
   }

@@ -6,10 +6,13 @@
   const { decode, shape, latentDim } = vae.decoder(live["celeba-k64"]);
   const find = (name) => document.getElementById(`live-${name}`);
 
+  let taken; // the code of the reader's photograph
+
   // Where the code is before any slider adds to it. A start that is unknown, as in a mistyped link, is the average.
   function face(start) {
     const [, kind, digits] = /^(random|image)-(\d{1,6})$/.exec(start) ?? [];
     const number = Number(digits);
+    if (start === "photo" && taken) return { start, title: "Your photograph, reconstructed", code: taken };
     if (kind === "random") return { start, title: `Random face ${number}`, code: normal(latentDim, number) };
     if (kind === "image" && images.includes(number)) {
       return { start, title: `Test image ${number}, reconstructed`, code: codes[images.indexOf(number)] };
@@ -87,13 +90,15 @@
     change();
   }
 
-  // The link holds all there is to know: the start, and every slider that was moved.
+  // The link holds all there is to know: the start, and every slider that was moved; but of a photograph, nothing.
   async function share() {
     const moved = sliders.map(({ input }, i) => [attributes[i].name, input.value]).filter(([, value]) => Number(value));
     // Not `location.hash = ...`, which would be announced, taken for another address, and clear the message
-    history.replaceState(null, "", `#${new URLSearchParams([["start", origin.start], ...moved])}`);
+    const start = origin.start === "photo" ? "average" : origin.start;
+    history.replaceState(null, "", `#${new URLSearchParams([["start", start], ...moved])}`);
     const copied = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
-    find("message").textContent = `The address of this page now leads to this face${copied ? ", and is copied" : ""}.`;
+    const face = start === origin.start ? "this face" : "the average face with these sliders, as your photograph stays here";
+    find("message").textContent = `The address of this page now leads to ${face}${copied ? ", and is copied" : ""}.`;
   }
 
   function restore() {
@@ -105,11 +110,16 @@
 
   find("average").addEventListener("click", () => begin("average"));
   find("random").addEventListener("click", () => begin(`random-${Math.floor(1e6 * Math.random())}`));
+  find("seen").addEventListener("click", () => begin("photo"));
   find("reset").addEventListener("click", reset);
   find("share").addEventListener("click", share);
   addEventListener("hashchange", restore);
   begin("average");
   restore();
   addThumbnails();
+  photo({ decode, shape }, (code) => {
+    taken = code;
+    begin("photo");
+  });
   page.show();
 })();
