@@ -620,16 +620,24 @@ def test_a_tiny_training_ends_where_it_always_did(trained):
 # Devices
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available() or torch.mps.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(tiny, tmp_path):
-    with pytest.raises(RuntimeError, match=r"'cuda' was asked for.*no GPU"):
-        runs.train(tiny, Settings(latent_dim=2), tmp_path, "cuda")
+    for device in ("cuda", "mps"):
+        with pytest.raises(RuntimeError, match=f"'{device}' was asked for.*no GPU.*use 'cpu', or leave it out"):
+            runs.train(tiny, Settings(latent_dim=2), tmp_path, device)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_default_is_the_cpu():
     assert runs.choose_device() == torch.device("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_apples_gpu_is_taken_only_if_asked_for(monkeypatch):
+    monkeypatch.setattr(torch.mps, "is_available", lambda: True)
+    assert runs.choose_device() == torch.device("cpu")
+    assert runs.choose_device("mps") == torch.device("mps")
 
 
 def test_the_device_asked_for_is_chosen():

@@ -134,7 +134,7 @@ def main() -> None:
     command.add_argument("--data", metavar="FOLDER", help="of the data (default: VAELIB_DATA, else ~/.cache/vaelib)")
     command.add_argument("--skip-damaged", action="store_true", help="leave damaged photographs of CelebA out")
     command.add_argument("--runs", metavar="FOLDER", help="of the runs (default: VAELIB_RUNS, else runs)")
-    command.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+    command.add_argument("--device", help="cpu, cuda or mps (default: cuda if there is one, else cpu)")
 
     command = commands.add_parser(
         "sweep",

@@ -185,10 +185,15 @@ def spread(runs: Sequence[Run], figure: str) -> tuple[float, float]:
 
 
 def choose_device(device: torch.device | str | None = None) -> torch.device:
-    """The device asked for, else the first GPU, else the CPU. Raises RuntimeError if it is not there."""
+    """The device asked for, else the first of NVIDIA's GPUs, else the CPU; Apple's, "mps", is taken only if asked for.
+
+    Raises RuntimeError if it is not there.
+    """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("device 'cuda' was asked for, but torch sees no GPU here; use 'cpu', or leave it out")
+    if device.type in ("cuda", "mps") and not torch.get_device_module(device).is_available():
+        raise RuntimeError(
+            f"device {device.type!r} was asked for, but torch sees no GPU of that kind here; use 'cpu', or leave it out"
+        )
     return device
 
 
