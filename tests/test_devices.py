@@ -1,5 +1,7 @@
 """What a GPU would be asked to do, on one that is pretended: see `pretended`."""
 
+import math
+
 import pytest
 import torch
 from pretended import OnGPU, PretendedGPU
@@ -64,6 +66,20 @@ def test_an_interrupted_run_on_a_gpu_goes_on_with_the_noise_of_its_generator(gpu
         gpu.generator.manual_seed(5)  # as it would be in another process
         run = runs.train(images, SETTINGS, tmp_path / "gpu", gpu.device)
     _assert_same(run, expected)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_within_an_epoch_only_the_looks_at_the_loss_make_a_gpu_wait(gpu, images, epochs, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECK_EVERY", 2)
+    monkeypatch.setattr(training.time, "monotonic", lambda: 0.0)  # no look because a second has passed
+    monkeypatch.setattr(evaluation, "elbo", lambda *_: torch.zeros(2, 5))  # comes after an epoch, and waits
+    steps = len(training.batches(torch.arange(len(images.train)), SETTINGS.batch_size))
+    with gpu:
+        model = models.build(images.image_shape, 2).to(gpu.device)
+        gpu.copies.clear()
+        training.fit(model, images, Settings(2, epochs, batch_size=SETTINGS.batch_size), tmp_path)
+    assert gpu.waits == {"copy to the CPU": epochs * math.ceil(steps / 2)}
+    assert gpu.copies == {"_to_copy": 1 + epochs}  # the images, and in every epoch their order
 
 
 @pytest.mark.parametrize("name", VARIANTS)
