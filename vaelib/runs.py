@@ -66,6 +66,8 @@ def name(
     parts = [f"{dataset}-k{settings.latent_dim}-e{settings.epochs}-s{settings.seed}"]
     parts += [f"b{settings.batch_size}"] * (settings.batch_size != Settings.batch_size)
     parts += [f"r{settings.learning_rate:g}"] * (settings.learning_rate != Settings.learning_rate)
+    if settings.precision:
+        parts.append(settings.precision)
     for key, function in _functions(builder, objective, schedule).items():
         if function and function != PAPER[key]:
             without_modules = re.sub(r"\b(\w+\.)+(?=[A-Za-z_])", "", function)
@@ -87,7 +89,7 @@ def train(
     """Train a model and evaluate it; go on where an earlier call stopped; or only load what is complete.
 
     The record knows builder, objective and schedule by their names (see `naming.described`). Whichever is not the
-    paper's is in the name of the run's folder too, as are another batch size and learning rate.
+    paper's is in the name of the run's folder too, as are another batch size, learning rate and precision.
 
     Parameters
     ----------
