@@ -328,6 +328,22 @@ def test_another_learning_rate_or_batch_size_is_another_folder():
     assert runs.name("mnist", Settings(2, learning_rate=1e-4, batch_size=64)) == "mnist-k2-e10-s0-b64-r0.0001"
 
 
+def test_a_precision_that_was_asked_for_is_recorded_and_in_the_folders_name(trained, tiny, tmp_path):
+    run = runs.train(tiny, replace(trained.settings, precision="bfloat16"), tmp_path, "cpu")
+    assert run.folder.name == f"{trained.folder.name}-bfloat16"
+    assert run.config["settings"]["precision"] == "bfloat16" and run.settings.precision == "bfloat16"
+    assert run.metrics != trained.metrics
+
+
+def test_a_record_from_before_there_was_a_choice_of_precision_is_that_of_the_same_run(trained, tiny, tmp_path):
+    folder = _copy(trained, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    del config["settings"]["precision"]
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "SHA256SUMS").unlink()
+    assert runs.train(tiny, trained.settings, tmp_path, "cpu").evaluation == trained.evaluation
+
+
 def test_a_run_with_other_data_is_refused(trained, tiny, tmp_path):
     folder = _copy(trained, tmp_path)
     images = tiny.train.images.clone()
@@ -622,16 +638,24 @@ def test_a_tiny_training_ends_where_it_always_did(trained):
 # Devices
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available() or torch.mps.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(tiny, tmp_path):
-    with pytest.raises(RuntimeError, match=r"'cuda' was asked for.*no GPU"):
-        runs.train(tiny, Settings(latent_dim=2), tmp_path, "cuda")
+    for device in ("cuda", "mps"):
+        with pytest.raises(RuntimeError, match=f"'{device}' was asked for.*no GPU.*use 'cpu', or leave it out"):
+            runs.train(tiny, Settings(latent_dim=2), tmp_path, device)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_default_is_the_cpu():
     assert runs.choose_device() == torch.device("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_apples_gpu_is_taken_only_if_asked_for(monkeypatch):
+    monkeypatch.setattr(torch.mps, "is_available", lambda: True)
+    assert runs.choose_device() == torch.device("cpu")
+    assert runs.choose_device("mps") == torch.device("mps")
 
 
 def test_the_device_asked_for_is_chosen():

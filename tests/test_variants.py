@@ -243,6 +243,13 @@ def test_in_evaluation_every_image_is_binarized_once_and_for_all(binary, digits)
     assert (seen - x).mean((1, 2, 3)).std() < 0.02
 
 
+def test_binary_pixels_are_those_that_double_precision_would_draw(binary, digits):
+    x = to_float(digits.train.images)
+    checksum = ((255 * x).round().long() * binary.noise).sum((1, 2, 3), keepdim=True)
+    expected = (binary.noise + checksum) % 2**31 < x.double() * 2**31
+    assert torch.equal(binary.eval().observe(x), expected.float())
+
+
 def test_in_training_every_look_draws_afresh(binary, digits):
     x = to_float(digits.train.images[:5])
     with seeded(0):

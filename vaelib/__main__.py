@@ -30,7 +30,7 @@ def train(options: argparse.Namespace) -> None:
     if options.seed or options.latent_dim:
         schedule = replace(schedule, seeds=options.seed or schedule.seeds, more_seeds={})
     experiment = replace(experiment, latent_dims=options.latent_dim or experiment.latent_dims)
-    settings = experiment.settings(schedule)
+    settings = [replace(each, precision=options.precision) for each in experiment.settings(schedule)]
     dataset = data.load(experiment.dataset, options.data, options.skip_damaged)
     for each in settings:
         run = runs.train(dataset, each, options.runs, options.device)
@@ -131,10 +131,11 @@ def main() -> None:
     command.add_argument("--latent-dim", type=int, nargs="+", metavar="K", help="only these (default: the profile's)")
     command.add_argument("--seed", type=int, nargs="+", metavar="S", help="only these (default: the profile's)")
     command.add_argument("--epochs", type=int, help="instead of the profile's")
+    command.add_argument("--precision", help="float32 or bfloat16 (default: bfloat16 on a GPU by NVIDIA, else float32)")
     command.add_argument("--data", metavar="FOLDER", help="of the data (default: VAELIB_DATA, else ~/.cache/vaelib)")
     command.add_argument("--skip-damaged", action="store_true", help="leave damaged photographs of CelebA out")
     command.add_argument("--runs", metavar="FOLDER", help="of the runs (default: VAELIB_RUNS, else runs)")
-    command.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+    command.add_argument("--device", help="cpu, cuda or mps (default: cuda if there is one, else cpu)")
 
     command = commands.add_parser(
         "sweep",

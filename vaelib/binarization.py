@@ -34,7 +34,7 @@ class Binarized(VAE):
         if self.training:
             return torch.bernoulli(x)
         checksum = ((255 * x).round().long() * self.noise).sum((1, 2, 3), keepdim=True)
-        return ((self.noise + checksum) % MODULUS < x.double() * MODULUS).float()
+        return ((self.noise + checksum) % MODULUS < (x * MODULUS).ceil().long()).float()  # exact, without float64
 
 
 def binarized(image_shape: tuple[int, int, int], latent_dim: int, builder: Callable[..., VAE] = build) -> Binarized:

@@ -67,6 +67,8 @@ def name(
     parts = [f"{dataset}-k{settings.latent_dim}-e{settings.epochs}-s{settings.seed}"]
     parts += [f"b{settings.batch_size}"] * (settings.batch_size != Settings.batch_size)
     parts += [f"r{settings.learning_rate:g}"] * (settings.learning_rate != Settings.learning_rate)
+    if settings.precision:
+        parts.append(settings.precision)
     for key, function in _functions(builder, objective, schedule).items():
         if function and function != PAPER[key]:
             without_modules = re.sub(r"\b(\w+\.)+(?=[A-Za-z_])", "", function)
@@ -89,7 +91,7 @@ def train(
 
     The record knows builder, objective and schedule by their names: the module's and theirs, and the arguments that
     are fixed by functools.partial (or are a dataclass's). Whichever is not the paper's is in the name of the run's
-    folder too, as are another batch size and learning rate. Other text under the same name makes no other run.
+    folder too, as are another batch size, learning rate and precision. Other text under the same name makes no other run.
 
     Parameters
     ----------
@@ -204,10 +206,15 @@ def spread(runs: Sequence[Run], figure: str) -> tuple[float, float]:
 
 
 def choose_device(device: torch.device | str | None = None) -> torch.device:
-    """The device asked for, else the first GPU, else the CPU. Raises RuntimeError if it is not there."""
+    """The device asked for, else the first of NVIDIA's GPUs, else the CPU; Apple's, "mps", is taken only if asked for.
+
+    Raises RuntimeError if it is not there.
+    """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("device 'cuda' was asked for, but torch sees no GPU here; use 'cpu', or leave it out")
+    if device.type in ("cuda", "mps") and not torch.get_device_module(device).is_available():
+        raise RuntimeError(
+            f"device {device.type!r} was asked for, but torch sees no GPU of that kind here; use 'cpu', or leave it out"
+        )
     return device
 
 

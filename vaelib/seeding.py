@@ -21,7 +21,7 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     models at once.
     """
     device = torch.device(device)
-    with _TURN, torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with _TURN, torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
         torch.manual_seed(seed)
         yield
 
@@ -29,11 +29,13 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
 def state(device: torch.device) -> dict[str, torch.Tensor]:
     """The states of the generators that `seeded` seeds."""
     states = {"cpu": torch.get_rng_state()}
-    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+    if device.type != "cpu":
+        states[device.type] = torch.get_device_module(device).get_rng_state(device)
+    return states
 
 
 def restore(states: dict[str, torch.Tensor], device: torch.device) -> None:
     """Go on from states that `state` gave."""
     torch.set_rng_state(states["cpu"].cpu())
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states[device.type].cpu(), device)

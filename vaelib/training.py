@@ -32,6 +32,9 @@ CHECK_EVERY = 50  # steps between looks at the loss, which make a GPU wait; or a
 class Settings:
     """What one training depends on besides the data and the functions it is made of. The defaults are the paper's.
 
+    `precision`, of matrix products and convolutions in training, is "float32" or "bfloat16"; if not given, it is
+    bfloat16 on NVIDIA's GPUs, else float32. Sums over pixels, weights and the evaluation are always float32.
+
     Raises
     ------
     ValueError
@@ -43,6 +46,7 @@ class Settings:
     seed: int = 0
     batch_size: int = 128
     learning_rate: float = 1e-3
+    precision: str | None = None
 
     def __post_init__(self):
         for name, least in (("latent_dim", 1), ("epochs", 1), ("seed", 0), ("batch_size", 1)):
@@ -56,6 +60,8 @@ class Settings:
         if not isinstance(rate, Real) or isinstance(rate, bool) or not 0 < rate < math.inf:
             raise ValueError(f"learning_rate must be a positive number, not {rate!r}")
         object.__setattr__(self, "learning_rate", float(rate))
+        if self.precision not in (None, "float32", "bfloat16"):
+            raise ValueError(f"precision must be 'float32' or 'bfloat16', if it is given, not {self.precision!r}")
 
 
 def fit(
@@ -68,7 +74,7 @@ def fit(
     on_epoch: Callable[[VAE, dict], None] | None = None,
     checkpoint_seconds: float = 10,
 ) -> list[dict]:
-    """Minimise the objective, the negative ELBO, with Adam; float32 on the CPU, bfloat16 matrix products on a GPU.
+    """Minimise the objective, the negative ELBO, with Adam, in the precision that the settings say.
 
     If the folder holds a checkpoint, training goes on from it, and on the CPU (with the same number of threads) ends
     bit for bit where an uninterrupted one would have ended: weights, optimizer, random states, order of batches.
@@ -119,7 +125,7 @@ def fit(
             while len(state.history) < settings.epochs:
                 epoch, started = len(state.history) + 1, time.monotonic() - state.seconds
                 order = torch.randperm(len(images), generator=state.shuffle).to(device)
-                for count, loss in _train(model, images, batches(order, size), state, objective, settings.epochs):
+                for count, loss in _train(model, images, batches(order, size), state, objective, settings):
                     bar.update(count)
                     bar.set_postfix({"epoch": epoch, "loss": f"{loss:.2f}"})
                     if time.monotonic() - saved >= checkpoint_seconds:
@@ -201,15 +207,16 @@ class _State:
 
 
 def _train(
-    model: VAE, images: Tensor, order: list[Tensor], state: _State, objective: Callable, epochs: int
+    model: VAE, images: Tensor, order: list[Tensor], state: _State, objective: Callable, settings: Settings
 ) -> Iterator[tuple[int, float]]:
     """Do the epoch's steps from the state's on; gives, at each look at the loss, the steps since the last, and it."""
     model.train()
+    mixed = (settings.precision or ("bfloat16" if images.device.type == "cuda" else "float32")) == "bfloat16"
     pending, looked = [], time.monotonic()
     for batch in order[state.step :]:
         x = to_float(images[batch])
-        progress = (len(state.history) + state.step / len(order)) / epochs
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
+        progress = (len(state.history) + state.step / len(order)) / settings.epochs
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
             losses, *terms = _checked(objective(model, x, progress), objective, len(x))
         loss = losses.mean()
         state.optimizer.zero_grad()
