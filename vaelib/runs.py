@@ -91,7 +91,7 @@ def train(
 
     The record knows builder, objective and schedule by their names: the module's and theirs, and the arguments that
     are fixed by functools.partial (or are a dataclass's). Whichever is not the paper's is in the name of the run's
-    folder too, as are another batch size, learning rate and precision. Other text under the same name makes no other run.
+    folder too, as are another batch size, learning rate and precision. Other text of the same name makes no other run.
 
     Parameters
     ----------
