@@ -9,7 +9,7 @@ import torch
 import zuko
 from torch import nn
 from torch.autograd import gradcheck
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from vaelib import Settings, evaluation, likelihoods, models, objective, posteriors, priors, runs, training
 from vaelib.binarization import binarized
@@ -221,6 +221,27 @@ def test_the_gradient_of_the_logistic_mixture_and_of_the_optimal_sigma_is_that_o
     assert gradcheck(lambda each: likelihoods.LogisticMixture(*each).log_prob(x), parameters)
     mean = torch.rand(2, 1, 2, 2, generator=generator, dtype=torch.float64).requires_grad_()
     assert gradcheck(lambda each: likelihoods._OptimalNormal(each, lambda error: None).log_prob(x), mean)
+
+
+# Priors
+
+
+@torch.no_grad()
+def test_what_a_linear_vae_makes_of_codes_is_a_normal_distribution():
+    """u ~ N(0, 1), z | u ~ N(Au + b, diag s²): together N(b, AAᵀ + diag s²), whatever the encoder is."""
+    weight, bias, log_variance = torch.tensor([[1.0], [-0.5]]), torch.tensor([2.0, 0.0]), torch.tensor([-1.0, 0.0])
+    with seeded(0):
+        encoder, decoder = posteriors.Gaussian(nn.Identity(), 2, 1), posteriors.Gaussian(nn.Identity(), 1, 2)
+    decoder.mean.weight.copy_(weight), decoder.mean.bias.copy_(bias)
+    decoder.log_variance.weight.zero_(), decoder.log_variance.bias.copy_(log_variance)
+    exact = MultivariateNormal(bias, weight @ weight.T + log_variance.exp().diag())
+    marginal = priors.Marginal(VAE(encoder, decoder, priors.Standard(1), (2,)), samples=20_000)
+    with seeded(0):
+        codes = marginal.sample((20_000,))
+        assert codes.shape == (20_000, 2) and marginal.event_shape == (2,)
+        torch.testing.assert_close(codes.mean(0), bias, atol=0.05, rtol=0)
+        torch.testing.assert_close(codes.T.cov(), exact.covariance_matrix, atol=0.05, rtol=0)
+        torch.testing.assert_close(marginal.log_prob(codes[:5]), exact.log_prob(codes[:5]), atol=0.1, rtol=0)
 
 
 # Binary pixels

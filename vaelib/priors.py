@@ -3,7 +3,7 @@
 Any such module can stand in their place, and may have weights that are trained along.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Size, Tensor, nn
@@ -121,3 +121,28 @@ class _CodeMixture(MixtureSameFamily):
 
 def _mixture(logits: Tensor, components: Distribution) -> Distribution:
     return _CodeMixture(Categorical(logits=logits, validate_args=False), components, validate_args=False)
+
+
+class Marginal(Distribution):
+    """What a VAE whose "images" are codes makes of them, p(z) = ∫ p(z | u) p(u) du. Dai & Wipf, arXiv:1903.05789.
+
+    Its log density is a lower bound of the true one on average, importance-weighted, and has noise.
+
+    Parameters
+    ----------
+    vae : VAE of codes; its `image_shape` is (K,)
+    samples : of each code's posterior, for the density
+    """
+
+    arg_constraints: ClassVar[dict] = {}
+
+    def __init__(self, vae: Any, samples: int = 100):
+        self.vae, self.samples = vae, samples
+        super().__init__(Size(), Size(vae.image_shape), validate_args=False)
+
+    def sample(self, sample_shape: Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        return self.vae.decoder(self.vae.prior().sample(sample_shape)).sample()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        likelihood, prior, posterior = self.vae.log_densities(value, self.samples)
+        return objective.importance_weighted_bound(likelihood + prior - posterior)
