@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torchmetrics.image.fid import FrechetInceptionDistance
-from tqdm import tqdm
 
-from . import files, runs
+from . import files, progress, runs
 from .data import Dataset, to_float
 from .seeding import seeded
 from .training import batches
@@ -77,7 +76,7 @@ def _fit(network: nn.Sequential, images: Tensor, labels: Tensor) -> None:
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     shuffle = torch.Generator().manual_seed(0)
     steps = EPOCHS * len(batches(torch.arange(len(images)), BATCH))
-    with tqdm(total=steps, desc="a classifier for features", unit="step") as bar:
+    with progress.bar(total=steps, desc="a classifier for features", unit="step") as bar:
         for _ in range(EPOCHS):
             for batch in batches(torch.randperm(len(images), generator=shuffle).to(images.device), BATCH):
                 logits, wanted = network(to_float(images[batch])), labels[batch]
