@@ -94,8 +94,8 @@ def _fit(network: nn.Sequential, images: Tensor, labels: Tensor) -> None:
 @torch.inference_mode()
 def extract(network: nn.Sequential, images: Tensor) -> Tensor:
     """Features, (N, FEATURES), of images (N, C, H, W), uint8 or float in [0, 1]."""
-    parts = (to_float(part) if part.dtype == torch.uint8 else part for part in images.split(1000))
-    return torch.cat([network[:-1](part) for part in parts])
+    parts = progress.bar(images.split(1000), desc="features", delay=2)
+    return torch.cat([network[:-1](to_float(part) if part.dtype == torch.uint8 else part) for part in parts])
 
 
 def frechet_distance(real: Tensor, others: Tensor) -> float:
