@@ -61,6 +61,7 @@ def test_stored_outputs_are_of_the_paper_profile_and_of_no_particular_machine(pa
     )
     assert extension.quick_numbers(path) is None
     assert not re.search(r"/(home|root|work|tmp|Users)/", text)
+    assert not re.search(r"\r|\d%\|", text), "a progress bar was stored: execute it with TQDM_DISABLE=1"
 
 
 def test_no_book_is_built_of_a_published_page_with_numbers_of_the_quick_profile(tmp_path):

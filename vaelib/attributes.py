@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from . import progress
 from .models import VAE
 
 
@@ -82,7 +83,8 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
     if not (codes != codes[0]).any():
         raise ValueError("all codes are the same, so they hold no attribute: did the model learn anything?")
     x, found = codes.numpy(), {}
-    for name, column in zip(names, labels.T.numpy(), strict=True):
+    columns = zip(names, labels.T.numpy(), strict=True)
+    for name, column in progress.bar(columns, total=len(names), desc="attributes", delay=2):
         present = int(column.sum())
         if min(present, len(column) - present) < folds:
             raise ValueError(

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torchmetrics.image.fid import FrechetInceptionDistance
-from tqdm import tqdm
 
-from . import files, runs
+from . import files, progress, runs
 from .data import Dataset, to_float
 from .seeding import seeded
 from .training import batches
@@ -77,7 +76,7 @@ def _fit(network: nn.Sequential, images: Tensor, labels: Tensor) -> None:
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     shuffle = torch.Generator().manual_seed(0)
     steps = EPOCHS * len(batches(torch.arange(len(images)), BATCH))
-    with tqdm(total=steps, desc="a classifier for features", unit="step") as bar:
+    with progress.bar(total=steps, desc="a classifier for features", unit="step") as bar:
         for _ in range(EPOCHS):
             for batch in batches(torch.randperm(len(images), generator=shuffle).to(images.device), BATCH):
                 logits, wanted = network(to_float(images[batch])), labels[batch]
@@ -95,8 +94,8 @@ def _fit(network: nn.Sequential, images: Tensor, labels: Tensor) -> None:
 @torch.inference_mode()
 def extract(network: nn.Sequential, images: Tensor) -> Tensor:
     """Features, (N, FEATURES), of images (N, C, H, W), uint8 or float in [0, 1]."""
-    parts = (to_float(part) if part.dtype == torch.uint8 else part for part in images.split(1000))
-    return torch.cat([network[:-1](part) for part in parts])
+    parts = progress.bar(images.split(1000), desc="features", delay=2)
+    return torch.cat([network[:-1](to_float(part) if part.dtype == torch.uint8 else part) for part in parts])
 
 
 def frechet_distance(real: Tensor, others: Tensor) -> float:

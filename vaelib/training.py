@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from tqdm import tqdm
 
-from . import evaluation, files, seeding
+from . import evaluation, files, progress, seeding
 from .data import Dataset, to_float
 from .models import VAE, original
 from .naming import described
@@ -121,7 +120,7 @@ def fit(
         if checkpoint.exists():
             state.read(checkpoint)
         saved, done = time.monotonic(), len(state.history) * steps + state.step
-        with tqdm(total=settings.epochs * steps, initial=done, desc=folder.name, unit="step") as bar:
+        with progress.bar(total=settings.epochs * steps, initial=done, desc=folder.name, unit="step") as bar:
             while len(state.history) < settings.epochs:
                 epoch, started = len(state.history) + 1, time.monotonic() - state.seconds
                 order = torch.randperm(len(images), generator=state.shuffle).to(device)
@@ -215,9 +214,9 @@ def _train(
     pending, looked = [], time.monotonic()
     for batch in order[state.step :]:
         x = to_float(images[batch])
-        progress = (len(state.history) + state.step / len(order)) / settings.epochs
+        fraction = (len(state.history) + state.step / len(order)) / settings.epochs
         with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
-            losses, *terms = _checked(objective(model, x, progress), objective, len(x))
+            losses, *terms = _checked(objective(model, x, fraction), objective, len(x))
         loss = losses.mean()
         state.optimizer.zero_grad()
         loss.backward()

@@ -43,7 +43,6 @@ import torch
 from IPython.display import Markdown
 from myst_nb import glue
 from tabulate import tabulate
-from tqdm import tqdm
 
 from vaelib import (
     Settings,
@@ -52,6 +51,7 @@ from vaelib import (
     evaluation,
     features,
     figures,
+    progress,
     train,
 )
 from vaelib.book import claims, profiles
@@ -270,7 +270,10 @@ means_apart = watch(smiling.direction)
 unscaled = watch(smiling.standardised_direction)
 random = torch.randn(40, latent_dim, generator=torch.manual_seed(0))
 by_chance = torch.stack(
-    [watch(each) for each in tqdm(unit(random), "random directions")]
+    [
+        watch(each)
+        for each in progress.bar(unit(random), desc="random directions")
+    ]
 )
 upper, lower = by_chance.quantile(0.975, 0), by_chance.quantile(0.025, 0)
 
@@ -377,7 +380,10 @@ def moved(direction):
 effects = {}
 for title, of in (("d", filter_), ("Δ", delta)):
     changes = torch.stack(
-        [moved(of(found[name])) for name in names]
+        [
+            moved(of(found[name]))
+            for name in progress.bar(names, desc=f"walks along {title}")
+        ]
     )  # (A, A)
     own = changes.diagonal()
     effects[title] = (

@@ -41,7 +41,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import cross_val_score
 from tabulate import tabulate
 
-from vaelib import data, evaluation, features, figures, runs
+from vaelib import data, evaluation, features, figures, progress, runs
 from vaelib.book import claims, profiles
 from vaelib.objective import reparameterize
 
@@ -213,7 +213,7 @@ Markdown(tabulate(table[:8], headers, tablefmt="github", floatfmt=".2f"))
 # %%
 generator = torch.Generator().manual_seed(0)
 encoded, held_out, fitted, table = {}, {}, {}, []
-for K, model in models.items():
+for K, model in progress.bar(models.items(), desc="encoding, each K"):
     means, log_variances = evaluation.encode(model, photos.train.images)
     encoded[K] = reparameterize(means, log_variances, generator)
     posterior = evaluation.encode(model, photos.test.images)
@@ -276,7 +276,7 @@ def nearest(codes, K):
 # %%
 drawn = 5 * (test_count // 5) * (1 if profile == "quick" else 5)
 beyond, fifths, table = {}, {}, []
-for K, model in models.items():
+for K, model in progress.bar(models.items(), desc="decoding, each K"):
     codes = torch.randn(drawn, K, generator=generator)
     limit = nearest(held_out[K], K).quantile(0.95)
     away = nearest(codes, K)
@@ -330,7 +330,7 @@ def distance(model, codes):
 # %%
 frechet, table = {}, []
 torch.manual_seed(0)
-for K, each in trained.items():
+for K, each in progress.bar(trained.items(), desc="distances, each K"):
     size = test_count, K
     frechet[K] = [distance(run.model(), torch.randn(size)) for run in each]
     repaired = distance(models[K], fitted[K].sample((test_count,)))

@@ -48,6 +48,7 @@ from vaelib import (
     evaluation,
     features,
     figures,
+    progress,
     train,
 )
 from vaelib.book import profiles
@@ -89,7 +90,14 @@ codes = evaluation.encode(model, drawn.test.images)[0]
 
 def decode(codes):
     with torch.inference_mode():
-        return torch.cat([model.decode(part) for part in codes.split(500)])
+        return torch.cat(
+            [
+                model.decode(part)
+                for part in progress.bar(
+                    codes.split(500), desc="decoding", delay=2
+                )
+            ]
+        )
 
 
 figures.rows({"test": test_images[:15], "copies": decode(codes[:15])})
@@ -160,7 +168,12 @@ def moved(direction):
     return (read(walks[:, 1]) - read(walks[:, 0])).mean(0)
 
 
-effect = torch.stack([moved(each.direction) for each in found.values()])
+effect = torch.stack(
+    [
+        moved(each.direction)
+        for each in progress.bar(found.values(), desc="walks")
+    ]
+)
 
 # %% mystnb={"figure": {"caption": "The change of each factor (columns) along the direction of each attribute (rows), in standard deviations of the factor.", "name": "fig-factors-effects"}, "image": {"alt": "A table of colours with fifteen rows and columns; in most rows one cell stands out."}}
 label = "change, standard deviations"
@@ -189,7 +202,8 @@ def true_direction(factor):
 
 # %%
 ratios, cosines, table = {}, {}, []
-for (name, each), change in zip(found.items(), effect, strict=True):
+pairs = list(zip(found.items(), effect, strict=True))
+for (name, each), change in progress.bar(pairs, desc="true directions"):
     factor, low, high = faces.ATTRIBUTES[name]
     column = faces.FACTORS.index(factor)
     if low > -2 and high < 2:
@@ -267,7 +281,7 @@ figures.rows(strips)
 
 # %%
 table = []
-for name in asked:
+for name in progress.bar(asked, desc="three ways"):
     column, each = (
         faces.FACTORS.index(faces.ATTRIBUTES[name][0]),
         found[name],

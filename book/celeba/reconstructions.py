@@ -41,7 +41,15 @@ from matplotlib import colormaps
 from sklearn.metrics import roc_auc_score
 from tabulate import tabulate
 
-from vaelib import Settings, data, evaluation, features, figures, train
+from vaelib import (
+    Settings,
+    data,
+    evaluation,
+    features,
+    figures,
+    progress,
+    train,
+)
 from vaelib.book import claims, profiles
 from vaelib.objective import reparameterize
 
@@ -226,7 +234,7 @@ same = [
 ]
 seeds = [train(photos, each, runs_folder) for each in same] or [run]
 lost, fine, explained = [], [], []
-for each in seeds:
+for each in progress.bar(seeds, desc="seeds"):
     copies = copied(each.model())
     old, new = readable(originals, listed), readable(copies, listed)
     lost.append(1 - (new - 0.5) / (old - 0.5))

@@ -38,7 +38,15 @@ import torch
 from IPython.display import Markdown
 from tabulate import tabulate
 
-from vaelib import Settings, data, evaluation, features, figures, train
+from vaelib import (
+    Settings,
+    data,
+    evaluation,
+    features,
+    figures,
+    progress,
+    train,
+)
 from vaelib.book import claims, profiles
 from vaelib.objective import reparameterize
 
@@ -109,7 +117,8 @@ copies = {
     ),
 }
 nearness = {
-    name: nearest(each.flatten(1))[0] for name, each in copies.items()
+    name: nearest(each.flatten(1))[0]
+    for name, each in progress.bar(copies.items(), desc="nearest images")
 }
 close = nearness["reconstructed training images"].median()
 table = [
@@ -157,7 +166,10 @@ def diversity(pictures):
     return share, features.frechet_distance(real, found)
 
 
-table = [[name, *diversity(each)] for name, each in others.items()]
+table = [
+    [name, *diversity(each)]
+    for name, each in progress.bar(others.items(), desc="distances")
+]
 headers = ["images", "variance, share", "Fréchet distance"]
 Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
 

@@ -27,7 +27,8 @@
 # `papermill book/celeba/train.ipynb out.ipynb -p latent_dim 24`. A training that
 # is stopped goes on from its last checkpoint, some seconds back, when the page
 # is run again. The profile "paper" reads CelebA {cite}`liu2015deep`, all of it
-# or any part, from the folder `celeba` in the data folder; the profile "quick"
+# or any part, from the folder `celeba` in the data folder, and the first time decodes
+# the photographs, which a bar shows; the profile "quick"
 # needs no data: it draws faces of its own. On two CPU cores, thirty epochs of
 # 8,100 photographs take about ten minutes.
 
@@ -132,8 +133,11 @@ print(f"{encoder:,} parameters in the encoder, {decoder:,} in the decoder")
 # The objective is that of the digits, and so are the settings: Adam with a step
 # of 0.001, batches of 128, one posterior sample for each image. While training,
 # batch normalisation uses the statistics of the batch; everything that follows
-# uses the running averages that it has collected. If you stop it, run the cell
-# again: it goes on from its last checkpoint.
+# uses the running averages that it has collected.
+#
+# While it trains, a bar shows how far it has come, and the loss. **No bar: the run
+# was trained before, and has only been loaded.** If you stop it (the square
+# above the notebook), run the cell again: it goes on from its last checkpoint.
 
 # %%
 run = train(photos, settings, runs_folder)

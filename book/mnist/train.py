@@ -77,8 +77,11 @@ print(f"{digits.name}: {count:,} training and {test_count:,} test images")
 # the log-likelihood of its pixels under the decoder, summed over the pixels,
 # less the divergence of its posterior $q(z \mid x)$ from the prior
 # $p(z) = \mathcal{N}(0, I)$, summed over the $K$ dimensions of the code. Both
-# are in nats; training maximises their difference, averaged over the batch. If
-# you stop it, run the cell again: it goes on from its last checkpoint.
+# are in nats; training maximises their difference, averaged over the batch.
+#
+# While it trains, a bar shows how far it has come, and the loss. **No bar: the run
+# was trained before, and has only been loaded.** If you stop it (the square
+# above the notebook), run the cell again: it goes on from its last checkpoint.
 
 # %%
 run = train(digits, settings, runs_folder)

@@ -44,6 +44,7 @@ from vaelib import (
     evaluation,
     features,
     figures,
+    progress,
     train,
 )
 from vaelib.book import profiles
@@ -100,7 +101,9 @@ def study(experiment, latent_dim):
     means, _ = evaluation.encode(model, images.test.images)
     found = attributes.fit(means, labels[:, usable], names)
     rises, active, unused = {}, means.var(0) > 0.01, {}
-    for column, attribute in zip(columns, found.values(), strict=True):
+    label = f"{images.name}, K = {latent_dim}"
+    pairs = list(zip(columns, found.values(), strict=True))
+    for column, attribute in progress.bar(pairs, desc=label):
         for title, way in candidates(attribute, means).items():
             walks = attributes.traverse(
                 model, means[:100], way, torch.tensor([-4.0, 4])
@@ -112,7 +115,6 @@ def study(experiment, latent_dim):
             rises.setdefault(title, []).append(rise.item())
             unused.setdefault(title, []).append(way[~active].square().sum())
     rises = {title: torch.tensor(rise) for title, rise in rises.items()}
-    label = f"{images.name}, K = {latent_dim}"
     print(f"{label}: {run.folder.name}, {active.sum()} dimensions active")
     unused = {
         title: torch.stack(all_).mean() for title, all_ in unused.items()

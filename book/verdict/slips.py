@@ -54,6 +54,7 @@ from vaelib import (
     likelihoods,
     posteriors,
     priors,
+    progress,
     runs,
 )
 from vaelib.book import profiles
@@ -280,7 +281,10 @@ def walk(attribute, direction):
     return torch.stack([promise, seen, change])
 
 
-walks = [torch.stack([walk(each, v) for v in three(each)]) for each in best]
+walks = [
+    torch.stack([walk(each, v) for v in three(each)])
+    for each in progress.bar(best, desc="walks")
+]
 promise, seen, change = torch.stack(walks).unbind(2)  # each (10, d w Δ)
 table = [
     [each.name, cosine[each.name], *promise[i, :2], *seen[i]]
@@ -311,7 +315,7 @@ print(f"d moves the judge more per change of pixels: {thrifty.sum()} of 10")
 spread, noise = means.std(0), log_variances.exp().mean(0).sqrt()
 half = torch.tensor([-0.5, 0.5])
 effect = []
-for axis in torch.eye(latent_dim):
+for axis in progress.bar(torch.eye(latent_dim), desc="axes"):
     pair = attributes.traverse(model, starts, axis, half).diff(dim=1)
     effect.append(pair.square().mean((1, 2, 3, 4)).sqrt().mean())
 effect = torch.stack(effect)
@@ -360,7 +364,7 @@ show(table, headers + [f"share of {name}" for name in axes])
 smiling, table = found["Smiling"], []
 y = labels[:, photos.column("Smiling")].numpy()
 generator = torch.Generator().manual_seed(0)
-for n in (75, 150, 225, 300, 450):
+for n in progress.bar((75, 150, 225, 300, 450), desc="sizes of a part"):
     scores = []  # a row for each order
     for _ in range(8):
         order = torch.randperm(len(y), generator=generator).split(n)

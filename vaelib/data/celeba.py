@@ -17,9 +17,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
-from .. import files
+from .. import files, progress
 from . import places
 from .dataset import Dataset, Split
 
@@ -269,7 +268,10 @@ def _decode(names: list[str], read: Callable[[str], bytes], path: Path, skip_dam
     try:
         with _writing(temporary, len(names)):
             temporary.write_bytes(_header(len(names)))
-        with ThreadPoolExecutor() as pool, tqdm(total=len(names), desc="decoding CelebA, once", unit="image") as bar:
+        with (
+            ThreadPoolExecutor() as pool,
+            progress.bar(total=len(names), desc="decoding CelebA, once", unit="image") as bar,
+        ):
             for start in range(0, len(names), CHUNK):
                 chunk = names[start : start + CHUNK]
                 images = dict(zip(chunk, pool.map(partial(_image, read), chunk), strict=True))

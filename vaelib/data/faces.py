@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
+from .. import progress
 from .dataset import Dataset, Split
 
 HEIGHT, WIDTH = 64, 48
@@ -111,7 +112,8 @@ def render(factors: Tensor) -> Tensor:
             f"factors must be a floating-point tensor of shape (N, {len(FACTORS)}) with N > 0, "
             f"not {factors.dtype} of shape {tuple(factors.shape)}"
         )
-    return torch.cat([_draw(part) for part in factors.float().split(CHUNK)])
+    parts = progress.bar(factors.float().split(CHUNK), desc="drawing faces", delay=2)
+    return torch.cat([_draw(part) for part in parts])
 
 
 def _draw(factors: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
+from .. import progress
 from .dataset import Dataset, Split
 
 TRAIN, TEST = "train", ("test", "val", "valid", "validation")  # folders that are parts; the first of TEST is tested
@@ -46,7 +46,7 @@ def folder(
         raise ValueError(f"size must be a whole number of pixels, or (height, width), not {size!r}")
     files, others = _files(path)
     images, read, damaged = np.empty((len(files), 1 if grey else 3, height, width), np.uint8), [], []
-    for file in tqdm(files, desc=f"reading {path.name}", unit="image"):
+    for file in progress.bar(files, desc=f"reading {path.name}", unit="image"):
         try:
             pixels = np.asarray(_open(file, (width, height), "L" if grey else "RGB"))
         except Exception as error:  # Pillow's many readers raise many kinds
