@@ -50,7 +50,7 @@ log_variance = 2 * sigma.log()
 
 # %% [markdown]
 # (kl-noise)=
-# ## The noise of one log ratio
+# ## The variance of one log ratio
 #
 # Write $z = \mu + \sigma \varepsilon$ with $\varepsilon \sim \mathcal{N}(0, 1)$;
 # then the log ratio {eq}`eq-kl-ratio` is
@@ -70,7 +70,7 @@ log_variance = 2 * sigma.log()
 #
 # By the trapezoidal rule, on the grid of {doc}`../idea/kl`:
 
-# %%
+# %% tags=["hide-input"]
 noise = torch.linspace(-12, 12, 1201, **float64)
 ratio = -sigma.log() + mean**2 / 2 + mean * sigma * noise
 ratio = ratio + (sigma**2 - 1) * noise**2 / 2  # (169, 1201)
@@ -91,7 +91,7 @@ equal(measured[:, None], V, rtol=1e-8)
 # digits.
 
 
-# %%
+# %% tags=["hide-input"]
 def fifty_digits(mean, log_variance):
     mean = decimal.Decimal(mean)
     log_variance = decimal.Decimal(log_variance)
@@ -104,7 +104,7 @@ def computed(mean, log_variance, dtype):
     return objective.kl_divergence(*pair).item()
 
 
-# %%
+# %% tags=["hide-input"]
 table = []
 for sigma_value in (1e-6, 1e-3, 1e3):
     for mean_value in (0.0, 1e3):
@@ -139,7 +139,7 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".10g"))
 # book's training loop stops there with a message. ($\mu^2$ overflows as well,
 # but only for a mean beyond $10^{19}$.)
 
-# %%
+# %% tags=["hide-input"]
 for dtype in (torch.float32, torch.float64):
     largest = math.log(torch.finfo(dtype).max)
     below, above = math.floor(largest), math.ceil(largest)
@@ -151,7 +151,7 @@ log_variance_32 = torch.tensor([89.0], requires_grad=True)
 objective.kl_divergence(torch.zeros(1), log_variance_32).backward()
 assert log_variance_32.grad.isinf().all()
 
-# %%
+# %% tags=["hide-input"]
 sizes = torch.tensor([0, 1e-30, 1e-6, 1, 80, 90, 1e10, 3e38])
 pairs = torch.cartesian_prod(torch.cat([-sizes, sizes]), sizes)
 pairs = torch.cat([pairs, pairs.flip(1)])
@@ -174,7 +174,7 @@ assert not objective.kl_divergence(*pairs.T.unsqueeze(-1)).isnan().any()
 # as soon as $\ell$ is below $2 \sqrt{u}$. A function that computes
 # $e^\ell - 1$ in one go, `expm1`, loses less.
 
-# %%
+# %% tags=["hide-input"]
 near = torch.logspace(-6, 0, 241)  # float32
 origin = torch.zeros(241, 1)
 truth = torch.tensor(
@@ -211,14 +211,14 @@ figure
 # {eq}`eq-kl-gradient` is right to the same $u$, even where the value is lost. But
 # a KL of $10^{-7}$ nats in one dimension, if float32 prints it, is noise.
 
-# %%
+# %% tags=["hide-input"]
 pair = origin, near.unsqueeze(1).requires_grad_()
 objective.kl_divergence(*pair).sum().backward()
 by_hand = (exact_near.expm1() / 2).unsqueeze(1)
 assert (pair[1].grad - by_hand).abs().max() < 3e-7
 
 # %% [markdown]
-# ## One valley: the second derivatives
+# ## The second derivatives: one valley
 #
 # Of {eq}`eq-kl-gradient`, none is negative:
 #
@@ -232,7 +232,7 @@ assert (pair[1].grad - by_hand).abs().max() < 3e-7
 # So in $\mu$ and $\log \sigma^2$ the cost is a single valley, and the prior its
 # only minimum.
 
-# %%
+# %% tags=["hide-input"]
 for point in ((0.0, 0.0), (2.0, -3.0), (-1.0, 2.0)):
     pair = torch.tensor(point, **float64)
     hessian = torch.autograd.functional.hessian(
@@ -242,7 +242,7 @@ for point in ((0.0, 0.0), (2.0, -3.0), (-1.0, 2.0)):
 
 # %% [markdown]
 # (kl-reverse)=
-# ## The other direction
+# ## The other direction, KL(p || q)
 #
 # From the prior's side the divergence is another function. With the means taken
 # under $p$, and so $\mathbb{E}_p[(z - \mu)^2] = 1 + \mu^2$, the same three lines
@@ -257,7 +257,7 @@ for point in ((0.0, 0.0), (2.0, -3.0), (-1.0, 2.0)):
 # and is charged for it: halving a narrow $\sigma$ multiplies the price by four.
 
 
-# %%
+# %% tags=["hide-input"]
 def reverse(mean, sigma):
     return sigma.log() + (1 + mean**2) / (2 * sigma**2) - 0.5
 
@@ -269,7 +269,7 @@ ratio = reverse(zero, one / 2000) / reverse(zero, one / 1000)
 assert math.isclose(ratio, 4, rel_tol=1e-3)
 
 # %% [markdown]
-# ## What correlation costs
+# ## Full covariance: what correlation costs
 #
 # What if the $K$ numbers of a code were not independent under $q$? With a full
 # matrix of covariances $\Sigma$ the three lines lead to
@@ -293,7 +293,7 @@ assert math.isclose(ratio, 4, rel_tol=1e-3)
 # $-\tfrac12 \log (1 - \rho^2)$: the information that the two numbers hold about
 # each other.
 
-# %%
+# %% tags=["hide-input"]
 K = 5
 root = torch.randn(1000, K, K, generator=generator, **float64)
 covariance = root @ root.mT + 0.1 * torch.eye(K, **float64)
@@ -307,7 +307,7 @@ joint = MultivariateNormal(means, covariance)
 equal(full / 2, torch_kl(joint, prior), rtol=1e-8)
 assert (full / 2 >= objective.kl_divergence(means, variances.log())).all()
 
-# %%
+# %% tags=["hide-input"]
 prior = MultivariateNormal(
     torch.zeros(2, **float64), torch.eye(2, **float64)
 )
@@ -322,7 +322,7 @@ for rho in (0.0, 0.5, -0.9):
 
 # %% [markdown]
 # (kl-threshold)=
-# ## How dear a code may be
+# ## Posterior collapse: how dear a code may be
 #
 # Let the code be one number, so weak that the decoder's logits depend on it
 # linearly, $\operatorname{logit} p_j = \operatorname{logit} \bar x_j + w_j z$ with
@@ -356,7 +356,7 @@ for rho in (0.0, 0.5, -0.9):
 # the eigenvalue not $D$. (The case of a linear decoder with normal pixels is
 # worked out by {cite:t}`lucas2019blame`.)
 
-# %%
+# %% tags=["hide-input"]
 pixels, labels, held_out = small()
 x, test = pixels[~held_out] / 16, pixels[held_out] / 16  # (N, 1, 8, 8)
 flat = x.flatten(1).double()
@@ -376,7 +376,7 @@ print(f"a weak code pays while β is below {threshold:.1f}")
 # stand for $q$: they have the right mean and the right mean square):
 
 
-# %%
+# %% tags=["hide-input"]
 def change(beta, size=0.1):
     """Of the loss, when the best weak code is introduced."""
     w = size * vectors[:, -1] / T.sqrt()
@@ -398,7 +398,7 @@ assert 2 < threshold < 5
 
 # %% [markdown]
 # (kl-noise-of-the-bound)=
-# ## What the closed form does not buy
+# ## The variance of the bound: what the closed form does not buy
 #
 # Computing the KL exactly removes its noise. Does it remove noise from the
 # bound? Kingma and Welling expect it, typically {cite}`kingma2022auto`.

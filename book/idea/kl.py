@@ -42,14 +42,7 @@
 #   = \int q(z) \log \frac{q(z)}{p(z)} \, dz .
 # $$ (eq-kl-definition)
 #
-# ```{admonition} Nats
-# :class: margin
-#
-# Logarithms are natural, so the unit is the {term}`nat`: $1 / \log 2 \approx
-# 1.44$ bits.
-# ```
-#
-# Drag $q$ by its peak. The shaded area is this integral; what lies below the
+# Logarithms are natural, so the unit is the {term}`nat`. Drag $q$ by its peak. The shaded area is this integral; what lies below the
 # line counts as negative.
 #
 # ```{raw} html
@@ -298,7 +291,7 @@ print(f"spread of all 400: {deviations.std():.2f} (1 if honest)")
 assert worst < limit and abs(deviations.std() - 1) < 0.15
 
 # %% [markdown]
-# ## What it pulls: the gradient
+# ## The gradient: what the price pulls
 #
 # Training feels the price by its gradient, in what the encoder answers:
 #
@@ -341,7 +334,7 @@ for at in (0.0, 3.0):
     equal(wide.item() / 0.5e12, 1.0)
 
 # %% [markdown]
-# ## Nats as bits: what a code can tell
+# ## Nats, bits and the aggregated posterior
 #
 # {numref}`fig-kl-price` is the price list. To move the mean from zero by one
 # standard deviation of the prior costs half a nat; by two, two nats. To halve
@@ -447,7 +440,7 @@ for width in (0.5, 0.1, 0.01):
     equal(price.item(), math.log(1 / width))
 
 # %% [markdown]
-# ## β, or a mean where a sum belongs
+# ## β-VAE: a mean where a sum belongs
 #
 # Let an image have $D$ pixels. Its reconstruction costs
 # $R = -\log p(x \mid z)$, a sum over pixels; its code costs
@@ -614,7 +607,7 @@ glue("kinds", round(kinds), display=False)
 # %% [markdown]
 # - **β = 1** is the bound, and reconstruction + KL are least, on test digits too.
 #   Its KL of {glue:text}`kl_1` nats is {glue:text}`information_1` of information,
-#   as if a code named one of {glue:text}`kinds` kinds of image, and
+#   as if a code named one of some {glue:text}`kinds` kinds of image, and
 #   {glue:text}`misfit_1` of misfit: the clouds fill the prior.
 # - **A cheap code, β < 1,** is bought in plenty. Copies get finer, but the clouds
 #   shrink and drift off, and of the {glue:text}`kl_0.1` nats at β = 0.1,
@@ -630,7 +623,8 @@ glue("kinds", round(kinds), display=False)
 # error is raised, and only a KL of zero tells. Another step size is no cure, for
 # Adam divides each gradient by its own recent size, and with it the factor
 # $1 / D$. The weight of the two terms decides, and how dear a code may be is
-# known before any training: {ref}`kl-threshold`.
+# known before any training: {ref}`kl-threshold`. (In {doc}`../live/training` this model
+# learns in your browser, with a β that you can change on its way.)
 #
 # ## What that says of the paper's claim
 #
