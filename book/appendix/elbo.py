@@ -17,12 +17,12 @@
 # %% [markdown]
 # # The ELBO where everything is known
 #
-# **{doc}`../idea/elbo` watches the bound of a VAE with one latent number. Here it is
-# taken to a model in which every quantity has a closed form, so that each equation
-# can be asserted to many digits: the posterior, the climb to it, the price of a
-# diagonal covariance, and the rate at which more samples help, with finite variance of
-# the weights and with infinite.** At the end, fifty images of another VAE show what the encoder's
-# $q$ misses when nobody has chosen the images.
+# {doc}`../idea/elbo` watches the bound of a VAE with one latent number. **What
+# can be said of the bound, and of its gap, where every quantity has a closed form?**
+# Here each equation is asserted to many digits: the posterior, the climb to
+# it, what a diagonal covariance costs, and the rate at which more samples help,
+# also where the variance of the weights is infinite. At the end, fifty images of
+# another VAE show what the encoder's $q$ misses when nobody has chosen the images.
 #
 # The only data are the small digits of scikit-learn, which come with the
 # project.
@@ -40,9 +40,11 @@ from tabulate import tabulate
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from vaelib import Settings, data, evaluation, figures, models, objective
+from vaelib.book import live
 from vaelib.training import fit
 
 plt.rcParams.update(figures.STYLE)
+BLUE = live.COLOURS["encoder"]
 torch.set_default_dtype(torch.float64)  # until the images come
 
 # %% [markdown]
@@ -188,7 +190,7 @@ for name, q in named.items():
     table.append([name, *(f"{value.item() + 0.0:.4f}" for value in row)])
 headers = ["q", "reconstruction", "KL to the prior"]
 headers += ["ELBO", "KL to the posterior"]
-Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
+Markdown(tabulate(table, headers, tablefmt="pipe", disable_numparse=True))
 
 # %% [markdown]
 # The first column less the second is the third; the last two add up to $\log p(x)$. The
@@ -267,7 +269,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.6))
 plt.close(figure)
 angle = torch.linspace(0, 2 * math.pi, 200)
 circle = 2 * torch.stack([angle.cos(), angle.sin()], 1)
-left.fill(*(m + circle @ posterior.scale_tril.T).T, color="C0", alpha=0.4)
+left.fill(*(m + circle @ posterior.scale_tril.T).T, color="0.8")
 left.plot(*circle.T, ":", color="0.4", label="start")
 shape = diagonal.loc + circle @ diagonal.scale_tril.T
 left.plot(*shape.detach().T, "--", color="C1", label="diagonal")
@@ -395,7 +397,7 @@ y = (torch.arange(70_000) + 0.5) / 100  # to 700
 
 
 def exact_gaps(probability, r, S):
-    """The gap for each S, of weights r (in units of p(x)) and their probabilities."""
+    """The gap for each S, from weights in units of p(x)."""
     probability = probability / probability.sum()
     r = r / (probability @ r)  # their mean is 1, on every grid
     u = log_u.exp()
@@ -486,6 +488,8 @@ for name, law in laws.items():
     assert off[far <= S].max() < 1e-3
     near = S[off < 0.1].min().item()
     print(f"{name}: within a tenth of its law from S = {near:,.0f} on")
+crossing = S[exact["prior"] < exact["narrow"]].min().item()
+print(f"the prior is ahead of the narrow q from S = {crossing:,.0f} on")
 
 # %% mystnb={"figure": {"caption": "Left: the gap of the importance-weighted bound, exact (lines) and measured (dots, bars of two standard errors; what is smaller than its bar is left out), with the laws for large S (dashed: V/(2S), and for the narrow q that of infinite variance). Right: the exact gap divided by its law.", "name": "fig-elbo-rate"}, "image": {"alt": "Left: three falling lines on logarithmic axes with points on them, two of which join dashed lines of slope minus one, the third one of slope minus one half. Right: three lines that go to one."}} tags=["hide-input"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3))
@@ -502,13 +506,16 @@ for number, (name, gaps) in enumerate(exact.items()):
 for plot in (left, right):
     plot.set(xscale="log", yscale="log", xlabel="$S$")
 left.set(ylabel="gap, nats", ylim=(1e-7, 50), xlim=(0.8, 1e6))
-right.set(ylabel="gap / law", xlim=(0.8, 1e6), ylim=(0.3, 4))
+right.set(
+    yscale="linear", ylabel="gap / law", xlim=(0.8, 1e6), ylim=(0, 2.5)
+)
 right.legend()
 figure
 
 # %% [markdown]
-# For many samples a $q$ that is too wide beats one that is too narrow; and "large" means much larger than $V$.
-# The weights that were seen say nothing of those that were
+# "Large" means much larger than $V$. And for many samples a $q$ that is too wide
+# beats one that is too narrow: even the prior overtakes the narrow $q$, whose ELBO
+# is so much better. The weights that were seen say nothing of those that were
 # not: no standard error warns of a tail that the sample has missed.
 #
 # ## Fifty images: approximation and amortisation gap
@@ -588,7 +595,7 @@ table = [
     ("amortisation gap", (gap - own_gap).mean()),
 ]
 headers = ["mean over fifty test images", "nats per image"]
-Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".3f"))
+Markdown(tabulate(table, headers, tablefmt="pipe", floatfmt=".3f"))
 
 # %% mystnb={"figure": {"caption": "Four test images of different gaps, from the smallest to a large one, nats in the title: the true posterior over the one latent dimension (shaded), the encoder's q (solid), and the best Gaussian found for this image alone (dashed).", "name": "fig-elbo-posteriors"}, "image": {"alt": "Four plots of densities over z, each with a small picture of the digit: a shaded posterior, the encoder's bell curve, and a dashed bell curve."}} tags=["hide-input"]
 figure, plots = plt.subplots(1, 4, figsize=(figures.WIDTH, 2.3))
@@ -601,9 +608,9 @@ curves = [
 for plot, image in zip(plots, chosen, strict=True):
     by_encoder, by_ascent = (curve[image].exp() for curve in curves)
     truth = log_posterior[image].exp()
-    plot.fill_between(codes, truth, color="C0", alpha=0.35, lw=0)
-    plot.plot(codes, by_encoder, color="C3", lw=1.2)
-    plot.plot(codes, by_ascent, "--", color="0.2", lw=1.2)
+    plot.fill_between(codes, truth, color="0.8", lw=0)
+    plot.plot(codes, by_encoder, color=BLUE, lw=1.2)
+    plot.plot(codes, by_ascent, "--", color="C1", lw=1.2)
     seen = codes[(truth + by_encoder + by_ascent) > 0.02]
     top = 1.45 * max(truth.max(), by_encoder.max(), by_ascent.max())
     plot.set(xlim=(seen.min() - 0.1, seen.max() + 0.1), ylim=(0, top))
@@ -639,7 +646,7 @@ assert short["made wider"].mean().abs() < 4 * stated["made wider"]
 assert short["as trained"].mean() > 5 * stated["as trained"]
 headers = ["encoder", "ELBO", "S = 10", "S = 100", "S = 500"]
 headers += ["log p(x)", "error stated at S = 500"]
-Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
+Markdown(tabulate(table, headers, tablefmt="pipe", floatfmt=".2f"))
 
 # %%
 beside = ((encoded[0] - true_mean) / (encoded[1] / 2).exp()).abs()
@@ -662,12 +669,12 @@ assert missing[0] > missing.sum() / 2 and width.median() > 0.8
 # ```{dropdown} Solution
 # In units of $p(x)$ a weight is $2U$. For $S = 1$ the gap is
 # $-\mathbb{E}[\log 2U] = -\log 2 + 1$, as $\int_0^1 \log u \, du = -1$. For
-# $S = 2$ it is $-\mathbb{E}[\log(U_1 + U_2)]$. The sum $y$ of two uniform numbers
-# has the density $y$ up to 1 and $2 - y$ from 1 to 2, and
+# $S = 2$ it is $-\mathbb{E}[\log(U_1 + U_2)]$. The sum $a$ of two uniform numbers
+# has the density $a$ up to 1 and $2 - a$ from 1 to 2, and
 #
 # $$
-# \int_0^1 y \log y \, dy = -\tfrac14, \qquad
-# \int_1^2 (2 - y) \log y \, dy = 2 \log 2 - \tfrac54 ,
+# \int_0^1 a \log a \, da = -\tfrac14, \qquad
+# \int_1^2 (2 - a) \log a \, da = 2 \log 2 - \tfrac54 ,
 # $$
 #
 # so that the gap is $\tfrac32 - 2 \log 2$.
@@ -705,7 +712,7 @@ one = 10 / math.sqrt(19) * math.exp(8.1 / 19)
 assert math.isclose(second.item(), one, rel_tol=1e-6)
 table = [[k, f"{(one**k - 1) / 0.2:.0e}"] for k in (1, 2, 8, 16, 64)]
 assert one**64 > 1e20
-Markdown(tabulate(table, ["K", "samples"], "github", disable_numparse=True))
+Markdown(tabulate(table, ["K", "samples"], "pipe", disable_numparse=True))
 
 # %% [markdown]
 # **3.** Expectation-maximisation (EM), which the paper sets out from, climbs the
@@ -805,4 +812,4 @@ assert table == sorted(table)
 assert table[-1] > table[0] + 1000
 headers = ["cut at, in σ", "log of the integral"]
 rows = list(zip(multiples, table, strict=True))
-Markdown(tabulate(rows, headers, tablefmt="github", floatfmt=".1f"))
+Markdown(tabulate(rows, headers, tablefmt="pipe", floatfmt=".1f"))

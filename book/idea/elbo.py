@@ -15,7 +15,7 @@
 # ---
 
 # %% [markdown]
-# # The ELBO, a lower bound on log p(x)
+# # The ELBO, a bound on log p(x)
 #
 # **A VAE gives every image a probability, but to know it one would have to try
 # all codes that may have made the image. How can training raise a number that
@@ -42,12 +42,13 @@
 # ```{admonition} Grey pixels
 # :class: margin
 # Pixels between 0 and 1, put into {eq}`eq-elbo-bernoulli`, give no normalised
-# density {cite}`loaiza2019continuous`. With "log p(x)" for the logarithm of the
-# integral {eq}`eq-elbo-evidence`, all that this page says holds for them too.
+# density {cite}`loaiza2019continuous`. With "log p(x)" for the logarithm of
+# the integral {eq}`eq-elbo-evidence`, all that this page says holds for them
+# too.
 # ```
 #
-# The probability of an image $x$, whatever its code, is the *evidence*, and the
-# codes that may have made it have a density by Bayes' rule, the
+# The probability of an image $x$, whatever its code, is the *evidence*, and
+# the codes that may have made it have a density by Bayes' rule, the
 # {term}`posterior`:
 #
 # $$
@@ -56,8 +57,8 @@
 # $$ (eq-elbo-evidence)
 #
 # The integral has no formula when $\pi$ is a neural network. A grid of $n$
-# points on each axis has $n^K$ of them: $10^{83}$ for $K = 64$ and $n = 20$. But
-# for $K = 1$ a grid is nothing. So let us take the one-number VAE trained on
+# points on each axis has $n^K$ of them: $10^{83}$ for $K = 64$ and $n = 20$.
+# But for $K = 1$ a grid is easy. So let us take the one-number VAE trained on
 # MNIST that comes with the package, and six test images.
 
 # %% tags=["hide-input"]
@@ -74,8 +75,10 @@ from tabulate import tabulate
 from torch.distributions import Normal
 
 from vaelib import evaluation, figures, models, objective
+from vaelib.book import live
 
 plt.rcParams.update(figures.STYLE)
+BLUE = live.COLOURS["encoder"]  # as in the picture to drag
 model = models.published("mnist-k1")
 chosen = json.loads(Path("../live/mnist.json").read_text())["digits"]
 images = torch.tensor([each["pixels"] for each in chosen])
@@ -102,18 +105,19 @@ log_posterior = log_joint - log_evidence[:, None]
 
 coarser = log_joint[:, ::2].logsumexp(1) + math.log(2 * step)
 assert (log_evidence - coarser).abs().max() < 1e-3
-for digit, value in zip(digits, log_evidence, strict=True):
-    print(f"the {digit}: log p(x) = {value:.2f} nats")
+rounded = [round(value, 2) for value in log_evidence.tolist()]
+print("log p(x) in nats:", dict(zip(digits, rounded, strict=True)))
 
 # %% [markdown]
-# Half as many points give the same numbers (the cell asserts it), so the grid is
-# fine enough. These are the truths to compare with.
+# Half as many points give the same numbers (the cell asserts it), so the grid
+# is fine enough. These are the truths to compare with, one for each digit.
 #
 # ## Jensen's inequality: the bound
 #
 # With 64 numbers there is no grid, only drawing. Codes drawn from the prior
 # hardly ever have to do with $x$. So draw them where they matter, from *any*
-# density $q(z)$ that is positive wherever the posterior is, and make up for it:
+# density $q(z)$ that is positive wherever the posterior is, and make up for
+# it:
 #
 # $$
 # p(x) = \int q(z) \, \frac{p(x \mid z) \, p(z)}{q(z)} \, dz
@@ -153,7 +157,7 @@ sigma = torch.exp(log_variance / 2)  # of the encoder's q, each (6, 1)
 
 
 def log_weights(image, q, count=2**20):
-    """log w of codes drawn from q, with log p(x | z) between points of the grid by interpolation."""
+    """Codes drawn from q, and their log w, interpolated on the grid."""
     torch.manual_seed(0)
     z = q.sample((count,))
     between = np.interp(z, codes, log_likelihood[image])
@@ -176,33 +180,33 @@ error = (ratio.std() / math.sqrt(len(ratio))).item()
 assert abs(ratio.mean().item() - 1) < 4 * error
 print(f"mean of a million weights / p(x): {ratio.mean():.4f} ± {error:.4f}")
 
-# %% mystnb={"figure": {"caption": "The test image of a 2. Left: its exact posterior (shaded), and the encoder's q, from which forty codes are drawn (ticks). Right: the weights of these codes in units of p(x), and their logarithms. The full dot is the logarithm of the mean weight, log p(x) / p(x) = 0; the open one below it is the mean logarithm, the ELBO. The bar between is what the bound misses. Both means are over all codes.", "name": "fig-elbo-jensen"}, "image": {"alt": "Left: a narrow shaded bump, and a wider bell curve whose centre is to the left of it. Right: forty points along the graph of the logarithm, with weights between 0 and 2.5, and below the graph at weight 1 an open dot."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The test image of a 2. Left: its exact posterior (shaded), and the encoder's q, from which forty codes are drawn (ticks). Right: the weights of these codes in units of p(x), and their logarithms. The full dot is the logarithm of the mean weight, log 1 = 0; the open one below it is the mean logarithm, the ELBO. The bar between is what the bound misses. Both means are over all codes.", "name": "fig-elbo-jensen"}, "image": {"alt": "Left: a narrow shaded bump, and a wider bell curve whose centre is to the left of it. Right: forty points along the graph of the logarithm, with weights between 0 and 2.5, and below the graph at weight 1 an open dot."}} tags=["hide-input"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.5))
 plt.close(figure)
 near = (codes - mu[two]).abs() < 4 * sigma[two]
-left.fill_between(codes[near], log_posterior[two, near].exp(), alpha=0.3)
+left.fill_between(codes[near], log_posterior[two, near].exp(), color="0.8")
 q = encoders[two].log_prob(codes[near]).exp()
-left.plot(codes[near], q, color="C3")
-left.plot(z[:40], torch.full((40,), -0.9), "|", color="C3", ms=5)
+left.plot(codes[near], q, color=BLUE)
+left.plot(z[:40], torch.full((40,), -0.9), "|", color=BLUE, ms=5)
 left.set(xlabel="$z$", yticks=[])
 left.text(-1.055, 20, "$p(z \\mid x)$")
-left.text(-1.2, 9, "encoder's $q$", color="C3")
-gap = (ratio * 0 - ratio.log()).mean().item()
+left.text(-1.2, 9, "encoder's $q$", color=BLUE)
+missed = -ratio.log().mean().item()
 curve = torch.linspace(0.004, 1.15 * ratio[:40].max(), 500)
 right.plot(curve, curve.log(), color="0.6")
-right.plot(ratio[:40], ratio[:40].log(), "o", ms=4, alpha=0.6)
-right.vlines(1, -gap, 0, color="C3", lw=2)
-right.plot(1, 0, "o", color="C3")
-right.plot(1, -gap, "o", color="C3", mfc="white")
+right.plot(ratio[:40], ratio[:40].log(), "o", color=BLUE, ms=4, alpha=0.5)
+right.vlines(1, -missed, 0, color="k", lw=2)
+right.plot(1, 0, "o", color="k")
+right.plot(1, -missed, "o", color="k", mfc="white")
 right.set(xlabel="$w / p(x)$", ylabel="$\\log\\, w / p(x)$")
 figure
 
 # %% [markdown]
 # ## The gap is a KL divergence
 #
-# What exactly is lost? By Bayes' rule $w(z) = p(x) \, p(z \mid x) / q(z)$. Take
-# logarithms and the average over $q$. As $\log p(x)$ does not depend on $z$, it
-# stays:
+# What exactly is lost? By Bayes' rule $w(z) = p(x) \, p(z \mid x) / q(z)$.
+# Take logarithms and the average over $q$. As $\log p(x)$ does not depend on
+# $z$, it stays:
 #
 # $$
 # \log p(x) = \mathcal{L}(q)
@@ -211,14 +215,14 @@ figure
 #   = \mathbb{E}_{z \sim q}\left[ \log \frac{q(z)}{p(z)} \right] .
 # $$ (eq-elbo-gap)
 #
-# The gap is the *Kullback-Leibler divergence* of $q$ from the posterior. It is
-# never negative, once more by Jensen:
-# $-\mathbb{E}_q[\log (p/q)] \geq -\log \mathbb{E}_q[p/q] \geq -\log 1 = 0$. (The
-# mean $\mathbb{E}_q[p/q]$ is the mass that $p$ has where $q$ has any, at most 1.)
-# It is zero only if both hold with equality: $p/q$ does not vary where $q$
-# lives, and $p$ has no mass elsewhere, that is, if $q = p$. So raising the bound
-# by a better $q$ *is* bringing $q$ closer to the posterior, although no
-# posterior occurs in {eq}`eq-elbo-bound`.
+# The gap is the *Kullback-Leibler divergence* of $q$ from the posterior. It
+# is never negative, once more by Jensen: $-\mathbb{E}_q[\log (p/q)] \geq
+# -\log \mathbb{E}_q[p/q] \geq -\log 1 = 0$. (The mean $\mathbb{E}_q[p/q]$ is
+# the mass that $p$ has where $q$ has any, at most 1.) It is zero only if both
+# hold with equality: $p/q$ does not vary where $q$ lives, and $p$ has no mass
+# elsewhere, that is, if $q = p$. So raising the bound by a better $q$ *is*
+# bringing $q$ closer to the posterior, although no posterior occurs in
+# {eq}`eq-elbo-bound`.
 #
 # ## Reconstruction and KL: the bound as it is computed
 #
@@ -230,13 +234,13 @@ figure
 # $$ (eq-elbo-terms)
 #
 # The first term, minus the {term}`reconstruction`, asks that codes of $q$
-# explain $x$. The second charges for what $q$ says more than the prior. Do not
-# confuse the two divergences: $q$ from the *prior* is paid, and known; $q$ from
-# the *posterior* is missed, and known only where $p(x)$ is.
+# explain $x$. The second charges for what $q$ says more than the prior. Do
+# not confuse the two divergences: $q$ from the *prior* is paid, and known;
+# $q$ from the *posterior* is missed, and known only where $p(x)$ is.
 #
-# **Drag $q$ over the exact posterior.** Reconstruction and KL change with every
-# move; what they exceed $-\log p(x)$ by is the gap, and $\log p(x)$ does not
-# move. Which $q$ has no gap?
+# **Drag $q$ over the exact posterior.** Reconstruction and KL change with
+# every move; what they exceed $-\log p(x)$ by is the gap, and $\log p(x)$
+# does not move. Which $q$ has no gap?
 #
 # ```{raw} html
 # :file: ../live/bound.html
@@ -247,18 +251,19 @@ figure
 # :figclass: live-still
 # :alt: A shaded density with a shoulder, and beside it, to the right, a narrower bell curve.
 #
-# The exact posterior of a 0, and the encoder's $q$, which misses it: its gap is 19 nats. Where scripts run, $q$ can be dragged here.
+# The exact posterior of a 0, and the encoder's $q$, which misses it: its gap
+# is 19 nats. Where scripts run, $q$ can be dragged here.
 # ```
 #
-# For the encoder's $q$, all terms of {eq}`eq-elbo-gap` and {eq}`eq-elbo-terms`,
-# as sums over the grid. The first KL is `vaelib`'s closed form ({doc}`kl` derives
-# it), and the column "drawn" is `vaelib`'s ELBO, which sees no grid: the mean of
-# 2,000 draws.
+# For the encoder's $q$, all terms of {eq}`eq-elbo-gap` and
+# {eq}`eq-elbo-terms`, as sums over the grid. The first KL is `vaelib`'s
+# closed form ({doc}`kl` derives it), and the column "drawn" is `vaelib`'s
+# ELBO, which sees no grid: the mean of 2,000 draws.
 
 
 # %%
 def split(mean, log_variance):
-    """Both terms of the bound, and the gap, of a Gaussian q for each image."""
+    """Both terms of the bound, and the gap, of each image's Gaussian q."""
     log_q = objective.gaussian_log_prob(
         codes[:, None], mean[:, None], log_variance[:, None]
     )
@@ -282,25 +287,25 @@ columns = -explained, kl, explained - kl, drawn, log_evidence, gap
 rows = zip(digits, *columns, strict=True)
 headers = ["image", "reconstruction", "KL to the prior", "ELBO"]
 headers += ["drawn", "log p(x)", "gap"]
-Markdown(tabulate(rows, headers, "github", floatfmt=".2f"))
+Markdown(tabulate(rows, headers, "pipe", floatfmt=".2f"))
 
 # %% [markdown]
 # ## One encoder for all images: amortised inference
 #
 # So far there was one $q$ for one $x$. With $N$ images one would have to look
 # for $N$ of them, and again whenever the decoder changes. A VAE
-# {cite}`kingma2022auto` has a network do it, the encoder, with weights $\phi$. It
-# answers to an image with the mean and the standard deviation of its $q$, for
-# each of the $K$ numbers:
+# {cite}`kingma2022auto` has a network do it, the encoder, with weights
+# $\phi$. It answers to an image with the mean and the standard deviation of
+# its $q$, for each of the $K$ numbers:
 #
 # $$
 # q(z \mid x) = \mathcal{N}\left(z; \;
 #   \mu_\phi(x), \; \operatorname{diag} \sigma_\phi(x)^2 \right).
 # $$ (eq-elbo-encoder)
 #
-# This is called *amortised* inference: the cost of finding $q$ is paid once, for
-# all images. Training maximises the mean of the bounds, in $\theta$ and $\phi$ at
-# once:
+# This is called *amortised* inference: the cost of finding $q$ is paid once,
+# for all images. Training maximises the mean of the bounds, in $\theta$ and
+# $\phi$ at once:
 #
 # $$
 # \frac1N \sum_{i=1}^{N} \mathcal{L}(x_i)
@@ -309,21 +314,23 @@ Markdown(tabulate(rows, headers, "github", floatfmt=".2f"))
 #     q(z \mid x_i) \,\|\, p(z \mid x_i) \right).
 # $$ (eq-elbo-objective)
 #
-# The encoder's $\phi$ occur in the last sum only: all that they can do is close
-# the gap. The decoder's $\theta$ occur in both. They raise $\log p(x)$, *or* they
-# make its posterior easier to match, and the bound does not tell which.
+# The encoder's $\phi$ occur in the last sum only: all that they can do is
+# close the gap. The decoder's $\theta$ occur in both. They raise $\log p(x)$,
+# *or* they make its posterior easier to match, and the bound does not tell
+# which.
 #
-# {numref}`fig-elbo-touch` shows both along one direction of $\theta$: all weights
-# of the decoder (not its biases) are multiplied by one number. For a fixed $q$ the bound is a
-# hill below $\log p(x)$. If $q$ is the exact posterior of some $\theta$, the hill
-# touches there. To climb in turns, $q$ to the posterior, then $\theta$ to the
-# summit of its hill, is *expectation-maximisation* (EM), from which the paper
-# sets out; an exercise of {doc}`../appendix/elbo` does it. The encoder's $q$ is
-# the posterior of no $\theta$. Its hill touches nowhere, and has its summit at
-# another $\theta$ than $\log p(x)$: who trains by the bound gets a decoder that suits the
+# {numref}`fig-elbo-touch` shows both along one direction of $\theta$: all
+# weights of the decoder (not its biases) are multiplied by one number. For a
+# fixed $q$ the bound is a hill below $\log p(x)$. If $q$ is the exact
+# posterior of some $\theta$, the hill touches there. To climb in turns, $q$
+# to the posterior, then $\theta$ to the summit of its hill, is
+# *expectation-maximisation* (EM), from which the paper sets out; an exercise
+# of {doc}`../appendix/elbo` does it. The encoder's $q$ is the posterior of no
+# $\theta$. Its hill touches nowhere, and has its summit at another $\theta$
+# than $\log p(x)$: who trains by the bound gets a decoder that suits the
 # encoder.
 
-# %% tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The 2 again: log p(x) while all weights of the decoder are multiplied by a number (thick), bounds whose q is the exact posterior at the place of the dot (thin), and the bound of the encoder's q (blue). Triangles: where log p(x) and the encoder's bound are highest.", "name": "fig-elbo-touch"}, "image": {"alt": "A wide grey curve, below it four narrow grey hills that each touch it at a dot, and a blue hill that stays below it everywhere, its summit to the right of the grey one's."}} tags=["hide-input"]
 factors = torch.linspace(0.84, 1.12, 57, dtype=torch.float64)
 few, wide = codes[6000:18001:8], 8 * step  # from -3 to 3
 joint = []
@@ -356,34 +363,30 @@ for at, hill in touching.items():
     assert (hill < truth)[others].all()
 assert (by_encoder < truth - 0.1).all()
 summits = [factors[hill.argmax()].item() for hill in (truth, by_encoder)]
-print(
-    "summits: log p(x) at {:.3f}, the encoder's at {:.3f}".format(*summits)
-)
 assert abs(summits[0] - summits[1]) > 0.02
 
-# %% mystnb={"figure": {"caption": "The 2 again: log p(x) while all weights of the decoder are multiplied by a number (grey), bounds whose q is the exact posterior at the place of the dot (blue), and the bound of the encoder's q (red). Triangles: the summits of grey and red.", "name": "fig-elbo-touch"}, "image": {"alt": "A wide grey curve, below it four narrow blue hills that each touch it at a dot, and a red hill that stays below it everywhere, its summit to the right of the grey one's."}} tags=["hide-input"]
 figure, plot = plt.subplots(figsize=(figures.WIDTH, 2.6))
 plt.close(figure)
-plot.plot(factors, truth, color="0.6", lw=3, label="$\\log p(x)$")
+plot.plot(factors, truth, color="0.75", lw=4, label="$\\log p(x)$")
 for at, hill in touching.items():
     first = at == min(touching)
     label = "ELBO, $q$ a posterior" if first else None
-    plot.plot(factors, hill, lw=1, color="C0", label=label)
-    plot.plot(factors[at], truth[at], "o", color="C0", ms=4)
-plot.plot(factors, by_encoder, color="C3", label="ELBO, the encoder's $q$")
+    plot.plot(factors, hill, lw=1, color="0.3", label=label)
+    plot.plot(factors[at], truth[at], "o", color="0.3", ms=4)
+plot.plot(factors, by_encoder, color=BLUE, label="ELBO, the encoder's $q$")
 bottom = truth.max().item() - 20
-for summit, colour in zip(summits, ("0.6", "C3"), strict=True):
+for summit, colour in zip(summits, ("0.6", BLUE), strict=True):
     plot.plot(summit, bottom + 0.7, "^", color=colour)
 plot.set(ylim=(bottom, None), xlabel="factor of all weights", ylabel="nats")
-plot.legend(loc="lower left")
+plot.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
 figure
 
 # %% [markdown]
 # ## What the encoder's q misses
 #
 # Is a gap there because the posterior is no Gaussian, or because the encoder
-# does not find the best Gaussian? The part that the best Gaussian leaves is the
-# *approximation gap*, the rest the *amortisation gap*
+# does not find the best Gaussian? The part that the best Gaussian leaves is
+# the *approximation gap*, the rest the *amortisation gap*
 # {cite}`cremer2018inference`. The Gaussian with the mean and the width of the
 # posterior, which the grid knows, leaves at least as much as the best one.
 
@@ -400,15 +403,15 @@ headers = ["image", "gap", "approximation gap, at most"]
 headers += ["q beside the posterior, in σ", "q wider than it, times"]
 Markdown(
     tabulate(
-        rows, headers, "github", floatfmt=("", ".2f", ".3f", ".1f", ".1f")
+        rows, headers, "pipe", floatfmt=("", ".2f", ".3f", ".1f", ".1f")
     )
 )
 
 # %% [markdown]
 # Nearly all of each gap is the encoder's. The $q$ of the 0 is *misplaced*, it
-# lies beside the posterior; those of the 2 and the 4 are too wide; the 6 has got
-# nearly what it could. Six images say little of a model: the appendix takes fifty, and another
-# VAE, with the same result.
+# lies beside the posterior; those of the 2 and the 4 are too wide; the 6 has
+# got nearly what it could. Six images say little of a model: the appendix
+# takes fifty, and another VAE, with the same result.
 #
 # ## More samples: the importance-weighted bound
 #
@@ -418,17 +421,19 @@ Markdown(
 # {cite}`burda2016importance` is
 #
 # $$
-# \mathcal{L}_S(q) = \mathbb{E}\left[
+# \begin{aligned}
+# &\mathcal{L}_S(q) = \mathbb{E}\left[
 #   \log \frac1S \sum_{i=1}^{S} w(z_i) \right], \quad
-#   z_1, \dots, z_S \sim q, \qquad
-# \mathcal{L} = \mathcal{L}_1 \leq \mathcal{L}_2 \leq \dots \leq \log p(x) .
+#   z_1, \dots, z_S \sim q, \\
+# &\mathcal{L} = \mathcal{L}_1 \leq \mathcal{L}_2 \leq \dots \leq \log p(x) .
+# \end{aligned}
 # $$ (eq-elbo-importance)
 #
-# More samples never make it worse (exercise 3). For large $S$ the gap falls to
-# $V/(2S)$, where $V$ is the variance of the weights in units of $p(x)$ (the
-# appendix derives it, and shows what happens if $V$ is infinite). In the tables
-# of this book, "$-\log p(x)$, at most" is this bound, with the encoder's $q$:
-# `evaluation.log_prob`. How far can it be trusted?
+# More samples never make it worse (exercise 3). For large $S$ the gap falls
+# to $V/(2S)$, where $V$ is the variance of the weights in units of $p(x)$
+# ({doc}`../appendix/elbo` derives it, and shows what happens if $V$ is
+# infinite). In the tables of this book, "log p(x), at least" is this bound,
+# with the encoder's $q$: `evaluation.log_prob`. How far can it be trusted?
 
 # %% tags=["hide-input"]
 nought, samples = digits.index(0), [2**power for power in range(13)]
@@ -444,6 +449,7 @@ for image in (two, nought):
         measured[image, name] = torch.tensor(rows).T
 one = measured[two, "encoder's q"][:, 0]
 assert (one[0] - gap[two]).abs() < 4 * one[1]  # the grid's KL
+assert measured[two, "encoder's q"][0, samples.index(16)] < 0.1
 for line, error in measured.values():
     assert (line.diff() < 4 * error[1:].hypot(error[:-1])).all()
 at = samples.index(1024)
@@ -466,7 +472,7 @@ figure, plots = plt.subplots(
 plt.close(figure)
 S = torch.tensor(samples)
 for plot, image in zip(plots, (two, nought), strict=True):
-    for name, colour in zip(proposals, ("C3", "C0"), strict=True):
+    for name, colour in zip(proposals, (BLUE, "C1"), strict=True):
         line, error = measured[image, name]
         clear = line > 2 * error
         plot.errorbar(
@@ -481,7 +487,7 @@ for plot, image in zip(plots, (two, nought), strict=True):
     V = (
         2 * log_posterior[image] - prior.log_prob(codes)
     ).exp().sum() * step - 1
-    plot.plot(S, V / (2 * S), "--", color="C0", lw=1)
+    plot.plot(S, V / (2 * S), "--", color="C1", lw=1)
     plot.set(xscale="log", yscale="log", ylim=(3e-4, 300), xlabel="$S$")
     plot.set_title(f"the {digits[image]}")
 plots[0].set_ylabel("log p(x) − $\\mathcal{L}_S$, nats")
@@ -489,12 +495,13 @@ plots[0].legend()
 figure
 
 # %% [markdown]
-# For the 2, whose $q$ is too wide, sixteen samples close the gap. For the 0 they
-# do not, nor do a thousand: where $q$ lies beside the posterior, no draw meets the
-# weights that count. The prior, hopeless with one sample, overtakes it, since it leaves nothing out. And no
-# stated error warns: it knows only the weights that were seen. So
-# `evaluation.log_prob` is what its name in the tables says, a bound: right where
-# the encoder covers the posterior, too low where it does not.
+# For the 2, whose $q$ is too wide, sixteen samples leave less than a tenth of
+# a nat. For the 0, a thousand leave more than ten: where $q$ lies beside the
+# posterior, no draw meets the weights that count. The prior, hopeless with
+# one sample, overtakes it, since it leaves nothing out. And no stated error
+# warns: it knows only the weights that were seen. So `evaluation.log_prob` is
+# what its name in the tables says, a bound: right where the encoder's $q$
+# covers the posterior, too low where it does not.
 #
 # ## Exercises
 #
@@ -503,20 +510,20 @@ figure
 # answers are the same.
 #
 # ```{dropdown} Solution
-# Jensen's inequality is an equality only if the weight does not vary, that is, if
-# $p(x \mid z) \, p(z) / q(z)$ is the same for all $z$. Then $q(z)$ is proportional
-# to $p(x \mid z) \, p(z)$, and since $q$ integrates to one, the factor is $p(x)$, so that
-# $q(z) = p(z \mid x)$. The divergence in {eq}`eq-elbo-gap` is
-# zero for this $q$ and for no other.
+# Jensen's inequality is an equality only if the weight does not vary, that
+# is, if $p(x \mid z) \, p(z) / q(z)$ is the same for all $z$. Then $q(z)$ is
+# proportional to $p(x \mid z) \, p(z)$, and since $q$ integrates to one, the
+# factor is $p(x)$, so that $q(z) = p(z \mid x)$. The divergence in
+# {eq}`eq-elbo-gap` is zero for this $q$ and for no other.
 # ```
 #
-# **2.** For one draw of $z$, can $\log w(z)$ be above $\log p(x)$? Is the bound
-# broken then?
+# **2.** For one draw of $z$, can $\log w(z)$ be above $\log p(x)$? Is the
+# bound broken then?
 #
 # ```{dropdown} Solution
-# It can, and often is: wherever $q(z) < p(z \mid x)$. Only the mean of
-# $\log w$ is bounded. (The mean of $w$ itself is $p(x)$, so if the weights vary at all,
-# some of them must be above.)
+# It can, and often is: wherever $q(z) < p(z \mid x)$. Only the mean of $\log
+# w$ is bounded. (The mean of $w$ itself is $p(x)$, so if the weights vary at
+# all, some of them must be above.)
 # ```
 #
 # For the 2 and the encoder's $q$, how often?
@@ -531,18 +538,19 @@ assert abs(above - lower.double().mean().item()) < 0.01
 print(f"{above:.0%} of the draws")
 
 # %% [markdown]
-# **3.** Show that $\mathcal{L}_{S-1} \leq \mathcal{L}_S$. Hint: the mean of $S$
-# numbers is also the mean of $S$ means, each leaving one number out.
+# **3.** Show that $\mathcal{L}_{S-1} \leq \mathcal{L}_S$. Hint: the mean of
+# $S$ numbers is also the mean of $S$ means, each leaving one number out.
 #
 # ```{dropdown} Solution
 # By Jensen, the logarithm of a mean of means is at least the mean of their
 # logarithms. Each mean that leaves one out has $S - 1$ weights, so that its
-# logarithm has the expectation $\mathcal{L}_{S-1}$. More than was asked is true: with
-# all ways of leaving one out averaged, the inequality holds for every draw, not
-# only in expectation.
+# logarithm has the expectation $\mathcal{L}_{S-1}$. More than was asked is
+# true: with all ways of leaving one out averaged, the inequality holds for
+# every draw, not only in expectation.
 # ```
 #
-# For every draw: a hundred thousand times five weights of the 2, with `vaelib`'s bound.
+# For every draw: a hundred thousand times five weights of the 2, with
+# `vaelib`'s bound.
 
 # %% tags=["hide-cell"]
 iw_bound = objective.importance_weighted_bound
@@ -554,7 +562,7 @@ print(f"S = 4: {without_one.mean():.3f} nats", end=", ")
 print(f"S = 5: {iw_bound(fives).mean():.3f} nats")
 
 # %% [markdown]
-# **Further:** {doc}`../appendix/elbo` repeats this page on a model where all of
-# it has closed forms, probabilistic PCA: the posterior, the climb of the bound,
-# the rate at which more samples help, and EM. {doc}`kl` takes the second term apart,
-# {doc}`reparameterization` finds the bound's gradient.
+# **Further:** {doc}`../appendix/elbo` repeats this page on a model where all
+# of it has closed forms, probabilistic PCA: the posterior, the climb of the
+# bound, the rate at which more samples help, and EM. {doc}`kl` takes the
+# second term apart, {doc}`reparameterization` finds the bound's gradient.
