@@ -24,6 +24,7 @@ import vaelib
 from vaelib import data
 from vaelib.data import Dataset, Split, mnist, places, to_float
 
+PAGE = Path(__file__).parents[1] / "book" / "mnist" / "train.ipynb"
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 TEST = np.arange(1797) % 6 == 0  # of scikit-learn's digits
 
@@ -753,3 +754,16 @@ def test_without_a_home_the_variable_is_named(monkeypatch):
     monkeypatch.delenv("VAELIB_DATA", raising=False)
     with pytest.raises(OSError, match=r"there is no home folder.*VAELIB_DATA"):
         data.load("digits")
+
+
+def test_papermill_runs_the_page_of_digits_on_a_sibling(tmp_path, rare):
+    command = [Path(sys.executable).with_name("papermill"), PAGE, tmp_path / "out.ipynb"]
+    command += ["-p", "dataset", "emnist-letters", "-p", "epochs", "1", "-p", "latent_dim", "3"]
+    places = {"VAELIB_DATA": str(tmp_path), "VAELIB_RUNS": str(tmp_path / "runs"), "TQDM_DISABLE": ""}
+    subprocess.run(command, check=True, env=os.environ | places | {"VAELIB_PROFILE": "paper"}, capture_output=True)
+    page = (tmp_path / "out.ipynb").read_text()
+    assert "emnist-letters: 5 training and 5 test images" in page
+    assert "emnist-letters-k3-e1-s0, trained on: " in page
+    assert "\\r" not in page and re.findall(r"emnist-letters-k3-e1-s0: +\d+%", page) == [
+        "emnist-letters-k3-e1-s0: 100%"
+    ]

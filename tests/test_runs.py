@@ -180,8 +180,10 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(trained, tiny, tmp_pat
     with monkeypatch.context() as patch:
         _often_saved(patch)
         _interrupt(patch, module, name, call)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as stopped:
             runs.train(tiny, trained.settings, tmp_path, "cpu")
+        if (module, name) != (runs, "load"):  # then all was done
+            assert "run this again" in "".join(stopped.value.__notes__)
     assert not list(tmp_path.rglob("*.part"))
     run = runs.train(tiny, trained.settings, tmp_path, "cpu")
     _assert_same(run, trained)

@@ -138,7 +138,11 @@ def train(
         _claim(folder, data, settings, functions, text, device)
         if not is_complete(folder):
             options = (objective, schedule, on_epoch, checkpoint_seconds)
-            _complete(folder, model.to(device), data, settings, builder, *options)
+            try:
+                _complete(folder, model.to(device), data, settings, builder, *options)
+            except KeyboardInterrupt as stop:
+                stop.add_note(f"{folder.name} was stopped; run this again, and it goes on from where it was last saved")
+                raise
     return load(folder, builder)
 
 
