@@ -274,6 +274,35 @@ def test_the_kernels_of_an_installed_package_keep_runs_where_the_command_does(sm
     assert page.cells[-1].outputs[0].text == f"{tmp_path / 'runs'}\n"
 
 
+def test_a_scheduler_without_dask_is_told_what_to_install(small_plan, tmp_path, monkeypatch, capsys):
+    _notebook(tmp_path / "mnist" / "train.ipynb", "latent_dim")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    options = ["--book", str(tmp_path), "--scheduler", "tcp://127.0.0.1:1"]
+    monkeypatch.setattr(sys, "argv", ["vaelib", "sweep", "mnist", *options])
+    with pytest.raises(SystemExit):
+        command_line.main()
+    error = capsys.readouterr().err
+    assert error == "error: --scheduler needs the package distributed: pip install 'vaelib[dask]'\n"
+
+
+def test_a_sweep_on_dask_makes_its_pages_in_the_sweeps_environment(small_plan, tmp_path, monkeypatch):
+    """The longer trials, in which workers are killed, are in `dask_campaign`."""
+    distributed = pytest.importorskip("distributed")
+    _complete_runs(small_plan)
+    code = "import os\nprint(latent_dim, os.environ['VAELIB_RUNS'])"
+    _notebook(tmp_path / "mnist" / "train.ipynb", code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=None) as cluster:
+        os.environ["VAELIB_RUNS"] = str(tmp_path / "runs")
+        options = ["--no-summary", "--book", ".", "--scheduler", cluster.scheduler_address]
+        monkeypatch.setattr(sys, "argv", ["vaelib", "sweep", "mnist", *options])
+        command_line.main()
+    pages = sorted((tmp_path / "runs" / "paper").glob("*.ipynb"))
+    printed = [nbformat.read(page, as_version=4).cells[-1].outputs[0].text for page in pages]
+    assert printed == [f"{K} {tmp_path / 'runs'}\n" for K in (1, 1, 2, 2)]
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system ties no process to cores")
 def test_a_sweep_takes_the_cores_that_it_may_use(monkeypatch):
     monkeypatch.setattr(command_line, "sweep", lambda options: taken.append(options.workers))

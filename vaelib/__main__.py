@@ -4,7 +4,7 @@ import argparse
 import os
 import platform
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -46,17 +46,18 @@ def sweep(options: argparse.Namespace) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // options.workers)))
     os.environ["TQDM_DISABLE"] = "1"  # for the kernels, whose progress bars would end up in the pages
     stages = {"runs": [], "summaries": []}
-    pages = options.book / "runs" / options.profile
+    book = options.book.resolve()  # for workers elsewhere
+    pages = book / "runs" / options.profile
     for experiment in options.experiment:
-        notebooks = sorted((options.book / experiment).glob("*.ipynb"))
+        notebooks = sorted((book / experiment).glob("*.ipynb"))
         summaries = [path for path in notebooks if path.stem != "train"]
-        training = options.book / experiment / "train.ipynb"
+        training = book / experiment / "train.ipynb"
         if training not in notebooks:
             raise FileNotFoundError(f"no {training}; run this in the project's folder, or give --book")
         stages["runs"] += batch.training_jobs(options.profile, experiment, training, pages)
         if not options.no_summary:
             stages["summaries"] += batch.summary_jobs(options.profile, experiment, summaries, pages)
-    executor = ThreadPoolExecutor(options.workers)  # threads, for the kernels are processes already
+    executor = _executor(options)
     try:
         for description, jobs in stages.items():
             if failures := batch.sweep(jobs, executor, f"{options.profile} {description}"):
@@ -67,6 +68,16 @@ def sweep(options: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr, flush=True)
         os._exit(130)  # the usual exit waits for all threads; the kernels end when they see this process gone
+
+
+def _executor(options: argparse.Namespace) -> Executor:
+    if not options.scheduler:
+        return ThreadPoolExecutor(options.workers)  # threads, for the kernels are processes already
+    try:
+        from distributed import Client
+    except ModuleNotFoundError as error:
+        raise RuntimeError("--scheduler needs the package distributed: pip install 'vaelib[dask]'") from error
+    return Client(options.scheduler).get_executor()
 
 
 def publish(options: argparse.Namespace) -> None:
@@ -146,6 +157,7 @@ def main() -> None:
     command.set_defaults(function=sweep)
     command.add_argument("--book", type=Path, default=Path("book"), metavar="FOLDER", help="of the notebooks")
     command.add_argument("--workers", type=int, default=cpu_count(), metavar="N", help="notebooks at once")
+    command.add_argument("--scheduler", metavar="ADDRESS", help="of Dask, whose workers take the place of --workers")
     command.add_argument("--no-summary", action="store_true", help="only train.ipynb, not the pages that sum up")
 
     command = commands.add_parser(

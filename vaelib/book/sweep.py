@@ -111,10 +111,11 @@ def sweep(jobs: list[Job], executor: Executor, description: str = "pages") -> di
     """
     futures: dict[Future, Job] = {}
     failures = {}
+    environment = {key: value for key, value in os.environ.items() if key.startswith(("VAELIB_", "TQDM_"))}
     try:
         for job in jobs:
             if not job.finished:
-                futures[executor.submit(execute, job)] = job
+                futures[executor.submit(execute, job, environment)] = job
         with tqdm(total=len(jobs), initial=len(jobs) - len(futures), desc=description, unit="page") as bar:
             for future in as_completed(futures):
                 job = futures[future]
@@ -129,8 +130,14 @@ def sweep(jobs: list[Job], executor: Executor, description: str = "pages") -> di
     return failures
 
 
-def execute(job: Job) -> None:
-    """Execute one notebook. Its page appears when all of it has worked; else the notebook is left at `job.failure`."""
+def execute(job: Job, environment: dict[str, str]) -> None:
+    """Execute one notebook. Its page appears when all of it has worked; else the notebook is left at `job.failure`.
+
+    The environment is that of the sweep, which a worker on another machine does not inherit.
+    """
+    os.environ.update(environment)
+    if job.finished:  # Dask asks again for what a worker had finished before it died
+        return
     os.environ.setdefault("JUPYTER_DEFAULT_PROVISIONER_NAME", "vaelib")  # see `kernels`
     files.read_notebook(job.notebook)  # names the file if it is damaged, which papermill does not
     job.page.parent.mkdir(parents=True, exist_ok=True)
