@@ -282,7 +282,7 @@ def test_a_scheduler_without_dask_is_told_what_to_install(small_plan, tmp_path, 
     with pytest.raises(SystemExit):
         command_line.main()
     error = capsys.readouterr().err
-    assert error == "error: --scheduler needs the package distributed: pip install 'vaelib[dask]'\n"
+    assert error == "error: --scheduler needs the package distributed: pip install distributed\n"
 
 
 def test_a_sweep_on_dask_makes_its_pages_in_the_sweeps_environment(small_plan, tmp_path, monkeypatch):

@@ -76,7 +76,7 @@ def _executor(options: argparse.Namespace) -> Executor:
     try:
         from distributed import Client
     except ModuleNotFoundError as error:
-        raise RuntimeError("--scheduler needs the package distributed: pip install 'vaelib[dask]'") from error
+        raise RuntimeError("--scheduler needs the package distributed: pip install distributed") from error
     return Client(options.scheduler).get_executor()
 
 

@@ -24,7 +24,7 @@
 # :file: ../live/vae.html
 # ```
 
-# %% tags=["remove-input"] mystnb={"figure": {"name": "fig-vae", "caption": "A variational autoencoder at work on a test image, with the numbers of one draw of \u03b5. Where scripts run, this picture is alive: the image can be drawn, q dragged, \u03b5 drawn again.", "classes": "live-still"}, "image": {"alt": "An image of a 6 goes into the encoder, which answers with two means and two standard deviations; these and noise make z, a point in the latent plane; the decoder turns it into a copy of the 6. Below, bars for reconstruction, KL and their sum."}}
+# %% mystnb={"figure": {"caption": "A variational autoencoder at work on a test image, with the numbers of one draw of \u03b5. Where scripts run, this picture is alive: the image can be drawn, q dragged, \u03b5 drawn again.", "classes": "live-still", "name": "fig-vae"}, "image": {"alt": "An image of a 6 goes into the encoder, which answers with two means and two standard deviations; these and noise make z, a point in the latent plane; the decoder turns it into a copy of the 6. Below, bars for reconstruction, KL and their sum."}} tags=["remove-input"]
 import inspect
 import json
 import re
@@ -192,7 +192,7 @@ def train(x, copy=1, price=1, epochs=30):
     return encoder, decoder, bill
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-vae-prices", "caption": "Three trainings by these lines, and what a test image then costs (reconstruction + KL). Top: the centres of the test images' q, over the circles of the prior. Bottom: sixteen codes from the prior, decoded."}, "image": {"alt": "Three latent planes, and three grids of decoded images. With both bars the codes fill the prior; without KL they are scattered far beyond it; without reconstruction all are in the middle, and the decoded images are noise."}}
+# %% mystnb={"figure": {"caption": "Three trainings by these lines, and what a test image then costs (reconstruction + KL). Top: the centres of the test images' q, over the circles of the prior. Bottom: sixteen codes from the prior, decoded.", "name": "fig-vae-prices"}, "image": {"alt": "Three latent planes, and three grids of decoded images. With both bars the codes fill the prior; without KL they are scattered far beyond it; without reconstruction all are in the middle, and the decoded images are noise."}} tags=["hide-input"]
 lines = inspect.getsource(train).splitlines()
 assert sum(bool(line.strip()) for line in lines) == 20
 digits = data.load("digits")
@@ -252,7 +252,7 @@ figure
 # A trained VAE makes new images: draw a code from the prior, decode it. Here is
 # the picture's model; with more than two numbers, {doc}`../mnist/dimensions`.
 
-# %% mystnb={"figure": {"name": "fig-vae-samples", "caption": "Forty codes from the prior, decoded by the model of the picture."}, "image": {"alt": "Two rows of twenty handwritten digits, most of them legible, some between two digits."}}
+# %% mystnb={"figure": {"caption": "Forty codes from the prior, decoded by the model of the picture.", "name": "fig-vae-samples"}, "image": {"alt": "Two rows of twenty handwritten digits, most of them legible, some between two digits."}}
 torch.manual_seed(0)
 figures.panels({"": model.sample(40)}, columns=20, panels_in_row=1)
 
