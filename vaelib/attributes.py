@@ -37,7 +37,7 @@ class Attribute:
 
     @property
     def standardised_direction(self) -> Tensor:
-        """The classifier's weights w of *standardised* codes, as a unit vector (K,), but of no code space."""
+        """The classifier's weights w of *standardised* codes, as a unit vector (K,), none of the code space."""
         return _unit(self.classifier[-1].coef_[0])
 
     @property

@@ -55,18 +55,14 @@ def log_prob(model: VAE, images: Tensor, samples: int, seed: int = 0) -> tuple[T
     if samples < 10:
         raise ValueError(f"samples must be at least 10 for a standard error, not {samples}")
 
-    counts = [len(part) for part in torch.arange(samples).tensor_split(10)]
-
     def estimate(x: Tensor) -> tuple[Tensor, Tensor]:
-        log_weights = []  # ten times (S / 10, B)
-        for count in counts:
-            likelihood, prior, posterior = model.log_densities(x, count)
-            log_weights.append((likelihood + prior - posterior).cpu().double())
-            bar.update(len(x) * count)
-        parts = [objective.importance_weighted_bound(part) for part in log_weights]
-        return objective.importance_weighted_bound(torch.cat(log_weights)), torch.stack(parts).std(0) / math.sqrt(10)
+        likelihood, prior, posterior = model.log_densities(x, samples)
+        log_weights = (likelihood + prior - posterior).cpu().double()  # (S, B)
+        parts = [objective.importance_weighted_bound(part) for part in log_weights.tensor_split(10)]
+        bar.update(len(x))
+        return objective.importance_weighted_bound(log_weights), torch.stack(parts).std(0) / math.sqrt(10)
 
-    with progress.bar(total=len(images) * samples, desc="log p(x)", unit=" samples", unit_scale=True, delay=2) as bar:
+    with progress.bar(total=len(images), desc="log p(x)", unit="image", delay=2) as bar:
         return _batched(model, images, estimate, seed)
 
 
