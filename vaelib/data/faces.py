@@ -119,8 +119,8 @@ def render(factors: Tensor) -> Tensor:
 def _draw(factors: Tensor) -> Tensor:
     """Paint from back to front, in place.
 
-    Only sums, products, quotients, square roots and comparisons, which every processor rounds alike: no exponentials
-    or sines, so the images, and with them the data set's fingerprint, are the same everywhere.
+    Only sums, products, quotients and comparisons, which every processor rounds alike, and square roots that are made
+    to be: no exponentials or sines, so the images, and with them the data set's fingerprint, are the same everywhere.
     """
     g = _geometry(factors)
     image = _background(g)
@@ -152,13 +152,13 @@ def _geometry(factors: Tensor) -> SimpleNamespace:
     height = torch.where(g.v < 0, 21.5, 20 + 0.4 * g.masculinity)
     uu, vv = (g.h / g.width).square().clamp(max=2), (g.v / height).square().clamp(max=2)
     square = torch.where(g.v < 0, 0.0, (0.18 + 0.22 * g.masculinity).clamp(-0.4, 0.7))
-    g.radius = (uu + vv - square * uu * vv).clamp(0).sqrt()
+    g.radius = _root((uu + vv - square * uu * vv).clamp(0))
     g.head = _soft((g.radius - 1) * g.width)
 
     # The hair reaches down to `end`; the longer, the fuller
     end, full = 12.5 + 9 * g.hair_length, (2.4 + 0.6 * g.hair_length).clamp(1.4, 3.4)
     uu, vv = (g.u / (g.width + full)).square().clamp(max=2), (g.v / (21.5 + full)).square().clamp(max=2)
-    dome = ((uu + vv - 0.3 * uu * vv).sqrt() - 1) * (g.width + full)
+    dome = (_root(uu + vv - 0.3 * uu * vv) - 1) * (g.width + full)
     sides = g.u.abs() - (g.width + full) - 0.05 * g.v.clamp(0, 30)
     g.hair_mask = _soft(torch.where(g.v < 0, dome, sides)) * _soft(g.v - end + 0.018 * g.u * g.u, 5)
     strands = 1 + 0.06 * _wave(g.u * 0.29 + 0.04 * g.v) + 0.05 * _wave(g.u * 0.43 - 0.03 * g.v)
@@ -192,7 +192,7 @@ def _head(image: Tensor, g: SimpleNamespace) -> None:
     for side in SIDES:
         ear = _soft(_ellipse(g.h - side * g.width, g.v - 2, 2.2, 4.4))
         _over(image, ear, g.skin * (0.82 + 0.2 * side * g.light_direction * 0.6).clamp(0.4))
-    depth = (1 - g.radius.square()).clamp(0).sqrt()  # how far the skin faces the viewer
+    depth = _root((1 - g.radius.square()).clamp(0))  # how far the skin faces the viewer
     light = 0.80 + 0.27 * depth + 0.24 * g.light_direction * (g.h / g.width).clamp(-1, 1) * (1.2 - 0.5 * depth)
     beard = _blob(g.h, g.v - 17, g.width + 1, 13) * (g.masculinity * 0.13).clamp(0)
     _over(image, g.head, g.skin * light.clamp(0.25) * (1 - beard * _rgb(0.9, 0.8, 0.65)))
@@ -258,7 +258,7 @@ def _glasses(image: Tensor, g: SimpleNamespace) -> None:
     worn = (g.glasses > ATTRIBUTES["Eyeglasses"][1]).float()
     frame = _soft((g.v + 0.9).abs() - 0.5) * _soft(g.w.abs() - 1.6)
     for side, e in g.eyes:
-        lens = (((e / 5.0).square().square() + ((g.v - 0.3) / 4.3).square().square()).sqrt().sqrt() - 1) * 4.5
+        lens = (_root(_root((e / 5.0).square().square() + ((g.v - 0.3) / 4.3).square().square())) - 1) * 4.5
         _over(image, 0.10 * worn * _soft(lens), _rgb(0.9, 0.95, 1.0))
         arm = _soft((g.v + 1.2).abs() - 0.6) * _soft(5 - side * e) * _soft(g.radius * 10 - 10.3)
         frame = torch.maximum(torch.maximum(frame, _soft(lens.abs() - 0.65)), arm)
@@ -301,7 +301,14 @@ def _palette(value: Tensor, colours: tuple) -> Tensor:
 
 def _ellipse(u: Tensor, v: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
     """About the distance from an ellipse's edge, negative inside."""
-    return (((u / a).square() + (v / b).square()).sqrt() - 1) * a
+    return (_root((u / a).square() + (v / b).square()) - 1) * a
+
+
+def _root(square: Tensor) -> Tensor:
+    """The square root, rounded as IEEE 754 asks. In single precision torch leaves it to a library, which is off by a
+    bit on some processors; the root of a single number in double precision never lies that near to where it matters.
+    """
+    return square.double().sqrt().float()
 
 
 def _soft(distance: Tensor, blur: float = 1.3) -> Tensor:
