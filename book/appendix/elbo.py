@@ -17,12 +17,13 @@
 # %% [markdown]
 # # The ELBO where everything is known
 #
-# {doc}`../idea/elbo` watches the bound of a VAE with one latent number. **What
-# can be said of the bound, and of its gap, where every quantity has a closed form?**
-# Here each equation is asserted to many digits: the posterior, the climb to
-# it, what a diagonal covariance costs, and the rate at which more samples help,
-# also where the variance of the weights is infinite. At the end, fifty images of
-# another VAE show what the encoder's $q$ misses when nobody has chosen the images.
+# {doc}`../idea/elbo` watches the bound of a VAE with one latent number.
+# **What can be said of the bound, and of its gap, where every quantity has a
+# closed form?** Here each equation is asserted to many digits: the posterior,
+# the climb to it, what a diagonal covariance costs, and the rate at which
+# more samples help, also where the variance of the weights is infinite. At
+# the end, fifty images of another VAE show what the encoder's $q$ misses when
+# nobody has chosen the images.
 #
 # The only data are the small digits of scikit-learn, which come with the
 # project.
@@ -60,18 +61,18 @@ torch.set_default_dtype(torch.float64)  # until the images come
 #
 # This is a factor model, known as probabilistic PCA
 # {cite}`tipping1999probabilistic`. $x = Wz + b + s\varepsilon$ with
-# $\varepsilon \sim \mathcal{N}(0, I)$ is a sum of independent Gaussians, therefore
-# Gaussian, and covariances add:
+# $\varepsilon \sim \mathcal{N}(0, I)$ is a sum of independent Gaussians,
+# therefore Gaussian, and covariances add:
 #
 # $$
 # p(x) = \mathcal{N}(x; \; b, \; W W^\top + s^2 I).
 # $$ (eq-elbo-marginal)
 #
-# The posterior's logarithm is $-\tfrac12 z^\top z - \|x - b - Wz\|^2 / (2 s^2)$ and a
-# constant. Sorted by powers of $z$ it is
-# $-\tfrac12 z^\top \Lambda z + z^\top W^\top (x - b) / s^2$ and a constant, the
-# exponent of a Gaussian with the *precision* (inverse covariance) $\Lambda$ and the
-# mean $m$:
+# The posterior's logarithm is $-\tfrac12 z^\top z - \|x - b - Wz\|^2 / (2
+# s^2)$ and a constant. Sorted by powers of $z$ it is $-\tfrac12 z^\top
+# \Lambda z + z^\top W^\top (x - b) / s^2$ and a constant, the exponent of a
+# Gaussian with the *precision* (inverse covariance) $\Lambda$ and the mean
+# $m$:
 #
 # $$
 # p(z \mid x) = \mathcal{N}(z; \; m, \; \Lambda^{-1}), \qquad
@@ -82,15 +83,16 @@ torch.set_default_dtype(torch.float64)  # until the images come
 # ```{admonition} A slip in section 2.1
 # :class: margin
 # The paper {cite}`astorga2025recreating` says there that an exact solution is
-# out of reach for even the simplest likelihood functions. For this one it is in
-# reach: the posterior stands here, and exercise 3 climbs to the exact maximum of the
-# likelihood.
+# out of reach for even the simplest likelihood functions. For this one it is
+# in reach: the posterior stands here, and exercise 3 climbs to the exact
+# maximum of the likelihood.
 # ```
 #
-# Two checks. The closed form of $p(x)$ against the integral, as a sum over a grid
-# of codes (for Gaussians, a grid that is a few times finer than they are wide makes such a
-# sum exact to rounding). And Bayes' rule, $p(x) = p(x \mid z) \, p(z) / p(z \mid x)$
-# *for every* $z$: a wrong $m$ or $\Lambda$ would let the right side depend on $z$.
+# Two checks. The closed form of $p(x)$ against the integral, as a sum over a
+# grid of codes (for Gaussians, a grid that is a few times finer than they are
+# wide makes such a sum exact to rounding). And Bayes' rule, $p(x) = p(x \mid
+# z) \, p(z) / p(z \mid x)$ *for every* $z$: a wrong $m$ or $\Lambda$ would
+# let the right side depend on $z$.
 
 # %%
 W = torch.tensor([[1.0, 1.0], [2.0, 1.0], [1.0, 2.0]])
@@ -134,10 +136,10 @@ print("precision", precision.tolist())
 # %% [markdown]
 # ## The ELBO of a Gaussian q
 #
-# Let $q = \mathcal{N}(\mu, C)$, and $\Delta = x - b - W\mu$ what its mean leaves
-# unexplained. Then $x - b - Wz = \Delta - W(z - \mu)$. Its expected squared length is
-# $\|\Delta\|^2$ plus the variances of $W(z - \mu)$, whose sum is the trace of
-# $W C W^\top$; the cross term has mean zero. So
+# Let $q = \mathcal{N}(\mu, C)$, and $\Delta = x - b - W\mu$ what its mean
+# leaves unexplained. Then $x - b - Wz = \Delta - W(z - \mu)$. Its expected
+# squared length is $\|\Delta\|^2$ plus the variances of $W(z - \mu)$, whose
+# sum is the trace of $W C W^\top$; the cross term has mean zero. So
 #
 # $$
 # \mathbb{E}_q\left[ \log p(x \mid z) \right]
@@ -145,11 +147,11 @@ print("precision", precision.tolist())
 #   - \frac{\|\Delta\|^2 + \operatorname{tr}(W C W^\top)}{2 s^2} .
 # $$ (eq-elbo-reconstruction)
 #
-# With PyTorch's KL to the prior this is the bound {eq}`eq-elbo-terms`. PyTorch's KL to
-# the posterior is the gap, and {eq}`eq-elbo-gap` can be asked of any Gaussian: first of a
-# hundred random ones, then of the prior, the posterior, and two more that
-# this page uses, the *wide* $q$ with twice the posterior's covariance, and the *narrow* one
-# with a third of it.
+# With PyTorch's KL to the prior this is the bound {eq}`eq-elbo-terms`.
+# PyTorch's KL to the posterior is the gap, and {eq}`eq-elbo-gap` can be asked
+# of any Gaussian: first of a hundred random ones, then of the prior, the
+# posterior, and two more that this page uses, the *wide* $q$ with twice the
+# posterior's covariance, and the *narrow* one with a third of it.
 
 
 # %%
@@ -193,9 +195,9 @@ headers += ["ELBO", "KL to the posterior"]
 Markdown(tabulate(table, headers, tablefmt="pipe", disable_numparse=True))
 
 # %% [markdown]
-# The first column less the second is the third; the last two add up to $\log p(x)$. The
-# prior pays nothing to the prior and explains the
-# observation badly. The narrow $q$ explains it best, and pays too much for it.
+# The first column less the second is the third; the last two add up to $\log
+# p(x)$. The prior pays nothing to the prior and explains the observation
+# badly. The narrow $q$ explains it best, and pays too much for it.
 #
 # ## Gradient ascent on the ELBO, and the mean-field gap
 #
@@ -208,22 +210,24 @@ Markdown(tabulate(table, headers, tablefmt="pipe", disable_numparse=True))
 # L \leftarrow L + \eta \, \frac{\partial \mathcal{L}}{\partial L} .
 # $$ (eq-elbo-ascent)
 #
-# What does it climb on? Keep the joint density together:
-# {eq}`eq-elbo-bound` is $\mathbb{E}_q[\log p(x, z)]$ plus the *entropy*
-# $-\mathbb{E}_q[\log q(z)]$, which is what keeps $q$ from being a spike at the most probable
-# code. The joint log-density is $-\tfrac12 z^\top \Lambda z$, terms linear in $z$, and a
-# constant, so its mean sees the covariance by $-\tfrac12 \operatorname{tr}(\Lambda C)$; the
-# entropy of a Gaussian is $\tfrac12 \log \det C$ and a constant. Together they are
-# $-\tfrac12 \operatorname{tr}(L^\top \Lambda L) + \sum_k \log L_{kk}$. The mean adds
-# $-\tfrac12 (\mu - m)^\top \Lambda (\mu - m)$. All this is concave: there is one summit, and
-# with steps that are small enough every start with a positive diagonal leads there.
+# What does it climb on? Keep the joint density together: {eq}`eq-elbo-bound`
+# is $\mathbb{E}_q[\log p(x, z)]$ plus the *entropy* $-\mathbb{E}_q[\log
+# q(z)]$, which is what keeps $q$ from being a spike at the most probable
+# code. The joint log-density is $-\tfrac12 z^\top \Lambda z$, terms linear in
+# $z$, and a constant, so its mean sees the covariance by $-\tfrac12
+# \operatorname{tr}(\Lambda C)$; the entropy of a Gaussian is $\tfrac12 \log
+# \det C$ and a constant. Together they are $-\tfrac12
+# \operatorname{tr}(L^\top \Lambda L) + \sum_k \log L_{kk}$. The mean adds
+# $-\tfrac12 (\mu - m)^\top \Lambda (\mu - m)$. All this is concave: there is
+# one summit, and with steps that are small enough every start with a positive
+# diagonal leads there.
 #
-# A VAE's encoder gives a *diagonal* covariance (*mean field*). No such Gaussian is a tilted
-# ellipse, and some gap must remain. For a diagonal $C$ the part above is
-# $\sum_k (-\tfrac12 \Lambda_{kk} C_{kk} + \tfrac12 \log C_{kk})$. It is largest at
-# $C_{kk} = 1/\Lambda_{kk}$, where it is
-# $-\tfrac{K}{2} - \tfrac12 \sum_k \log \Lambda_{kk}$. At the posterior,
-# $C = \Lambda^{-1}$, it is $-\tfrac{K}{2} - \tfrac12 \log \det \Lambda$. The
+# A VAE's encoder gives a *diagonal* covariance (*mean field*). No such
+# Gaussian is a tilted ellipse, and some gap must remain. For a diagonal $C$
+# the part above is $\sum_k (-\tfrac12 \Lambda_{kk} C_{kk} + \tfrac12 \log
+# C_{kk})$. It is largest at $C_{kk} = 1/\Lambda_{kk}$, where it is
+# $-\tfrac{K}{2} - \tfrac12 \sum_k \log \Lambda_{kk}$. At the posterior, $C =
+# \Lambda^{-1}$, it is $-\tfrac{K}{2} - \tfrac12 \log \det \Lambda$. The
 # difference is the gap that remains:
 #
 # $$
@@ -291,21 +295,21 @@ figure
 #
 # ## The importance-weighted bound: at what rate?
 #
-# Measure weights in units of $p(x)$: by Bayes' rule
-# $r(z) = w(z)/p(x) = p(z \mid x)/q(z)$, with $\mathbb{E}_q[r] = 1$ and
-# $V = \operatorname{Var}_q[r]$. Write the mean of $S$ of them as $1 + \delta$. Then
-# $\delta$ has mean 0 and variance $V/S$. For small $\delta$,
-# $\log(1 + \delta) \approx \delta - \delta^2/2$, whose expectation is $-V/(2S)$. So if $V$ is
-# finite, and under mild conditions {cite}`domke2018importance`,
+# Measure weights in units of $p(x)$: by Bayes' rule $r(z) = w(z)/p(x) = p(z
+# \mid x)/q(z)$, with $\mathbb{E}_q[r] = 1$ and $V = \operatorname{Var}_q[r]$.
+# Write the mean of $S$ of them as $1 + \delta$. Then $\delta$ has mean 0 and
+# variance $V/S$. For small $\delta$, $\log(1 + \delta) \approx \delta -
+# \delta^2/2$, whose expectation is $-V/(2S)$. So if $V$ is finite, and under
+# mild conditions {cite}`domke2018importance`,
 #
 # $$
 # \log p(x) - \mathcal{L}_S(q) \approx \frac{V}{2 S}
 # \qquad \text{for large } S .
 # $$ (eq-elbo-rate)
 #
-# For Gaussians $V$ has a closed form. Let $P = C^{-1}$ be the precision of $q$,
-# $d = \mu - m$ the distance of the means, and $A = 2\Lambda - P$. If $A$ is
-# positive definite, then
+# For Gaussians $V$ has a closed form. Let $P = C^{-1}$ be the precision of
+# $q$, $d = \mu - m$ the distance of the means, and $A = 2\Lambda - P$. If $A$
+# is positive definite, then
 #
 # $$
 # 1 + V = \int \frac{p(z \mid x)^2}{q(z)} \, dz
@@ -359,37 +363,41 @@ for name in ("wide", "prior", "narrow"):
     print(f"{name}: V = {variances[name]:.4f}")
 
 # %% [markdown]
-# The narrow $q$ stands at the right place, and its ELBO is far better than the prior's. But
-# where it hardly ever looks there is posterior left, and when it does look there, the weight
-# is enormous.
+# The narrow $q$ stands at the right place, and its ELBO is far better than
+# the prior's. But where it hardly ever looks there is posterior left, and
+# when it does look there, the weight is enormous.
 #
 # ### The gap for any S, as an integral
 #
-# How large must $S$ be for {eq}`eq-elbo-rate`, and what takes its place where $V$ is
-# infinite? Measuring is too coarse to tell: the noise of a million weights hides the one, and the
-# rare large weights the other. But the gap can be had exactly. For a positive number $a$,
-# $-\log a = \int_0^\infty (e^{-ta} - e^{-t}) \, dt / t$. Let $a$ be the mean of $S$ weights, take
-# the average over all draws, and call $\varphi(u) = \mathbb{E}_q[e^{-u r}]$ the Laplace
-# transform of a single weight. Then with $u = t / S$
+# How large must $S$ be for {eq}`eq-elbo-rate`, and what takes its place
+# where $V$ is infinite? Measuring is too coarse to tell: the noise of a
+# million weights hides the one, and the rare large weights the other. But
+# the gap can be had exactly. For a positive number $a$, $-\log a =
+# \int_0^\infty (e^{-ta} - e^{-t}) \, dt / t$. Let $a$ be the mean of $S$
+# weights, take the average over all draws, and call $\varphi(u) =
+# \mathbb{E}_q[e^{-u r}]$ the Laplace transform of a single weight. Then
+# with $u = t / S$
 #
 # $$
 # \log p(x) - \mathcal{L}_S
 # = \int_0^\infty \left( \varphi(u)^S - e^{-S u} \right) \frac{du}{u} .
 # $$ (eq-elbo-laplace)
 #
-# For the wide and the narrow $q$, $\varphi$ is a sum along a line. Let
-# $q = \mathcal{N}(m, c \Lambda^{-1})$ with $K = 2$, and
-# $2 c y = (z - m)^\top \Lambda (z - m)$. Then $r = c \, e^{(1 - c) y}$ by dividing the densities, and
-# under $q$, $2y$ is a sum of two squared standard normal numbers, so that $y$ has the density
-# $e^{-y}$ (integrate theirs in polar coordinates). With $U = e^{-y}$, which is uniform between 0 and 1,
+# For the wide and the narrow $q$, $\varphi$ is a sum along a line. Let $q =
+# \mathcal{N}(m, c \Lambda^{-1})$ with $K = 2$, and $2 c y = (z - m)^\top
+# \Lambda (z - m)$. Then $r = c \, e^{(1 - c) y}$ by dividing the densities,
+# and under $q$, $2y$ is a sum of two squared standard normal numbers, so that
+# $y$ has the density $e^{-y}$ (integrate theirs in polar coordinates). With
+# $U = e^{-y}$, which is uniform between 0 and 1,
 #
 # $$
 # r = c \, U^{\,c - 1} , \qquad
 # \mathbb{E}_q[r^n] = \frac{c^n}{1 + n (c - 1)} .
 # $$ (eq-elbo-uniform)
 #
-# (The moment is infinite if its denominator is not positive.) The weights of the wide
-# $q$, $c = 2$, are simply *uniform between 0 and $2\,p(x)$*. For the prior, $\varphi$ is a sum over the grid.
+# (The moment is infinite if its denominator is not positive.) The weights of
+# the wide $q$, $c = 2$, are simply *uniform between 0 and $2\,p(x)$*. For the
+# prior, $\varphi$ is a sum over the grid.
 
 # %%
 log_u = torch.arange(-40.0, 700.0, 0.5)
@@ -435,18 +443,18 @@ for name, gaps in exact.items():
     print(f"S = 16 {gaps[4]:.4f}, measured {line[4]:.4f} ± {error[4]:.4f}")
 
 # %% [markdown]
-# The integral is the KL at $S = 1$ and what two million weights say at each $S$. So it can be
-# asked for sizes that nobody draws.
+# The integral is the KL at $S = 1$ and what two million weights say at each
+# $S$. So it can be asked for sizes that nobody draws.
 #
 # ### If the variance is infinite
 #
 # From {eq}`eq-elbo-uniform`, for $c < 1$ a weight in units of $p(x)$ exceeds
-# $t \geq c$ with the probability $(t/c)^{-\alpha}$, where $\alpha = 1/(1 - c)$.
-# For $c < \tfrac12$ we have $1 < \alpha < 2$: there is a mean, but no variance.
-# Typically a sample of $S$ weights underrates
-# $p(x)$, until a single weight of the order of $S$ comes along and makes up for
-# it. The probability that one of $S$ weights is that large is proportional to
-# $S^{1 - \alpha}$, and so is the gap:
+# $t \geq c$ with the probability $(t/c)^{-\alpha}$, where $\alpha = 1/(1 -
+# c)$. For $c < \tfrac12$ we have $1 < \alpha < 2$: there is a mean, but no
+# variance. Typically a sample of $S$ weights underrates $p(x)$, until a
+# single weight of the order of $S$ comes along and makes up for it. The
+# probability that one of $S$ weights is that large is proportional to $S^{1 -
+# \alpha}$, and so is the gap:
 #
 # $$
 # \log p(x) - \mathcal{L}_S \approx
@@ -458,11 +466,12 @@ for name, gaps in exact.items():
 # takes four times as many samples, not twice as many.
 #
 # ```{dropdown} Where the constant comes from
-# Let one weight be as large as $S v$. It lifts the mean of the sample by $v$, and
-# $\bar r - 1 - \log \bar r$ (which has the gap as its expectation) from about 0 to
-# $g(v) = v - \log(1 + v)$. The expected number of weights beyond $S v$ in a sample is
-# $S \, (S v / c)^{-\alpha} = c^\alpha S^{1 - \alpha} v^{-\alpha}$. The gap is the sum of
-# $g$ over all sizes, and integrating by parts,
+# Let one weight be as large as $S v$. It lifts the mean of the sample by $v$,
+# and $\bar r - 1 - \log \bar r$ (which has the gap as its expectation) from
+# about 0 to $g(v) = v - \log(1 + v)$. The expected number of weights beyond
+# $S v$ in a sample is $S \, (S v / c)^{-\alpha} = c^\alpha S^{1 - \alpha}
+# v^{-\alpha}$. The gap is the sum of $g$ over all sizes, and integrating by
+# parts,
 #
 # $$
 # \int_0^\infty g'(v) \, c^\alpha S^{1 - \alpha} v^{-\alpha} \, dv
@@ -474,8 +483,8 @@ for name, gaps in exact.items():
 # $2 - \alpha$ and $\alpha - 1$); it is finite for $1 < \alpha < 2$.
 # ```
 #
-# Both laws are limits. The check goes where they must hold, to a million samples and to a hundred
-# million, and there asks for three digits.
+# Both laws are limits. The check goes where they must hold, to a million
+# samples and to a hundred million, and there asks for three digits.
 
 # %%
 alpha = 1 / (1 - 1 / 3)
@@ -513,15 +522,17 @@ right.legend()
 figure
 
 # %% [markdown]
-# "Large" means much larger than $V$. And for many samples a $q$ that is too wide
-# beats one that is too narrow: even the prior overtakes the narrow $q$, whose ELBO
-# is so much better. The weights that were seen say nothing of those that were
-# not: no standard error warns of a tail that the sample has missed.
+# "Large" means much larger than $V$. And for many samples a $q$ that is too
+# wide beats one that is too narrow: even the prior overtakes the narrow $q$,
+# whose ELBO is so much better. The weights that were seen say nothing of
+# those that were not: no standard error warns of a tail that the sample has
+# missed.
 #
 # ## Fifty images: approximation and amortisation gap
 #
-# {doc}`../idea/elbo` looks at six images of MNIST. Here a VAE with $K = 1$ is trained on the small
-# digits, for ten epochs, and the first fifty of its test images are looked at in the same way.
+# {doc}`../idea/elbo` looks at six images of MNIST. Here a VAE with $K = 1$ is
+# trained on the small digits, for ten epochs, and the first fifty of its test
+# images are looked at in the same way.
 
 # %% tags=["hide-input"]
 torch.set_default_dtype(torch.float32)
@@ -563,9 +574,10 @@ def gap_of(mean, log_variance):
 
 
 # %% [markdown]
-# For the best Gaussian of each image, its mean and log-variance climb the exact bound, with a hundred
-# steps of Adam from the mean and the variance of the posterior. (From what the encoder
-# said, a climb can end on a lower hill.) What remains is at least the approximation gap.
+# For the best Gaussian of each image, its mean and log-variance climb the
+# exact bound, with a hundred steps of Adam from the mean and the variance of
+# the posterior. (From what the encoder said, a climb can end on a lower
+# hill.) What remains is at least the approximation gap.
 
 # %%
 encoded = [each.double() for each in evaluation.encode(line, images)]
@@ -622,10 +634,11 @@ for plot, image in zip(plots, chosen, strict=True):
 figure
 
 # %% [markdown]
-# After so short a training, and on images it was not trained on, nearly all of the gap
-# is the encoder's. How far does `evaluation.log_prob`, the importance-weighted bound, come
-# from there? The encoder is easily made wider: adding 2 to its log-variance multiplies every
-# standard deviation by $e$.
+# After so short a training, and on images it was not trained on, nearly all
+# of the gap is the encoder's. How far does `evaluation.log_prob`, the
+# importance-weighted bound, come from there? The encoder is easily made
+# wider: adding 2 to its log-variance multiplies every standard deviation by
+# $e$.
 
 # %% tags=["hide-input"]
 wider = copy.deepcopy(line)
@@ -658,19 +671,21 @@ print(f"missed: {missing.sum():.1f} nats, one image {missing[0]:.1f}")
 assert missing[0] > missing.sum() / 2 and width.median() > 0.8
 
 # %% [markdown]
-# As trained, the encoder has the better ELBO, and its importance-weighted bound stays short of
-# $\log p(x)$ by many times the stated error; made wider, it has the worse ELBO, and
-# arrives. It was not too narrow but misplaced, and a single image makes most of the difference.
+# As trained, the encoder has the better ELBO, and its importance-weighted
+# bound stays short of $\log p(x)$ by many times the stated error; made wider,
+# it has the worse ELBO, and arrives. It was not too narrow but misplaced, and
+# a single image makes most of the difference.
 #
 # ## Exercises
 #
-# **1.** Compute the gap of the wide $q$ for $S = 1$ and for $S = 2$ with a pencil.
+# **1.** Compute the gap of the wide $q$ for $S = 1$ and for $S = 2$ with a
+# pencil.
 #
 # ```{dropdown} Solution
 # In units of $p(x)$ a weight is $2U$. For $S = 1$ the gap is
 # $-\mathbb{E}[\log 2U] = -\log 2 + 1$, as $\int_0^1 \log u \, du = -1$. For
-# $S = 2$ it is $-\mathbb{E}[\log(U_1 + U_2)]$. The sum $a$ of two uniform numbers
-# has the density $a$ up to 1 and $2 - a$ from 1 to 2, and
+# $S = 2$ it is $-\mathbb{E}[\log(U_1 + U_2)]$. The sum $a$ of two uniform
+# numbers has the density $a$ up to 1 and $2 - a$ from 1 to 2, and
 #
 # $$
 # \int_0^1 a \log a \, da = -\tfrac14, \qquad
@@ -686,23 +701,23 @@ assert (exact["wide"][:2] / by_pencil - 1).abs().max() < 1e-4
 print("gaps by pencil:", [round(value, 4) for value in by_pencil.tolist()])
 
 # %% [markdown]
-# **2.** Take the prior as $q$, and a model of $K$ independent copies: a code of
-# $K$ numbers, $K$ pixels, each pixel $x_k = 3 z_k + \varepsilon_k$ with
-# $\varepsilon_k \sim \mathcal{N}(0, 1)$, and $x_k = 3$ for all $k$. How does $V$
-# depend on $K$, and how many samples does {eq}`eq-elbo-rate` ask for, to come
-# within 0.1 nats of $\log p(x)$?
+# **2.** Take the prior as $q$, and a model of $K$ independent copies: a code
+# of $K$ numbers, $K$ pixels, each pixel $x_k = 3 z_k + \varepsilon_k$ with
+# $\varepsilon_k \sim \mathcal{N}(0, 1)$, and $x_k = 3$ for all $k$. How does
+# $V$ depend on $K$, and how many samples does {eq}`eq-elbo-rate` ask for, to
+# come within 0.1 nats of $\log p(x)$?
 #
 # ```{dropdown} Solution
-# The weights of independent coordinates multiply, therefore so do their second
-# moments: $1 + V = (1 + V_1)^K$, where $V_1$ belongs to one coordinate. In
-# {eq}`eq-elbo-variance` with one dimension, $\Lambda = 10$, $P = 1$, $A = 19$
-# and $d = -m = -\tfrac{9}{10}$, so that
-# $1 + V_1 = \tfrac{10}{\sqrt{19}} \exp(\tfrac{8.1}{19})$. The number of samples
-# is $V / 0.2$. It grows exponentially with $K$, just like the grid.
+# The weights of independent coordinates multiply, therefore so do their
+# second moments: $1 + V = (1 + V_1)^K$, where $V_1$ belongs to one
+# coordinate. In {eq}`eq-elbo-variance` with one dimension, $\Lambda = 10$,
+# $P = 1$, $A = 19$ and $d = -m = -\tfrac{9}{10}$, so that $1 + V_1 =
+# \tfrac{10}{\sqrt{19}} \exp(\tfrac{8.1}{19})$. The number of samples is $V
+# / 0.2$. It grows exponentially with $K$, just like the grid.
 # ```
 #
-# Solution to exercise 2, in numbers, with the one-dimensional $V_1$ checked by a
-# grid:
+# Solution to exercise 2, in numbers, with the one-dimensional $V_1$ checked
+# by a grid:
 
 # %% tags=["hide-cell"]
 z = torch.linspace(-12, 12, 4801, dtype=torch.float64)
@@ -715,25 +730,26 @@ assert one**64 > 1e20
 Markdown(tabulate(table, ["K", "samples"], "pipe", disable_numparse=True))
 
 # %% [markdown]
-# **3.** Expectation-maximisation (EM), which the paper sets out from, climbs the
-# same bound in turns. The E-step sets each $q_i$ to the posterior of $x_i$; the M-step chooses $W$ and $s^2$ to maximise
-# the average bound with those $q_i$ held fixed. Write $m_i$ and $C$ for the
-# posterior's mean and covariance, $a_i = x_i - b$, and $b$ for the mean of the
-# data. Derive the M-step, and show that no step lowers the average $\log p(x)$.
+# **3.** Expectation-maximisation (EM), which the paper sets out from, climbs
+# the same bound in turns. The E-step sets each $q_i$ to the posterior of
+# $x_i$; the M-step chooses $W$ and $s^2$ to maximise the average bound with
+# those $q_i$ held fixed. Write $m_i$ and $C$ for the posterior's mean and
+# covariance, $a_i = x_i - b$, and $b$ for the mean of the data. Derive the
+# M-step, and show that no step lowers the average $\log p(x)$.
 #
 # ```{dropdown} Solution
-# After the E-step the gap is zero and the bound is $\log p(x)$. The M-step raises
-# the bound. The new $\log p(x)$ is at least the raised bound, which is at least
-# the old $\log p(x)$. For the M-step only the reconstruction terms
-# {eq}`eq-elbo-reconstruction` matter. Setting their derivatives to zero,
-# $W = \left(\sum_i a_i m_i^\top\right)
-# \left(\sum_i (m_i m_i^\top + C)\right)^{-1}$, and $s^2$ is the mean over $i$ of
-# $\|a_i - W m_i\|^2 + \operatorname{tr}(W C W^\top)$, divided by $D$.
+# After the E-step the gap is zero and the bound is $\log p(x)$. The M-step
+# raises the bound. The new $\log p(x)$ is at least the raised bound, which is
+# at least the old $\log p(x)$. For the M-step only the reconstruction terms
+# {eq}`eq-elbo-reconstruction` matter. Setting their derivatives to zero, $W =
+# \left(\sum_i a_i m_i^\top\right) \left(\sum_i (m_i m_i^\top +
+# C)\right)^{-1}$, and $s^2$ is the mean over $i$ of $\|a_i - W m_i\|^2 +
+# \operatorname{tr}(W C W^\top)$, divided by $D$.
 #
 # For this model the summit is known {cite}`tipping1999probabilistic`: let
 # $\ell_1 \geq \dots \geq \ell_D$ be the eigenvalues of the data's covariance;
-# then the best $s^2$ is the mean of the last $D - K$ of them, and the covariance
-# of $x$ keeps the first $K$ as they are.
+# then the best $s^2$ is the mean of the last $D - K$ of them, and the
+# covariance of $x$ keeps the first $K$ as they are.
 # ```
 #
 # Solution to exercise 3, on 500 draws from the page's own model: the average
@@ -777,20 +793,22 @@ print(f"from {climb[0]:.3f} to {climb[-1]:.3f} nats per observation")
 #
 # ```{dropdown} Solution
 # The decoder is made of linear layers and ReLUs, so its logits are piecewise
-# linear in $z$ and at most proportional to $|z|$ far out; and the log-likelihood
-# {eq}`eq-elbo-bernoulli`, with a sigmoid's $\pi$, is at least minus the sum of
-# the logits' absolute values, and a constant. So $\log p(x, z)$ is at least $-\tfrac12 z^2 - \kappa |z|$ and a
-# constant, for some $\kappa$. The square of $p(x, z)$ over $q(z)$ then has an
-# exponent of at least $-z^2 + z^2/(2\sigma^2)$ and terms linear in $|z|$. If
-# $\sigma^2 < \tfrac12$ it grows without limit, and the integral is infinite.
+# linear in $z$ and at most proportional to $|z|$ far out; and the
+# log-likelihood {eq}`eq-elbo-bernoulli`, with a sigmoid's $\pi$, is at least
+# minus the sum of the logits' absolute values, and a constant. So $\log p(x,
+# z)$ is at least $-\tfrac12 z^2 - \kappa |z|$ and a constant, for some
+# $\kappa$. The square of $p(x, z)$ over $q(z)$ then has an exponent of at
+# least $-z^2 + z^2/(2\sigma^2)$ and terms linear in $|z|$. If $\sigma^2 <
+# \tfrac12$ it grows without limit, and the integral is infinite.
 #
 # But as the table below shows, the growth sets in many $\sigma$ away from the
 # mean, where no sample will ever be. What samples show is what happens within
 # a few $\sigma$.
 # ```
 #
-# Solution to exercise 4: the logarithm of the integral of $p(z \mid x)^2 / q(z)$,
-# cut off at ever larger multiples of $\sigma$ from the mean, for the first image.
+# Solution to exercise 4: the logarithm of the integral of $p(z \mid x)^2 /
+# q(z)$, cut off at ever larger multiples of $\sigma$ from the mean, for the
+# first image.
 
 # %% tags=["hide-cell"]
 mean, sigma = encoded[0][0], (encoded[1][0] / 2).exp()

@@ -217,8 +217,8 @@ figure
 #
 # The gap is the *Kullback-Leibler divergence* of $q$ from the posterior. It
 # is never negative, once more by Jensen: $-\mathbb{E}_q[\log (p/q)] \geq
-# -\log \mathbb{E}_q[p/q] \geq -\log 1 = 0$. (The mean $\mathbb{E}_q[p/q]$ is
-# the mass that $p$ has where $q$ has any, at most 1.) It is zero only if both
+# -\log \mathbb{E}_q[p/q]$, and this is at least $-\log 1 = 0$.
+# (The mean $\mathbb{E}_q[p/q]$ is the mass that $p$ has where $q$ has any, at most 1.) It is zero only if both
 # hold with equality: $p/q$ does not vary where $q$ lives, and $p$ has no mass
 # elsewhere, that is, if $q = p$. So raising the bound by a better $q$ *is*
 # bringing $q$ closer to the posterior, although no posterior occurs in
