@@ -42,8 +42,8 @@
 #   = \int q(z) \log \frac{q(z)}{p(z)} \, dz .
 # $$ (eq-kl-definition)
 #
-# Logarithms are natural, so the unit is the {term}`nat`. Drag $q$ by its peak. The shaded area is this integral; what lies below the
-# line counts as negative.
+# Logarithms are natural, so the unit is the {term}`nat`. Drag $q$ by its peak.
+# The shaded area is this integral; what lies below the line counts as negative.
 #
 # ```{raw} html
 # :file: ../live/price.html
