@@ -664,6 +664,15 @@ def test_the_device_asked_for_is_chosen():
     assert runs.choose_device("cpu") == runs.choose_device(torch.device("cpu")) == torch.device("cpu")
 
 
+def _too_large(*_):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_a_device_with_too_little_memory_is_told_with_what_to_make_smaller(tiny, tmp_path):
+    with pytest.raises(RuntimeError, match=r"cpu has too little memory to train tiny.*make batch_size \(128\) smaller"):
+        runs.train(tiny, Settings(latent_dim=2), tmp_path, "cpu", objective=_too_large)
+
+
 def test_an_unknown_device_is_refused():
     with pytest.raises(RuntimeError, match="abacus"):
         runs.choose_device("abacus")

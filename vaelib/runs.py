@@ -108,7 +108,7 @@ def train(
         If no model can be built for such images, or its parts do not fit each other (see `VAE.check`), or the run's
         folder holds a run with other settings or other data, or a damaged file.
     RuntimeError
-        If the device is not there, or another process or thread is training the same run.
+        If the device is not there or its memory too small, or another process or thread is training the same run.
     FloatingPointError
         If the loss stops being finite.
 
@@ -149,7 +149,13 @@ def train(
 def _complete(folder: Path, model: models.VAE, data: Dataset, settings: Settings, builder: Callable, *options) -> None:
     weights, device = folder / "model.safetensors", model.device
     if not (weights.exists() and (folder / "metrics.jsonl").exists()):
-        training.fit(model, data, settings, folder, *options)
+        try:
+            training.fit(model, data, settings, folder, *options)
+        except torch.OutOfMemoryError as error:
+            raise RuntimeError(
+                f"{device} has too little memory to train {folder.name}, whose images all lie there; make batch_size "
+                f"({settings.batch_size}) smaller, take fewer images, or use 'cpu'"
+            ) from error
         models.save(model, weights, builder)
     figures = evaluation.evaluate(models.load(weights, device, builder), data)
     record = json.dumps(figures, indent=1, allow_nan=False) + "\n"
