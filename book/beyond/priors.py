@@ -78,7 +78,7 @@ photos = data.load(faces_plan.dataset, data_folder)
 # profile "paper", the smallest and that of faces are those whose weights come with the
 # package.
 
-# %%
+# %% tags=["hide-input"]
 trained = {}
 for dataset, which, sizes in (
     (digits, plan, (2, 16, 64)),
@@ -180,7 +180,7 @@ plt.show()
 # dead spots, where q(z) is less than a fifth of N(z; 0, I):
 
 
-# %% mystnb={"figure": {"caption": "K = 2: decoded codes of the prior, of the aggregated posterior, and those of the prior in dead spots.", "name": "fig-priors-plane-samples"}, "image": {"alt": "Three rows of fourteen decoded digits; several of the last row are between two digits."}}
+# %% mystnb={"figure": {"caption": "K = 2: decoded codes of the prior, of the aggregated posterior, and those of the prior in dead spots.", "name": "fig-priors-plane-samples"}, "image": {"alt": "Three rows of fourteen decoded digits; several of the last row are between two digits."}} tags=["hide-input"]
 def decode(model, codes):
     with torch.inference_mode():
         return torch.cat([model.decode(part) for part in codes.split(500)])
@@ -271,7 +271,7 @@ def second_vae(q):
     return priors.Marginal(vae, 50)
 
 
-# %%
+# %% tags=["hide-input"]
 ways = {
     "one Gaussian": gaussian,
     "mixture": mixture,
@@ -292,7 +292,7 @@ for title, codes in q.items():
 # distance from the test images in the features of the book's own classifier, and for digits
 # the share of which it is **sure**. Mean ± standard deviation over the draws of samples.
 
-# %%
+# %% tags=["hide-input"]
 judges = {
     each.name: features.train(each, runs_folder)
     for each in (digits, photos)
@@ -317,7 +317,7 @@ for each in (digits, photos):
     some = each.train.images[: len(each.test)]
     print(f"{each.name}, real images: {worth(each, some)[0]:.2f}")
 
-# %%
+# %% tags=["hide-input"]
 TRAINING, STANDARD = "codes of training images", "N(0, I)"
 samples = {}
 for title, (dataset, model) in trained.items():
@@ -341,7 +341,7 @@ for title, (dataset, model) in trained.items():
 # gain over images. (That of the second VAE is itself a bound, so it gains at least so much.)
 
 
-# %%
+# %% tags=["hide-input"]
 def mean_error(values):
     return f"{values.mean():+.2f} ± {values.std() / len(values) ** 0.5:.2f}"
 
@@ -414,7 +414,7 @@ panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 
-# %% mystnb={"figure": {"caption": "Digits with K = 16: the first samples of each prior, none of them chosen.", "name": "fig-priors-digits"}, "image": {"alt": "Six rows of fourteen decoded digits: codes of N(0, I), of the four fitted priors, and of training images."}}
+# %% mystnb={"figure": {"caption": "Digits with K = 16: the first samples of each prior, none of them chosen.", "name": "fig-priors-digits"}, "image": {"alt": "Six rows of fourteen decoded digits: codes of N(0, I), of the four fitted priors, and of training images."}} tags=["hide-input"]
 def gallery(title):
     """The first codes of each prior, decoded."""
     _, model = trained[title]
@@ -443,7 +443,7 @@ figures.rows(gallery("faces, K = 64"))
 # share that lies nearer than half of the copies do.
 
 
-# %%
+# %% tags=["hide-input"]
 def nearest(codes, means):
     parts = [torch.cdist(part, means).min(1) for part in codes.split(500)]
     distances, indices = zip(*parts, strict=True)
@@ -488,7 +488,7 @@ figures.rows({best[title]: made, "nearest": digits.train.images[index]})
 # %% [markdown]
 # ## The verdict
 
-# %%
+# %% tags=["hide-input"]
 for title in trained:
     start, least = mean[title, STANDARD], mean[title, TRAINING]
     lowered = 1 - mean[title, best[title]] / start
