@@ -199,11 +199,13 @@ def test_a_stroke_moves_everything_within_50_ms(visit):
 def test_noise_moves_z_and_the_copy_but_not_q(visit):
     page = visit()
     before = shown(page)
-    page.get_by_role("button", name="Draw ε again").click()
-    after = shown(page)
+    draws = []
+    for _ in range(5):  # one may leave a number as it was, by chance: they are shown with one decimal
+        page.get_by_role("button", name="Draw ε again").click()
+        draws.append(after := shown(page))
     for name in before:
         moves = name[:-1] in ("epsilon", "z") or name in ("vae-reconstruction", "vae-sum")
-        assert (before[name] != after[name]) == moves, name
+        assert any(draw[name] != before[name] for draw in draws) == moves, name
     for k in range(2):
         z = after[f"mean{k}"] + after[f"sigma{k}"] * after[f"epsilon{k}"]
         assert after[f"z{k}"] == pytest.approx(z, abs=3e-3)
