@@ -175,11 +175,13 @@ def test_the_buttons(visit):
     button("Step").click()
     assert number(page, "updates") > paused
     assert button("Start").count() == 1
-    button("New weights").click()
-    assert number(page, "updates") == 0
-    again = number(page, "sum")
-    assert again != untrained
-    assert again == pytest.approx(untrained, abs=2)
+    sums = {untrained}
+    for _ in range(3):  # two may have the same price, by chance, to its two decimals
+        button("New weights").click()
+        assert number(page, "updates") == 0
+        sums.add(number(page, "sum"))
+    assert len(sums) > 1
+    assert max(sums) - min(sums) < 4
 
 
 def test_the_settings_reach_the_model(visit):
