@@ -24,7 +24,7 @@
 #
 # The next cell holds the page's parameters. To try another K, change
 # `latent_dim` there, or run
-# `papermill book/celeba/train.ipynb out.ipynb -p latent_dim 24`. A training that
+# `.venv/bin/papermill book/celeba/train.ipynb out.ipynb -p latent_dim 24`. A training that
 # is stopped goes on from its last checkpoint, some seconds back, when the page
 # is run again. The profile "paper" reads CelebA {cite}`liu2015deep`, all of it
 # or any part, from the folder `celeba` in the data folder, and the first time decodes

@@ -24,7 +24,7 @@
 #
 # The next cell holds the page's parameters. To try another K, change
 # `latent_dim` there, or run
-# `papermill book/mnist/train.ipynb out.ipynb -p latent_dim 3`. A training that
+# `.venv/bin/papermill book/mnist/train.ipynb out.ipynb -p latent_dim 3`. A training that
 # is stopped goes on from its last checkpoint, some seconds back, when the page
 # is run again. Without a folder
 # of data and without a network, take the profile "quick": it uses the small
