@@ -78,7 +78,8 @@ SVG(
 # **<span class="vae-epsilon">ε</span>** is pure chance, two random numbers that
 # choose a code from the cloud: <span class="vae-z">z</span> =
 # <span class="vae-mu">μ</span> + <span class="vae-sigma">σ</span> ·
-# <span class="vae-epsilon">ε</span>. *Press the button:* z jumps, and the copy
+# <span class="vae-epsilon">ε</span>. It is drawn apart, so that the way from μ and σ
+# to the copy is plain arithmetic, through which training can pass. *Press the button:* z jumps, and the copy
 # hardly changes. It must not: the decoder never knows where in the cloud z will
 # fall, so it learns to answer to all of the cloud alike, and codes that are near
 # each other come to mean nearly the same. The cloud in place of a point is what
@@ -149,7 +150,7 @@ Markdown(
 
 # %% [markdown]
 # A narrower $q$ makes better copies, but costs more than it saves; a wider one
-# is cheap, but no longer says which digit it was. The encoder has found the
+# is cheap, but no longer says which digit it was. The encoder looks for the
 # compromise. *Try to beat it in the picture:* for one ε you may; on average it
 # is hard.
 #
@@ -164,7 +165,7 @@ Markdown(
 # ## Twenty lines
 #
 # Here is a whole VAE, training included. It learns scikit-learn's small digits
-# {cite}`alpaydin1998optical` in seconds; `copy=0` or `price=0` hides a bar from it.
+# {cite}`alpaydin1998optical`, enlarged to 28 × 28 pixels, in seconds; `copy=0` or `price=0` hides a bar from it.
 
 
 # %%
@@ -244,7 +245,8 @@ figure
 
 # %% [markdown]
 # Without KL the clouds shrink to points and drift apart, to where the prior has
-# no codes: several times as dear, for copies of new images that are no better.
+# no codes: the codes are several times as dear, for copies of new images that are
+# no better.
 # Without reconstruction every $q$ is the prior: free, and worth nothing.
 #
 # ## Digits that nobody wrote
