@@ -99,11 +99,12 @@ for dataset, which, sizes in (
 # ## What is asked
 #
 # All codes together, one drawn from the posterior of each training image, follow the
-# *aggregated posterior* $q(z) = \frac{1}{N} \sum_n q(z \mid x_n)$. A sample has two
+# *aggregated posterior* $q(z) = \frac{1}{N} \sum_n q(z \mid x_n)$. Wherever N(0, I)
+# differs from it, by a hole or otherwise, is a dead spot to this page. A sample has two
 # ways to be bad: its code comes from where q(z) has nothing, or the decoder makes
-# nothing better of codes that do. The second part is what is left when the codes of
-# *training images themselves* are drawn and decoded; no prior can do
-# better, but for copying. So of the Fréchet distance of samples from test images, the
+# nothing better of codes that do. The second part is about what is left when the codes of
+# *training images themselves* are drawn and decoded; a prior can hardly do
+# better, but by copying, or by leaving out what is hard to decode. So of the Fréchet distance of samples from test images, the
 # prior's part is what lies between codes of N(0, I) and codes of training images.
 #
 # **The rule,** written down before a prior was fitted: dead spots are a cause of bad
@@ -501,21 +502,26 @@ for title in trained:
 # %% [markdown]
 # Of the published numbers, with the profile "paper":
 #
-# **By the rule, dead spots are a cause of bad samples, in digits.** With 16 dimensions
+# **By the rule, dead spots are a cause of bad samples, in digits.** (With K = 2 the rule
+# cannot be passed: codes of training images themselves lower the distance by less.) With 16 dimensions
 # nearly all of the distance lies between the codes of N(0, I) and those of training
 # images, and a mixture of Gaussians repairs most of that: the same decoder, other
-# codes. With 64 the dimensions that the model leaves unused make the fit harder, and less is
-# repaired. With two the decoder is the limit.
+# codes. With 64, where the model leaves many dimensions unused, less is repaired; why, was not
+# asked. With two the decoder is the limit.
 #
 # **In nats it is little.** The prior that makes the samples of 16 dimensions several times
-# better gains a nat or two of a hundred in log p(x). The bound that the VAE maximises hardly
-# sees what spoils its samples.
+# better gains a nat or two of a hundred in log p(x), as estimated from few samples. Among
+# density models that is something ({doc}`literature`); but the bound that the VAE maximises
+# hardly sees what spoils its samples.
 #
 # **What is left of the paper's explanation** (claim C10, in {doc}`/book/verdict/claims`)? The dead
 # spots are real. But for faces, where the paper blames them, no fitted prior passes the rule:
-# even codes of training images keep three quarters of the distance, which are the decoder's, the blur. That is at
+# even codes of training images keep three quarters of the distance, which is mostly the decoder's, the blur. That is at
 # K = 64, one of the sizes that the paper finds best; {doc}`/book/celeba/dimensions`
 # finds no more to repair at 96.
+#
+# To fit a density to the codes afterwards is no new idea: {cite}`ghosh2020variational` do it
+# for autoencoders without noise, {cite}`dai2019diagnosing` for VAEs.
 #
 # **Limits.** The judge is the book's own small classifier, and was the one that picked each model's
 # best prior. Each model was trained once and each prior fitted once; ± is of the samples alone. That
