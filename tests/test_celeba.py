@@ -493,6 +493,14 @@ def test_a_missing_list_is_named(tmp_path, name):
     _refused(tmp_path, FileNotFoundError, f"{name} missing in {tmp_path / 'celeba'}", "Put them there")
 
 
+def test_lists_that_lie_in_the_folder_named_are_not_missed_where_images_are(tmp_path):
+    for path in _lay_out(tmp_path / "there").iterdir():
+        if path.name in (ATTRIBUTES, PARTITION):
+            path.rename(tmp_path / path.with_suffix(".csv").name)
+    shutil.rmtree(tmp_path / "there")
+    _refused(tmp_path, FileNotFoundError, f"{ARCHIVE} missing in {tmp_path}, ", "lists may be .csv", celeba.IMAGES)
+
+
 # Copies as people have them
 
 

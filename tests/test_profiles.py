@@ -125,7 +125,7 @@ def test_the_command_trains_all_of_a_profile(monkeypatch, capsys, started):
     experiment = profiles.load("quick", "mnist")
     assert [settings for _, settings, _, _ in started] == experiment.settings(experiment.short)
     assert {(name, root, device) for name, _, root, device in started} == {("digits", None, None)}
-    assert capsys.readouterr().out.splitlines()[0] == "digits-k1-e20-s0: test ELBO -100.00 nats"
+    assert capsys.readouterr().out.splitlines()[0].startswith("digits-k1-e20-s0: test ELBO -100.00 nats, in ")
 
 
 def test_the_command_trains_the_long_schedule(monkeypatch, started):
@@ -150,7 +150,10 @@ def test_the_command_trains_and_evaluates(monkeypatch, capsys, tmp_path):
     _command(monkeypatch, "train", "mnist", "--profile", "quick", *options)
     run = runs.load(tmp_path / "digits-k2-e1-s0")
     assert run.settings == Settings(latent_dim=2, epochs=1)
-    assert capsys.readouterr().out == f"digits-k2-e1-s0: test ELBO {run.evaluation['test_elbo']:.2f} nats\n"
+    assert (
+        capsys.readouterr().out
+        == f"digits-k2-e1-s0: test ELBO {run.evaluation['test_elbo']:.2f} nats, in {run.folder}\n"
+    )
 
 
 def test_an_unknown_profile_is_one_line_on_standard_error():

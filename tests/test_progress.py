@@ -1,5 +1,6 @@
 """Progress bars, in a notebook and in a terminal."""
 
+import os
 import subprocess
 import sys
 
@@ -36,5 +37,6 @@ def test_none_is_shown_where_none_is_wanted_or_all_was_soon_done(monkeypatch, di
 
 def test_in_a_terminal_it_is_written_to_stderr():
     code = CODE.format(options="", seconds=0)
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    environment = os.environ | {"TQDM_DISABLE": ""}  # which a sweep that was tested before has set
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, text=True)
     assert "faces: 100%" in told.stderr and told.stdout == ""

@@ -34,7 +34,7 @@ def train(options: argparse.Namespace) -> None:
     dataset = data.load(experiment.dataset, options.data, options.skip_damaged)
     for each in settings:
         run = runs.train(dataset, each, options.runs, options.device)
-        print(f"{run.folder.name}: test ELBO {run.evaluation['test_elbo']:.2f} nats", flush=True)
+        print(f"{run.folder.name}: test ELBO {run.evaluation['test_elbo']:.2f} nats, in {run.folder}", flush=True)
 
 
 def sweep(options: argparse.Namespace) -> None:

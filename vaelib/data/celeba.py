@@ -63,7 +63,8 @@ def load(folder: Path | str, skip_damaged: bool = False) -> Dataset:
         If an image cannot be read, or the decoded images cannot be written.
     """
     folder = Path(folder)
-    if not any((folder / name).exists() for name in (IMAGES, ARCHIVE)):
+    here = (IMAGES, ARCHIVE, *(f"{name}.{kind}" for name in (ATTRIBUTES, PARTITION) for kind in ("txt", "csv")))
+    if not any((folder / name).exists() for name in here):
         folder = folder / "celeba"
     images = _images(folder)
     _fetch(folder, images is None)
@@ -145,7 +146,10 @@ def _fetch(folder: Path, with_images: bool) -> None:
         import gdown  # both take their time, and are needed for this alone
         from torchvision.datasets import CelebA
 
-        by_hand = "Put them there, from http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html; no need to unpack the images"
+        by_hand = (
+            f"Put them there, from http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (lists may be .csv, as Kaggle has "
+            f"them, and the images unpacked, in a folder {IMAGES})"
+        )
         with places.fetching(missing, folder, by_hand):
             for name, (identity, md5) in {name: rest for *rest, name in CelebA.file_list}.items():
                 if name in missing:
