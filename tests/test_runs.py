@@ -853,3 +853,15 @@ def test_functions_whose_text_has_changed_are_noticed(tiny, tmp_path, part):
         assert train("same", text).evaluation == first.evaluation
     with pytest.warns(UserWarning, match="whose text has changed"):
         train("other", text.replace(place[part], place[part].replace("\n", "  # otherwise\n")))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "place"), [(0, "where it was last saved"), (1000, "the start, as nothing was saved")]
+)
+def test_a_stopped_training_says_from_where_it_goes_on(tiny, tmp_path, seconds, place):
+    def stop(model, line):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        runs.train(tiny, Settings(2, epochs=2), tmp_path, "cpu", on_epoch=stop, checkpoint_seconds=seconds)
+    assert stopped.value.__notes__ == [f"tiny-k2-e2-s0 was stopped; run this again, and it goes on from {place}"]

@@ -141,7 +141,10 @@ def train(
             try:
                 _complete(folder, model.to(device), data, settings, builder, *options)
             except KeyboardInterrupt as stop:
-                stop.add_note(f"{folder.name} was stopped; run this again, and it goes on from where it was last saved")
+                saved = (
+                    "where it was last saved" if (folder / "checkpoint").exists() else "the start, as nothing was saved"
+                )
+                stop.add_note(f"{folder.name} was stopped; run this again, and it goes on from {saved}")
                 raise
     return load(folder, builder)
 

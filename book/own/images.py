@@ -34,6 +34,7 @@ size: int = 48  # pixels that each image is scaled to: one number, or [height, w
 latent_dim: int = 8  # K
 epochs: int = 20  # passes over the training images
 batch_size: int = 32  # images in a step
+skip_damaged: bool = False  # leave out, with a warning, what cannot be read
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
 # %% tags=["hide-input"]
@@ -57,7 +58,7 @@ if folder is None:
 
 shape = size if isinstance(size, int) else tuple(size)
 with contextlib.redirect_stdout(io.StringIO()) as said:
-    images = data.folder(folder, shape)
+    images = data.folder(folder, shape, skip_damaged=skip_damaged)
 parent = Path(folder).expanduser().absolute().parent
 print(said.getvalue().replace(f"{parent}/", ""), end="")
 print("Each is of shape", images.image_shape)

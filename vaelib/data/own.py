@@ -61,6 +61,12 @@ def folder(
         )
     if damaged:
         warnings.warn("\n  ".join([f"left out of {path}, as they cannot be read:", *damaged]), stacklevel=2)
+    if phone := [file for file in others if file.lower().endswith((".heic", ".heif"))]:
+        warnings.warn(
+            f"left out of {path}: {len(phone)} photographs such as {phone[0]}, a kind that Pillow reads only after "
+            f"pillow_heif.register_heif_opener(), of the package pillow-heif",
+            stacklevel=2,
+        )
     if len(read) < 2:
         raise ValueError(
             f"{path} has {len(read)} images that can be read, and {len(others)} other files; two are needed"
@@ -74,7 +80,7 @@ def folder(
     origin = f"{len(train):,} images for training, {len(test):,} for testing"
     if len(names) > 1:
         origin += f", {len(names)} classes"
-    if left_out := [*others, *damaged]:
+    if left_out := [*damaged, *others]:
         origin += f"; left out: {len(left_out)} files ({', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''})"
     print(f"{path.name}: {origin}", flush=True)
     return Dataset(
