@@ -1,11 +1,17 @@
 """A run is a training on disk: a folder with its settings, its metrics, its weights and its evaluation.
 
-`config.json`          settings, functions (names, checksum of their text), data (name, fingerprint), versions, device
-`metrics.jsonl`        one line an epoch, see `training.fit`
-`model.safetensors`    the weights; there as soon as the training is finished
-`SHA256SUMS`           of those files and the next one: `sha256sum --check SHA256SUMS` tells whether they are as written
-`evaluation.json`      see `evaluation.evaluate`; there as soon as the run is complete
-`checkpoint`           only while the training is unfinished
+`config.json`
+    settings, functions (names, checksum of their text), data (name, fingerprint), versions, device
+`metrics.jsonl`
+    one line an epoch, see `training.fit`
+`model.safetensors`
+    the weights; there as soon as the training is finished
+`SHA256SUMS`
+    of those files and the next one: `sha256sum --check SHA256SUMS` tells whether they are as written
+`evaluation.json`
+    see `evaluation.evaluate`; there as soon as the run is complete
+`checkpoint`
+    only while the training is unfinished
 """
 
 import hashlib

@@ -420,9 +420,7 @@ torch.manual_seed(0)
 model = gaussian.model()
 codes = model.prior().sample((10,))
 likelihood = model.decoder(codes)
-drawn = likelihood.sample().clamp(
-    0, 1
-)  # a Gaussian knows no black and white
+drawn = likelihood.sample().clamp(0, 1)  # a Gaussian goes beyond
 rows({"mean": likelihood.mean.detach(), "drawn": drawn})
 
 # %% [markdown]
