@@ -105,7 +105,7 @@ log_posterior = log_joint - log_evidence[:, None]
 
 coarser = log_joint[:, ::2].logsumexp(1) + math.log(2 * step)
 assert (log_evidence - coarser).abs().max() < 1e-3
-rounded = [round(value, 2) for value in log_evidence.tolist()]
+rounded = [round(value, 1) for value in log_evidence.tolist()]
 print("log p(x) in nats:", dict(zip(digits, rounded, strict=True)))
 
 # %% [markdown]
@@ -217,12 +217,12 @@ figure
 #
 # The gap is the *Kullback-Leibler divergence* of $q$ from the posterior. It
 # is never negative, once more by Jensen: $-\mathbb{E}_q[\log (p/q)] \geq
-# -\log \mathbb{E}_q[p/q]$, and this is at least $-\log 1 = 0$.
-# (The mean $\mathbb{E}_q[p/q]$ is the mass that $p$ has where $q$ has any, at most 1.) It is zero only if both
-# hold with equality: $p/q$ does not vary where $q$ lives, and $p$ has no mass
-# elsewhere, that is, if $q = p$. So raising the bound by a better $q$ *is*
-# bringing $q$ closer to the posterior, although no posterior occurs in
-# {eq}`eq-elbo-bound`.
+# -\log \mathbb{E}_q[p/q]$, and this is at least $-\log 1 = 0$. (The mean
+# $\mathbb{E}_q[p/q]$ is the mass that $p$ has where $q$ has any, at most 1.)
+# It is zero only if both hold with equality: $p/q$ does not vary where $q$
+# lives, and $p$ has no mass elsewhere, that is, if $q = p$. So raising the
+# bound by a better $q$ *is* bringing $q$ closer to the posterior, although no
+# posterior occurs in {eq}`eq-elbo-bound`.
 #
 # ## Reconstruction and KL: the bound as it is computed
 #
