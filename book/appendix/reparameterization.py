@@ -129,7 +129,7 @@ for name, (values, slopes, gradient) in cases.items():
 #   + 4 (F - b) + 4 \delta_i^2 + 8 \sigma_i^2 .
 # $$ (eq-rpa-variance)
 #
-# With $\delta_k = \sigma_k = 1$ in all coordinates, $F = 2K$ and $V = 6K$, which gives {eq}`eq-rp-variance`.
+# With $\delta_k = \sigma_k = 1$ in all coordinates, $F = 2K$ and $V = 6K$, so that the variance is $4K^2 + 14K + 12$ at $b = 0$ and $6K + 12$ at $b = F$.
 #
 # **The best constant baseline.** The variance of $(f - b)\, \partial \log q$ is a parabola in $b$ with its bottom at
 # $\mathbb{E}[f (\partial \log q)^2] / \mathbb{E}[(\partial \log q)^2]$. Here that is $b = F + 2 \sigma_i^2$, where the variance is less by $4 \sigma_i^2$ than at

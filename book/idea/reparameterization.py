@@ -91,16 +91,7 @@ for name, z in drawn.items():
 # The first has no history: autograd does not know that $z$ has to do with $\mu$. The second is worse. It has a `grad_fn`, raises no error,
 # and hands back exactly zero, so that an encoder would learn from the KL alone. The third, `rsample`, gives
 # $2z$ and $2z(z - \mu)/\sigma$ for the $z$ that it drew: not the slopes of $J$, but right on average. The "r" is for "reparameterized".
-
-# %% tags=["hide-input"]
-sample, normal, rsample = slopes
-assert sample is None and normal == (0, 0)
-z, known_mean, known_sigma = z.detach(), mean.detach(), sigma.detach()
-by_hand = 2 * z, 2 * z * (z - known_mean) / known_sigma
-torch.testing.assert_close(rsample, by_hand)
-print("by hand:", *(f"{each:.4f}" for each in by_hand))
-
-# %% [markdown]
+#
 # ## The reparameterization trick
 #
 # Draw the noise first, from a distribution that knows nothing of the encoder; then shift and stretch it, coordinate by coordinate:
@@ -114,6 +105,12 @@ print("by hand:", *(f"{each:.4f}" for each in by_hand))
 # $\frac1\sigma \varphi\left((t - \mu)/\sigma\right)$, is the density of $\mathcal{N}(\mu, \sigma^2)$. In numbers, for a draw in two dimensions:
 
 # %% tags=["hide-input"]
+sample, normal, rsample = slopes
+assert sample is None and normal == (0, 0)
+z, known_mean, known_sigma = z.detach(), mean.detach(), sigma.detach()
+by_hand = 2 * z, 2 * z * (z - known_mean) / known_sigma
+torch.testing.assert_close(rsample, by_hand)
+
 mean = torch.tensor([0.7, -1.2], dtype=torch.float64)
 log_variance = torch.tensor([-1.0, 0.6], dtype=torch.float64)
 sigma = torch.exp(log_variance / 2)
@@ -143,20 +140,16 @@ print(f"density of z: {density.prod():.12f}, by vaelib {joint:.12f}")
 #
 # ## The path derivative
 #
-# With {eq}`eq-rp-trick` the mean is over $\varepsilon$, whose distribution depends on nothing. So the derivative of the mean is the mean of the
-# derivatives, and the chain rule gives
+# With {eq}`eq-rp-trick`, $J$ is the mean of $f(\mu + e^{\ell/2} \odot \varepsilon)$ over $\varepsilon$, whose distribution depends on nothing.
+# So the derivative of the mean is the mean of the derivatives, and by the chain rule
 #
 # $$
-# \begin{gathered}
-# J(\mu, \ell) = \mathbb{E}_{\varepsilon \sim \mathcal{N}(0, I)}
-#   \left[ f(\mu + e^{\ell/2} \odot \varepsilon) \right], \\
 # \frac{\partial J}{\partial \mu_k}
 #   = \mathbb{E}\left[\frac{\partial f}{\partial z_k}(z)\right],
 # \qquad
 # \frac{\partial J}{\partial \ell_k}
 #   = \mathbb{E}\left[\frac{\partial f}{\partial z_k}(z)\,
 #     \tfrac12 \sigma_k \varepsilon_k\right].
-# \end{gathered}
 # $$ (eq-rp-path)
 #
 # ```{admonition} When may the derivative move inside?
@@ -223,9 +216,8 @@ def leave_one_out(values):
 
 # %% [markdown]
 # Are they right? For $f = \sum_k (z_k - c_k)^2$ and $f = e^{a \cdot z}$ the integral is known:
-# $J = \sum_k [(\mu_k - c_k)^2 + \sigma_k^2]$ and $J = \exp \sum_k [a_k \mu_k + \frac12 a_k^2 \sigma_k^2]$. Of 250,000 draws in two dimensions we take
-# each estimator's mean, and its distance from the exact gradient in standard errors, the *z-score*. **The rule: unbiased, as far as
-# we can see, if none is beyond 5.**
+# $J = \sum_k [(\mu_k - c_k)^2 + \sigma_k^2]$ and $J = \exp \sum_k [a_k \mu_k + \frac12 a_k^2 \sigma_k^2]$. The mean of each estimator over 250,000 draws
+# has a distance from the exact gradient, in standard errors: a *z-score*. **The rule: unbiased, as far as we can see, if none is beyond 5.**
 
 # %% tags=["hide-input"]
 c = torch.tensor([-0.3, 0.4], dtype=torch.float64)
@@ -268,22 +260,17 @@ for f, slope in zip(exact, known_slopes, strict=True):
         worst[name, f.__name__] = z_scores.abs().max().item()
 assert max(worst.values()) < 5
 largest = max(each for (name, _), each in worst.items() if name == "path")
-print(f"{4 * len(worst)} z-scores, the largest {max(worst.values()):.1f}")
-print(f"of the path derivatives: {largest:.1f}")
+print(
+    f"{4 * len(worst)} z-scores, the largest {max(worst.values()):.1f};"
+    f" of the path derivatives {largest:.1f}"
+)
 
 # %% [markdown]
 # ## Which one is noisier?
 #
 # Both are right on average, so the difference is their variance {cite}`mohamed2020monte`. Take the derivative in one mean, $\mu_i$, from one draw.
-# For the quadratic with $\mu_k - c_k = \sigma_k = 1$ in all coordinates,
-#
-# $$
-# \begin{aligned}
-# \operatorname{Var}_{\text{path}} &= 4, \\
-# \operatorname{Var}_{\text{score}} &= 4 K^2 + 14 K + 12 \quad \text{without a baseline}, \\
-# \operatorname{Var}_{\text{score}} &= 6 K + 12 \quad \text{with } b = \mathbb{E}[f].
-# \end{aligned}
-# $$ (eq-rp-variance)
+# For the quadratic with $\mu_k - c_k = \sigma_k = 1$ in all coordinates it is 4 by the path, $6K + 12$ by the score function with $b = \mathbb{E}[f]$,
+# and $4K^2 + 14K + 12$ without a baseline.
 #
 # **Constant, linear, quadratic in $K$.** The path derivative is $2(z_i - c_i)$: the other coordinates have dropped out. In
 # $f \varepsilon_i / \sigma_i$ they all remain, through $f$. The baseline takes one power of $K$ away, the path both. But this is so *for this function*.
@@ -351,15 +338,14 @@ z_scores = [
 assert max(z_scores) < 5
 path, score = sine_variances(5)
 assert f"{path:.1f} {score:.2f}" == "12.5 0.50"
-print(f"{len(z_scores)} variances, largest z-score {max(z_scores):.1f}")
 print(
     f"f = sin 5z: variance {path:.1f} by the path, {score:.2f} by the score"
 )
 
 
-# %% mystnb={"figure": {"caption": "Variance of the derivative in one mean, from one draw. Lines: the closed forms; points: measured from 20,000 draws. Left: the quadratic, over the number of dimensions K. Right: sin \u03c9z in one dimension, over \u03c9.", "name": "fig-rp-toy"}, "image": {"alt": "Two plots on logarithmic axes. Left: against K, the variance of the score function rises with slope two, with a baseline with slope one, and that of the path derivative is flat. Right: against omega, the path derivative starts below the score function, crosses it near one and rises with slope two, while the score function levels off at one half."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Variance of the derivative in one mean. Lines: closed forms; points: from 20,000 draws. Left: the quadratic, over K. Right: sin \u03c9z, over \u03c9.", "name": "fig-rp-toy"}, "image": {"alt": "Two plots on logarithmic axes. Left: against K, the variance of the score function rises with slope two, with a baseline with slope one, and that of the path derivative is flat. Right: against omega, the path derivative starts below the score function, crosses it near one and rises with slope two, while the score function levels off at one half."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
-    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.3))
+    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.1))
     for panel, lines in zip(axes, (over_K, over_omega), strict=True):
         for color, (name, rows) in enumerate(lines.items()):
             at, form, found, _ = zip(*rows, strict=True)
@@ -378,15 +364,14 @@ figure
 #
 # A code that is 0 or 1 can be reparameterized, but only through a jump: with logistic noise $\lambda$, the draw
 # $z = \mathbb{1}[a + \lambda > 0]$ is 1 with the probability $\pi = 1/(1 + e^{-a})$. The slope of a jump is zero wherever it exists. The path
-# derivative in $a$ is therefore zero for every draw, and wrong, for $J = \pi f(1) + (1 - \pi) f(0)$ does depend on $a$. (The same happens to a Gaussian
-# code if $f$ jumps.) What one does instead:
+# derivative in $a$ is therefore zero for every draw, and wrong: $J = \pi f(1) + (1 - \pi) f(0)$ does depend on $a$. What one does instead:
 #
 # - *sum over all values*, as in this formula, if they are few: exact;
 # - *the score function* with a baseline, which does not mind jumps: unbiased, noisy;
-# - *relax* the jump to a sigmoid, $z = 1/(1 + e^{-(a + \lambda)/\tau})$, the Concrete or Gumbel-softmax distribution {cite}`maddison2017concrete,jang2017categorical`. Now there is a
-#   path, but of another function: biased. The bias vanishes as the temperature $\tau$ goes to 0, and the noise grows;
+# - *relax* the jump to a sigmoid, $z = 1/(1 + e^{-(a + \lambda)/\tau})$, the Concrete or Gumbel-softmax distribution {cite}`maddison2017concrete,jang2017categorical`: a
+#   path, but of another function. The bias vanishes as the temperature $\tau$ goes to 0, and the noise grows;
 # - *straight-through* {cite}`bengio2013estimating`: jump on the way forward, pretend on the way back that $\partial z / \partial a$ were that of
-#   $\pi$. Biased; discrete autoencoders live with it {cite}`oord2017neural`.
+#   $\pi$. Biased, and in use {cite}`oord2017neural`.
 
 # %% tags=["hide-input"]
 assert RelaxedBernoulli.has_rsample and not Bernoulli.has_rsample
@@ -433,8 +418,7 @@ Markdown(tabulate(table, headers, "github", floatfmt=".4f"))
 # ## A real encoder
 #
 # In a VAE $f(z) = \log p(x \mid z)$, and the decoder decides how $f$ swings. We train the paper's fully connected model on the small digits of
-# scikit-learn {cite}`alpaydin1998optical`; with batches of 16 images instead of 128, which gives many steps in a short time and is the harder test for a
-# noisy gradient. Before the training, halfway and at its end we draw 256 codes for each of 64 images, and record both gradients of every draw in the $2K$ outputs of
+# scikit-learn {cite}`alpaydin1998optical`, with batches of 16 images instead of 128: many steps in a short time, and the harder test for a noisy gradient. Before the training, halfway and at its end we draw 256 codes for each of 64 images, and record both gradients of every draw in the $2K$ outputs of
 # the encoder. (That of the KL is exact, and left out.)
 
 # %% tags=["hide-input"]
@@ -466,7 +450,6 @@ log_likelihood, kl = model.elbo(images[:64])  # what other chapters train
 torch.testing.assert_close(ours, (kl - log_likelihood).mean())
 
 
-# %% tags=["hide-input"]
 def test_elbo(model):
     log_likelihood, kl = evaluation.elbo(model, digits.test.images)
     return (log_likelihood - kl).mean().item()
@@ -502,6 +485,7 @@ curve, kept = fit(
     path_loss, seeds[0], long_passes, "the model to measure", keep
 )
 stages = dict(zip(("start", "middle", "end"), kept.values(), strict=True))
+
 x, draws = images[:64], 256
 
 
@@ -524,12 +508,12 @@ recorded = {
     for stage, (values, path, score) in raw.items()
 }
 
-# %% mystnb={"figure": {"caption": "Gradient estimates from single draws, for one image at the end of the training: derivatives of the log-likelihood in the means of the first two latent dimensions. The second panel enlarges the middle of the first. All three estimate the same gradient.", "name": "fig-rp-clouds"}, "image": {"alt": "Two scatter plots. A wide cloud of score-function gradients, a narrower one with the baseline inside it, and a small core of path derivatives in the middle."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Gradients of the log-likelihood in the first two means, from single draws for one image at the end of the training. All three estimate the same gradient.", "name": "fig-rp-clouds"}, "image": {"alt": "Two scatter plots. A wide cloud of score-function gradients, a narrower one with the baseline inside it, and a small core of path derivatives in the middle."}} tags=["hide-input"]
 clouds = {name: g[:, 0, :2] for name, g in recorded["end"].items()}
 labels = ("score function", "with a baseline", "path")
 limits = [clouds[name].abs().max() * 1.05 for name in ("plain", "baseline")]
 with plt.rc_context(figures.STYLE):
-    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.4))
+    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.3))
     for panel, limit in zip(axes, limits, strict=True):
         for color, name in enumerate(("plain", "baseline", "path")):
             points = clouds[name].T
@@ -667,10 +651,10 @@ for name, elbo in reached.items():
     print(f"{name:36}{elbo:.1f}")
 
 # %% [markdown]
-# Without a baseline the training falls far behind; with one, and five codes an image, it keeps up: noisier is not useless. (One seed. Adam divides each step by the
-# size of recent gradients, which tames even a very noisy one.) The paper says neither what "usable" is nor whether "naive" is without a baseline. We
-# ask by the variance, and for both: the most codes per image that anything here is trained with is 25, and a ratio above 25 says that
-# even with those the score function is noisier than the path with one. The ratio with a baseline is that of the best one, of 256.
+# Without a baseline the training falls far behind; with one, and five codes an image, it keeps up: noisier is not useless. (One seed; Adam, which divides
+# by the size of recent gradients, tames even a very noisy one.) What is "usable", and is "naive" without a baseline? The paper does not say. We
+# ask by the variance, for both: a ratio above 25 says that even with the most codes per image that we train with, 25, the score function
+# is noisier than the path with one. The baseline is the best, of 256.
 
 # %% tags=["hide-input"]
 lowest = {
@@ -701,9 +685,8 @@ claims.judge("C3", on, z=largest, **lowest)
 # more; while $\rho < \tfrac12$, twice the batch does better. And if decoding is what costs, a budget of $M = BS$ codes has the variance
 # $\left(S \operatorname{Var}(m) + \mathbb{E}[\operatorname{Var}(g \mid x)]\right) / M$: one code each for more images is better than more codes for fewer, *whatever* the share.
 #
-# $m(x)$ is not known, but three gradients suffice: $\hat g_1$ and $\hat g_2$ of the same images with codes of their own, and $\hat g_3$ of other
-# images. Half the mean square of $\hat g_1 - \hat g_2$ is the codes' part, that of $\hat g_1 - \hat g_3$ the whole. For the
-# weights of both networks, at the three stages:
+# Three gradients measure it: half the mean square of $\hat g_1 - \hat g_2$, of the same images with codes of their own, is the codes' part, and with
+# $\hat g_3$ of other images it is the whole. For the weights of both networks:
 
 
 # %% tags=["hide-input"]
@@ -781,10 +764,10 @@ elbos = {S: trainings(S) for S in (1, 5)}
 # %% tags=["hide-input"]
 elbos[25] = trainings(25)
 
-# %% mystnb={"figure": {"caption": "Test ELBO of the trainings with 1, 5 and 25 codes per image: thin lines are seeds, thick lines their means. Left: against passes over the data. Right: the same against the number of codes that were decoded.", "name": "fig-rp-samples"}, "image": {"alt": "Two plots of the test ELBO. Against passes over the data the three curves lie close together; against decoded codes the curve of one code is far to the left of the others."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Test ELBO with 1, 5 and 25 codes per image, against passes over the data and against decoded codes. Thin lines are seeds, thick lines their means.", "name": "fig-rp-samples"}, "image": {"alt": "Two plots of the test ELBO. Against passes over the data the three curves lie close together; against decoded codes the curve of one code is far to the left of the others."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
     figure, axes = plt.subplots(
-        1, 2, figsize=(figures.WIDTH, 2.2), sharey=True
+        1, 2, figsize=(figures.WIDTH, 2.1), sharey=True
     )
     for color, (S, lines) in enumerate(elbos.items()):
         for panel, cost in zip(axes, (1, S * len(images)), strict=True):
@@ -815,10 +798,9 @@ ahead = [
 claims.judge("C1", on, share=most, gain=gain, ahead=min(ahead))
 
 # %% [markdown]
-# The third is an easy one: for the same codes one code per image gets 5 or 25 times as many steps. Where a machine decodes 25 codes in little more
-# time than one, the first two are those that matter. All of this is measured on small digits, in short trainings. Kingma and Welling call one
-# code enough *if the minibatch is large enough*, for example a hundred images; by {eq}`eq-rp-total` a larger batch makes the noise smaller, and
-# leaves its share as it is.
+# The third is an easy one: for the same codes, one per image gets 5 or 25 times as many steps. Where a machine decodes 25 codes in little more
+# time than one, the first two matter. All of this is measured on small digits, in short trainings. Kingma and Welling call one
+# enough *if the minibatch is large enough*, say a hundred images: it makes the noise smaller, and leaves its share as it is.
 #
 # ```{dropdown} Two exercises
 # *Someone takes the mean $\bar f$ of all $S$ values as the baseline of each draw. Is the estimate biased?*
