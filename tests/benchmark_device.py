@@ -29,7 +29,6 @@ from vaelib.data import Dataset, Split, to_float
 MODELS = {"fully connected": ((1, 28, 28), 2), "convolutional": ((3, 64, 48), 64)}
 PAPER = {"mnist": ("digits", 60_000, 10_000, 10, (1, 2, 4, 8, 16, 64))}
 PAPER["celeba"] = ("faces", 162_770, 19_962, 30, (2, 8, 16, 32, 64, 96))
-KINDS = {"cuda": ProfilerActivity.CUDA, "xpu": ProfilerActivity.XPU}
 
 
 def cut(given: Dataset, train: int, test: int, name: str | None = None) -> Dataset:
@@ -114,8 +113,8 @@ def speed(device: torch.device, count: int, short: bool) -> dict:
 
 def profiled(device: torch.device) -> dict:
     """torch.profiler's table of ten steps of each model."""
-    activities = [ProfilerActivity.CPU, *([KINDS[device.type]] if device.type in KINDS else [])]
-    sort, found = f"self_{device.type if device.type in KINDS else 'cpu'}_time_total", {}
+    cuda, found = device.type == "cuda", {}
+    activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda]
     for name, (shape, latent_dim) in MODELS.items():
         model = models.build(shape, latent_dim).to(device)
         optimizer = torch.optim.Adam(model.parameters(), fused=True)
@@ -123,13 +122,15 @@ def profiled(device: torch.device) -> dict:
         for steps in (3, 10):  # the first to warm up
             with profile(activities=activities) as record:
                 for _ in range(steps):
-                    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                    with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
                         loss = objective.negative_elbo(model, x, 0.0)[0].mean()
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
                 loss.item()
-        found[name] = record.key_averages().table(sort_by=sort, row_limit=15, max_name_column_width=40)
+        found[name] = record.key_averages().table(
+            sort_by=f"self_{device.type if cuda else 'cpu'}_time_total", row_limit=15, max_name_column_width=40
+        )
     return found
 
 

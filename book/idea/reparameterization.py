@@ -15,7 +15,7 @@
 # ---
 
 # %% [markdown]
-# # A gradient through chance
+# # The reparameterization trick: a gradient through chance
 #
 # **The encoder does not compute a code: it sets the odds, and chance picks one. How can it learn from what became of a choice that it did not
 # make?** Gradient descent needs a derivative, and a random draw has none. There are two ways around. The *score function* differentiates the
