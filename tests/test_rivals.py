@@ -54,9 +54,7 @@ def test_hmc_has_the_posteriors_mean_and_variance(pca):
     with seeded(1):
         start = torch.zeros(200, K)
         tuned, size, _ = rivals.hmc(lambda z: rivals.log_joint(model, one, z), start, 150, 0.01)
-        chain, same, accepted = rivals.hmc(
-            lambda z: rivals.log_joint(model, one, z), tuned[-1], 100, size, target=None
-        )
+        chain, same, accepted = rivals.hmc(lambda z: rivals.log_joint(model, one, z), tuned[-1], 100, size, target=None)
     assert same == size and 0.8 < accepted < 0.98
     assert chain.mean().item() == pytest.approx(mean.item(), abs=0.03 * variance.sqrt().item())
     assert chain.var().item() == pytest.approx(variance.item(), rel=0.05)

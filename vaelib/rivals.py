@@ -85,7 +85,7 @@ def hmc(
         share = taken.float().mean().item()
         accepted += share / steps
         if target is not None:
-            step_size *= math.exp(max(-0.05, min(0.05, 0.2 * (share - target))))
+            step_size *= math.exp(max(-0.05, min(0.05, 0.5 * (share - target))))
         chain.append(z)
     return torch.stack(chain), step_size, accepted
 
