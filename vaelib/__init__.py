@@ -13,6 +13,7 @@ objective       the ELBO and its relatives, as pure functions, and what a traini
 data            data sets by name, a folder of images of one's own, or tensors
 training, runs  the loop; a training on disk, which is resumed or loaded by the call that began it
 evaluation      ELBO, log p(x), active units, reconstruction error
+rivals          wake-sleep, Monte Carlo EM with HMC, exact EM on a grid
 attributes      directions of the code space, found and walked along
 figures         grids and curves
 """
@@ -21,7 +22,7 @@ from importlib import import_module
 
 import torch
 
-from . import binarization, data, evaluation, likelihoods, models, objective, posteriors, priors, runs, training
+from . import binarization, data, evaluation, likelihoods, models, objective, posteriors, priors, rivals, runs, training
 from .runs import Run, train
 from .training import Settings
 
@@ -29,7 +30,7 @@ _LATER = ("attributes", "figures")  # imported when they are asked for: scikit-l
 
 __all__ = ["Run", "Settings", "train", *_LATER]
 __all__ += ["binarization", "data", "evaluation", "likelihoods", "models", "objective", "posteriors", "priors"]
-__all__ += ["runs", "training"]
+__all__ += ["rivals", "runs", "training"]
 
 
 def __getattr__(name: str):
