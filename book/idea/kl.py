@@ -2,7 +2,6 @@
 # jupyter:
 #   jupytext:
 #     cell_metadata_filter: tags,mystnb,-all
-#     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -533,7 +532,7 @@ display({live.CLOUDS: data, "text/plain": f"{len(data):,} bytes"}, raw=True)
 # :file: ../live/clouds.html
 # ```
 
-# %% mystnb={"figure": {"caption": "The encoder's $q$ for 300 test digits: ellipses of one standard deviation, the digit at the mean; dashed, one and two standard deviations of the prior. Above, reconstruction + KL = their sum, in nats per image. Where scripts run, a slider goes through all seven here.", "name": "fig-kl-clouds", "classes": "live-still"}, "image": {"alt": "Four latent planes. At a beta of 0.1 small clouds of digits, spread beyond the prior's circles; at 1 they fill the circles; at 2 they are wide and near the middle; at 64 all ellipses are the prior's circle."}} tags=["remove-input"]
+# %% mystnb={"figure": {"caption": "The encoder's $q$ for 300 test digits: ellipses of one standard deviation, the digit at the mean; dashed, one and two standard deviations of the prior. Above, reconstruction + KL = their sum, in nats per image. Where scripts run, a slider goes through all seven here.", "classes": "live-still", "name": "fig-kl-clouds"}, "image": {"alt": "Four latent planes. At a beta of 0.1 small clouds of digits, spread beyond the prior's circles; at 1 they fill the circles; at 2 they are wide and near the middle; at 64 all ellipses are the prior's circle."}} tags=["remove-input"]
 by_beta = {each["beta"]: each for each in content["models"]}
 with plt.rc_context(figures.STYLE):
     figure, axes = plt.subplots(1, 4, figsize=(figures.WIDTH, 2.2))
