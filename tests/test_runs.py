@@ -405,6 +405,12 @@ def test_an_incomplete_run_names_the_missing_file(trained, tmp_path, name):
         runs.load(folder)
 
 
+def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(tiny, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file.tiny-k2.* cannot be made .*VAELIB_RUNS"):
+        runs.train(tiny, Settings(2, epochs=1), tmp_path / "file")
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "nothing"))):
         runs.load(tmp_path / "nothing")

@@ -117,6 +117,8 @@ def train(
         If the device is not there or its memory too small, or another process or thread is training the same run.
     FloatingPointError
         If the loss stops being finite.
+    OSError
+        If the run's folder cannot be made or written.
 
     Warns
     -----
@@ -138,7 +140,11 @@ def train(
         raise ValueError(f"{described(builder)} must build a vaelib.models.VAE, not a {type(model).__name__}")
     models.original(model).check()
     folder = Path(root or default_root()).expanduser() / name(data.name, settings, builder, objective, schedule)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        where = "name another folder for the runs (argument `root`, --runs, or VAELIB_RUNS)"
+        raise type(error)(f"{folder} cannot be made ({error.strerror}); {where}") from error
     with nullcontext() if is_complete(folder) else files.locked(folder):
         text = fingerprint(builder, objective, *[schedule] * bool(schedule))
         _claim(folder, data, settings, functions, text, device)
