@@ -59,6 +59,7 @@ if epochs is None:
 settings = Settings(
     latent_dim, epochs, seed
 )  # wrong ones fail before data load
+print(f"K = {latent_dim}, {settings.epochs} epochs, seed {seed}")
 photos = data.load(dataset or plan.dataset, data_folder)
 count, test_count = len(photos.train), len(photos.test)
 print(f"{photos.name}: {count:,} training and {test_count:,} test images")
