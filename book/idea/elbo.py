@@ -389,7 +389,7 @@ figure
 # {cite}`cremer2018inference`. The Gaussian with the mean and the width of the
 # posterior, which the grid knows, leaves at least as much as the best one.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 posterior = log_posterior.exp() * step
 mean = (posterior * codes).sum(1, keepdim=True)
 width = (posterior * (codes - mean) ** 2).sum(1, keepdim=True).sqrt()
