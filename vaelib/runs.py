@@ -75,6 +75,8 @@ def name(
     parts += [f"r{settings.learning_rate:g}"] * (settings.learning_rate != Settings.learning_rate)
     if settings.precision:
         parts.append(settings.precision)
+    if settings.block:
+        parts.append(f"block{settings.block}")
     for key, function in _functions(builder, objective, schedule).items():
         if function and function != PAPER[key]:
             without_modules = re.sub(r"\b(\w+\.)+(?=[A-Za-z_])", "", function)
@@ -97,7 +99,8 @@ def train(
 
     The record knows builder, objective and schedule by their names: the module's and theirs, and the arguments that
     are fixed by functools.partial (or are a dataclass's). Whichever is not the paper's is in the name of the run's
-    folder too, as are another batch size, learning rate and precision. Other text of the same name makes no other run.
+    folder too, as are another batch size, learning rate, precision and block. Other text of the same name makes no
+    other run.
 
     Parameters
     ----------
@@ -168,8 +171,8 @@ def _complete(folder: Path, model: models.VAE, data: Dataset, settings: Settings
             training.fit(model, data, settings, folder, *options)
         except torch.OutOfMemoryError as error:
             raise RuntimeError(
-                f"{device} has too little memory to train {folder.name}, whose images all lie there; make batch_size "
-                f"({settings.batch_size}) smaller, take fewer images, or use 'cpu'"
+                f"{device} has too little memory to train {folder.name}; make batch_size ({settings.batch_size}) "
+                f"smaller, set a block of images that lie there at a time, not all of them, or use 'cpu'"
             ) from error
         models.save(model, weights, builder)
     figures = evaluation.evaluate(models.load(weights, device, builder), data)
