@@ -93,6 +93,34 @@ def test_exact_em_and_monte_carlo_em_find_the_highest_likelihood(pca):
     assert log_prob(model.decoder.weight, x).mean().item() == pytest.approx(best(x), abs=0.02)
 
 
+def test_one_update_of_exact_em_follows_the_gradient_of_log_p(pca):
+    """Fisher's identity: of the expectation under the posterior, the gradient is that of log p(x)."""
+    model, x = pca
+    weight = model.decoder.weight.detach().clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(log_prob(weight, x).mean(), weight)
+    before = weight.detach().clone()
+    optimizer = torch.optim.SGD(model.decoder.parameters(), lr=0.01)
+    rivals.grid_em_step(model, x, torch.linspace(-6, 6, 481)[:, None], optimizer, updates=1)
+    moved = (model.decoder.weight.detach() - before) / 0.01
+    torch.testing.assert_close(moved, gradient, atol=1e-3 * gradient.abs().max().item(), rtol=1e-3)
+
+
+def test_monte_carlo_em_makes_as_many_proposals_and_updates_as_it_is_told(pca, monkeypatch):
+    model, x = pca
+    optimizer, z = torch.optim.SGD(model.decoder.parameters(), lr=0.01), torch.zeros(len(x), K)
+    steps, made, hmc = [], [], rivals.hmc
+    monkeypatch.setattr(optimizer, "step", lambda: steps.append(1))
+
+    def counted(density, z, proposals, size):
+        made.append(proposals)
+        return hmc(density, z, proposals, size)
+
+    monkeypatch.setattr(rivals, "hmc", counted)
+    for proposals, updates in ((1, 5), (5, 1)):
+        rivals.mcem_step(model, x, z, optimizer, 0.02, proposals, updates)
+    assert len(steps) == 6 and made == [1, 5]
+
+
 def test_wake_sleep_gives_each_network_its_own_gradient(pca):
     model, x = pca
     one = x[:1].expand(20_000, -1, -1, -1)
