@@ -73,32 +73,33 @@ print(f"{every.name}: {len(digits.train):,} + {len(digits.test):,}")
 # %% [markdown]
 # ## One model, many trainings
 #
-# Pixels are binary, drawn afresh as in {doc}`literature`, and the model has its sizes:
-# two layers of 200 with tanh in each network, 50 latent dimensions. Its encoder gets
-# one layer more, for which there is a reason below. All trainings are
-# short (15 epochs; there 400), with Adam's step left at 0.001, and all numbers are in nats per image, of
-# every fifth test image of MNIST: they stand beside each other, not beside those of {doc}`literature`.
+# Pixels are binary, drawn afresh, and the model is that of {doc}`literature`: 200 and 200 units with tanh in each network, and 50
+# latent dimensions. Only the encoder's first layer is wider, 254 units; below, so many weights go into
+# something else. All trainings are short (15 epochs, there 400) and leave Adam's step at 0.001, and all
+# numbers are in nats per image, of every fifth test image: they stand beside each other, not beside those of other pages.
 # log p(x) is estimated from 200 samples of each posterior, which makes it a little too low.
 
 
 # %%
+means = data.to_float(digits.train.images).mean(0).clamp(0.001, 0.999)
+
+
 def layers(*sizes):
-    pairs = pairwise(sizes)
-    return [
-        part for each in pairs for part in (nn.Linear(*each), nn.Tanh())
-    ]
+    found = []
+    for before, after in pairwise(sizes):
+        found += [nn.Linear(before, after), nn.Tanh()]
+        nn.init.xavier_uniform_(found[-2].weight)
+        nn.init.zeros_(found[-2].bias)
+    return found
 
 
-def deeper(features, size, latent_dim):
-    """The paper's posterior, after one layer more."""
-    features = nn.Sequential(features, *layers(size, 244))
-    return posteriors.Gaussian(features, 244, latent_dim)
-
-
-def one_level(image_shape, latent_dim, posterior=deeper):
-    features = nn.Sequential(nn.Flatten(), *layers(784, 200, 200))
-    network = *layers(latent_dim, 200, 200), nn.Linear(200, 784)
-    output = nn.Sequential(*network, nn.Unflatten(1, image_shape))
+def one_level(
+    image_shape, latent_dim, posterior=posteriors.Gaussian, wide=254
+):
+    features = nn.Sequential(nn.Flatten(), *layers(784, wide, 200))
+    *decoder, last, _ = layers(latent_dim, 200, 200, 784)
+    last.bias.data = means.logit().flatten()
+    output = nn.Sequential(*decoder, last, nn.Unflatten(1, image_shape))
     encoder = posterior(features, 200, latent_dim)
     prior = priors.Standard(latent_dim)
     return VAE(encoder, likelihoods.Bernoulli(output), prior, image_shape)
@@ -132,7 +133,8 @@ study("plain")
 # %% [markdown]
 # ## The rules
 #
-# Written down before anything was trained. Every way is compared with plain training, seed by seed.
+# Written down before anything was trained. (The plain model was changed once after its first training, which was slow: it had an
+# encoder of three layers, and PyTorch's initial weights. The rules were not.) Every way is compared with plain training, seed by seed.
 #
 # - **It wakes dimensions** if at least five more of them are active, with every seed.
 # - **It gains** if log p(x) is higher with every seed, and by half a nat on average. (For comparison: Burda et al.
@@ -170,7 +172,7 @@ for found, run in zip(units["plain"], studied["plain"], strict=True):
 # {cite}`alemi2018fixing`. One seed, and for β = 1 the first of plain training.
 
 # %%
-betas = (0.1, 0.3, 0.5, 1, 2, 4, 10) if "paper" in profile else (0.1, 1, 10)
+betas = (0.1, 0.3, 1, 2, 4, 10) if "paper" in profile else (0.1, 1, 10)
 for beta in betas:
     if beta == 1:
         studied["β = 1"] = studied["plain"][:1]
@@ -218,7 +220,7 @@ plt.show()
 # is, and with a high one the few dimensions that are left say little.
 
 # %% mystnb={"figure": {"caption": "Samples along the curve, from the same codes in each row.", "name": "fig-collapse-samples"}, "image": {"alt": "A row of fourteen samples for each beta: at the smallest strokes without a digit, in the middle mostly digits, at the largest all are blurred and nearly alike."}} tags=["hide-input"]
-shown = [beta for beta in betas if beta in (0.1, 0.5, 1, 4, 10)]
+shown = [beta for beta in betas if beta in (0.1, 0.3, 1, 4, 10)]
 figures.rows(
     {f"β = {beta}": curve[beta].model().sample(14, 0) for beta in shown}
 )
@@ -379,9 +381,24 @@ jacobian = torch.autograd.functional.jacobian(
 )[0, :, 0]
 found = Fixed(noise, torch.zeros(1, 4)).log_prob(noise)
 torch.testing.assert_close(stated, found - jacobian.slogdet().logabsdet)
-study("planar", model=partial(one_level, posterior=Planar))
+
+# %% [markdown]
+# Both have an encoder whose first layer has 200 units; what the plain one has in its 54 more, they have in the
+# flow. And a control, of one seed: the same weights in one more layer.
+
+
+# %%
+def deeper(features, size, latent_dim):
+    features = nn.Sequential(features, *layers(size, 244))
+    return posteriors.Gaussian(features, 244, latent_dim)
+
+
+narrow = partial(one_level, wide=200)
 inverse = posteriors.InverseAutoregressive
-study("autoregressive", model=partial(one_level, posterior=inverse))
+study("planar", model=partial(narrow, posterior=Planar))
+study("autoregressive", model=partial(narrow, posterior=inverse))
+study("a layer more", model=partial(narrow, posterior=deeper), seeds=1)
+
 
 # %% [markdown]
 # ## A second level
@@ -443,7 +460,7 @@ class Below(nn.Sequential):
 # %%
 def two_levels(image_shape, latent_dim):
     low, top = latent_dim - latent_dim // 3, latent_dim // 3
-    model = one_level(image_shape, low, posteriors.Gaussian)
+    model = one_level(image_shape, low, wide=200)
     encoder = Chained(model.encoder, low, top)
     prior = Chained(priors.Standard(top), top, low, roll=low)
     return VAE(encoder, Below(model.decoder), prior, image_shape)
@@ -454,33 +471,32 @@ study("two levels", model=two_levels, size=latent_dim * 3 // 2)
 # %% [markdown]
 # ## At equal parameters, and in equal time
 #
-# All four have as many weights as can be, which is why the plain encoder has its further
-# layer, and have made as many steps. A step takes longer with some, so there is a second comparison: the
+# All have the same number of weights, to a thousandth or so, and have made as many steps. A step takes longer with some, so there is a second comparison: the
 # bound when plain training ends, in the epochs that the others finish until then, by each one's fastest epoch (one thread of a CPU that had other work too).
 
 # %% tags=["hide-input"]
 ways = ["plain", "planar", "autoregressive", "two levels"]
-compared(ways)
+compared([*ways, "a layer more"])
 
 # %% tags=["hide-input"]
 pace = {
     title: min(
         line["seconds"] for run in studied[title] for line in run.metrics
     )
-    for title in ways
+    for title in (*ways, "a layer more")
 }
 until = {
     title: min(epochs, max(1, int(epochs * pace["plain"] / pace[title])))
-    for title in ways
+    for title in pace
 }
 in_time = {
     title: [
         run.metrics[until[title] - 1]["test_elbo"] for run in studied[title]
     ]
-    for title in ways
+    for title in pace
 }
 table = []
-for title in ways:
+for title in (*ways, "a layer more"):
     weights = studied[title][0].model().parameters()
     count = sum(each.numel() for each in weights)
     row = [title, f"{count:,}", f"{pace[title]:.1f} s", until[title]]
