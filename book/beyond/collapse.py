@@ -198,7 +198,7 @@ table = [
 headers = ["β", "rate", "distortion", "-ELBO", "-log p(x)", "active"]
 Markdown(tabulate(table, headers, "github", floatfmt=("g", *[".1f"] * 4)))
 
-# %% mystnb={"figure": {"caption": "Rate against distortion for each β; along a dashed line the ELBO is the same. Right, the active dimensions.", "name": "fig-collapse-curve"}, "image": {"alt": "Left, a curve that falls steeply, then flatly, from a large distortion and a small rate at the largest beta to the opposite at the smallest. Right, the number of active dimensions falls as beta grows."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Rate against distortion for each \u03b2; along a dashed line the ELBO is the same. Right, the active dimensions.", "name": "fig-collapse-curve"}, "image": {"alt": "Left, a curve that falls steeply, then flatly, from a large distortion and a small rate at the largest beta to the opposite at the smallest. Right, the number of active dimensions falls as beta grows."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
     size = {"figsize": (figures.WIDTH, 2.8)}
     figure, (left, right) = plt.subplots(1, 2, **size)
@@ -526,10 +526,10 @@ print(*top, "of", latent_dim // 2)
 
 # %% [markdown]
 # An estimate from 200 samples is too low, and less so where the posterior fits better: a part of a gain may be
-# the estimate's. With ten times as many, of 500 of the images and one seed:
+# the estimate's. With ten times as many, of 250 of the images and one seed:
 
 # %%
-count, more = (500, 2000) if "paper" in profile else (50, 200)
+count, more = (250, 2000) if "paper" in profile else (50, 200)
 for title in ways:
     model = studied[title][0].model()
     few, many = (
