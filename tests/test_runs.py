@@ -120,6 +120,21 @@ def test_spread_is_the_mean_and_standard_deviation_over_runs(trained):
     assert runs.spread(same, "test_elbo") == pytest.approx((2.5, math.sqrt((1.5**2 + 0.5**2 + 2**2) / 2)))
 
 
+@pytest.mark.parametrize(
+    ("values", "form", "text"),
+    [
+        ([1.0, 2.0, 4.5], ".1f", "2.5 ± 1.8"),
+        ([-0.47], "+.2f", "-0.47"),
+        ([0.25, 0.75], "+.2f", "+0.50 ± 0.35"),
+        ([0.00828, 0.00829], ".4f", "0.0083 ± <0.0001"),
+        ([0.861, 0.862], ".0%", "86% ± <1%"),
+        (torch.tensor([32, 32]), ".1f", "32.0 ± 0"),
+    ],
+)
+def test_a_mean_is_shown_with_a_deviation_that_is_zero_only_if_it_is(values, form, text):
+    assert runs.plus_minus(values, form) == text
+
+
 def test_train_all_groups_its_runs_by_latent_dimension(tiny, tmp_path):
     settings = [Settings(latent_dim, epochs=1, seed=seed) for seed in (1, 0) for latent_dim in (3, 2)]
     trained = runs.train_all(tiny, settings, tmp_path)
@@ -337,10 +352,10 @@ def test_a_precision_that_was_asked_for_is_recorded_and_in_the_folders_name(trai
     assert run.metrics != trained.metrics
 
 
-def test_a_record_from_before_there_was_a_choice_of_precision_is_that_of_the_same_run(trained, tiny, tmp_path):
+def test_a_record_from_before_there_was_a_choice_of_precision_or_block_is_that_of_the_same_run(trained, tiny, tmp_path):
     folder = _copy(trained, tmp_path)
     config = json.loads((folder / "config.json").read_text())
-    del config["settings"]["precision"]
+    del config["settings"]["precision"], config["settings"]["block"]
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "SHA256SUMS").unlink()
     assert runs.train(tiny, trained.settings, tmp_path, "cpu").evaluation == trained.evaluation
@@ -403,6 +418,12 @@ def test_an_incomplete_run_names_the_missing_file(trained, tmp_path, name):
     (folder / name).unlink()
     with pytest.raises(FileNotFoundError, match=re.escape(str(folder / name))):
         runs.load(folder)
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(tiny, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file.tiny-k2.* cannot be made .*VAELIB_RUNS"):
+        runs.train(tiny, Settings(2, epochs=1), tmp_path / "file")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
