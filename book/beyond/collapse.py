@@ -118,8 +118,6 @@ def study(title, seeds=seeds, size=latent_dim, model=one_level, **options):
 
 
 study("plain")
-error = studied["plain"][0].evaluation["elbo_standard_error"]
-print(f"the ELBO's standard error over test images: {error:.1f} nats")
 
 # %% [markdown]
 # ## The rules
@@ -153,6 +151,7 @@ for beta in betas:
 curve = {beta: studied[f"β = {beta}"][0] for beta in betas}
 
 
+# %% tags=["hide-input"]
 def terms(run):
     return run.evaluation["test_kl"], -run.evaluation["test_reconstruction"]
 
@@ -161,7 +160,6 @@ def nats(run):
     return -run.evaluation["test_elbo"], -run.evaluation["log_prob"]
 
 
-# %% tags=["hide-input"]
 awake = {
     beta: run.evaluation["active_units"] for beta, run in curve.items()
 }
@@ -253,6 +251,8 @@ def compared(titles):
     )
 
 
+error = studied["plain"][0].evaluation["elbo_standard_error"]
+print(f"the ELBO's standard error over test images: {error:.1f} nats")
 compared(["plain", "annealing", "free bits"])
 
 # %% [markdown]
@@ -335,6 +335,11 @@ class Planar(posteriors.Gaussian):
         return PlanarFlow(self.gaussian(features), u, w, b[..., 0])
 
 
+def deeper(features, size, latent_dim):
+    features = nn.Sequential(features, *layers(size, 244))
+    return posteriors.Gaussian(features, 244, latent_dim)
+
+
 # %% [markdown]
 # The density that it states, against the determinant that PyTorch finds of the map from the
 # noise to the code:
@@ -374,11 +379,6 @@ print(f"stated {stated.item():.4f}, found {found.item():.4f}")
 
 
 # %%
-def deeper(features, size, latent_dim):
-    features = nn.Sequential(features, *layers(size, 244))
-    return posteriors.Gaussian(features, 244, latent_dim)
-
-
 narrow = partial(one_level, wide=200)
 inverse = posteriors.InverseAutoregressive
 study("planar", model=partial(narrow, posterior=Planar))
@@ -393,7 +393,7 @@ study("deeper encoder", 1, model=partial(narrow, posterior=deeper))
 # 50 of $z_1$ are drawn (theirs are 50 and 100), and from these the image; the encoder goes up the same way. To
 # the package the two are one code of 75 numbers. Posterior and prior are chains of two Gaussians, one in each
 # direction, and the decoder sees the first part. So the seam lets it in: a distribution, a module that
-# returns it, which serves twice, and a decoder that looks at the first part.
+# returns it, which serves twice, and a decoder that looks at the first part (folded).
 
 
 # %%
@@ -418,6 +418,7 @@ class Chain(Distribution):
         return self.first.log_prob(one) + self.then(one).log_prob(other)
 
 
+# %% tags=["hide-input"]
 class Chained(nn.Module):
     """Encoder or prior: a module for the first codes, one for the others."""
 
@@ -481,6 +482,11 @@ weights = [
     for title in (*ways, *controls)
 ]
 print(f"weights: {min(weights):,} to {max(weights):,}")
+top = []
+for run in studied["two levels"]:
+    one, other = (each[:, latent_dim:] for each in means_of(run))
+    top.append(evaluation.active_units(one, again=other))
+print("active of the second level's own:", *top)
 compared([*ways, *controls])
 
 # %% tags=["hide-input"]
@@ -526,16 +532,6 @@ panel.legend()
 plt.show()
 
 # %% [markdown]
-# Of the second level's own 25 dimensions, so many are active:
-
-# %% tags=["hide-input"]
-top = []
-for run in studied["two levels"]:
-    one, other = (each[:, latent_dim:] for each in means_of(run))
-    top.append(evaluation.active_units(one, again=other))
-print(*top)
-
-# %% [markdown]
 # An estimate from 200 samples is too low, and less so where the posterior fits better, so that part of a gain may be
 # the estimate's. With ten times as many, of every fourth of the images (± over seeds; in the last column the
 # standard error over images, of one seed's gain):
@@ -564,7 +560,7 @@ for title, found in scores.items():
         row.append(runs.plus_minus([one.mean() for one in gains], "+.2f"))
         error = gains[0].std().item() / len(images) ** 0.5
     table.append([*row, f"{error:.2f}"] if title != "plain" else row)
-headers = ["", *(f"-log p(x), {each:,} samples" for each in few)]
+headers = ["", *(f"-log p, {each:,}" for each in few)]
 headers += [*(f"gain, {each:,}" for each in few), "error"]
 Markdown(tabulate(table, headers, "github", disable_numparse=True))
 
@@ -583,9 +579,9 @@ def more(title, key):
 for title in ("annealing", "free bits", *ways[1:], "wider decoder"):
     gains, woken = more(title, "log_prob"), more(title, "active_units")
     gain = "gains" if min(gains) > 0 and mean(gains) >= 0.5 else "no gain"
-    wakes = "wakes" if min(woken) >= 5 else "does not wake"
+    wakes = "wakes" if min(woken) >= 5 else "no waking"
     print(
-        f"{title}: log p(x) {runs.plus_minus(gains, '+.2f')} ({gain}); "
+        f"{title}: log p {runs.plus_minus(gains, '+.2f')} ({gain}); "
         f"active {runs.plus_minus(woken, '+.1f')} ({wakes})"
     )
 for title in ways[1:]:
@@ -610,7 +606,7 @@ for title in ways[1:]:
 #
 # **A second level gains, but no more than a wider decoder does.** By the rule it is the only one of these ways that gains: more than half a nat, half of
 # what Burda et al. find after 3,280 epochs. In equal time it is behind in the bound. And plain training gains as much
-# from the same weights in its decoder, with fewer active dimensions than any other way here. So the gain is that of weights in p(x), as far as we can tell.
+# from the same weights in its decoder, with fewer active dimensions than anything else in the table. So the gain is that of weights in p(x), as far as we can tell.
 # (That the second level's axes are awake says little: the first level's prior moves too.) The seam lets it in as one
 # code of two parts, without a change in the package.
 #
