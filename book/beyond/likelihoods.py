@@ -28,7 +28,7 @@ import os
 
 # "paper": MNIST and CelebA; "quick": the digits that come with scikit-learn
 profile: str = os.environ.get("VAELIB_PROFILE", "paper")  # or "quick"
-epochs: int = 5 if "paper" in profile else 3
+epochs: int = 5 if "paper" in profile else 2
 seeds: int = 2 if "paper" in profile else 1  # of digits; faces have one
 judged: int = 2000 if "paper" in profile else 300  # test images, samples
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
