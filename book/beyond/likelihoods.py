@@ -191,7 +191,7 @@ for kind, (dataset, network, K, count) in studied.items():
             for seed in range(count)
         ]
     print(
-        f"{kind}: {len(dataset.train):,} training images, {epochs} epochs, "
+        f"{dataset.name}: {len(dataset.train):,} training images, {epochs} epochs, "
         f"K = {K}, seeds: {count}; {len(tests[kind]):,} test images judged"
     )
 
