@@ -28,7 +28,7 @@ import os
 
 # "paper": MNIST and CelebA; "quick": the digits that come with scikit-learn
 profile: str = os.environ.get("VAELIB_PROFILE", "paper")  # or "quick"
-epochs: int = 5 if "paper" in profile else 2
+epochs: int = 5 if "paper" in profile else 2  # of each training
 seeds: int = 2 if "paper" in profile else 1  # of digits; faces have one
 judged: int = 2000 if "paper" in profile else 300  # test images, samples
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
@@ -149,7 +149,7 @@ decoders = {
 }
 
 # %% [markdown]
-# **Two rules,** written down before a model was trained.
+# **Two rules,** written down before any result was seen.
 #
 # 1. *Likelihood and looks disagree* if, among the likelihoods that have bits, the one with
 #    the fewest is not the one whose samples have the smallest Fréchet distance from
@@ -204,7 +204,7 @@ for kind, (dataset, network, K, count) in studied.items():
 # training. Where there are two seeds, both are given.
 
 
-# %%
+# %% tags=["hide-input"]
 @torch.no_grad()
 def scored(model, images, name):
     """ELBO and KL, nats per image; the second is of the codes alone."""
@@ -288,7 +288,7 @@ table(numbers, {"ELBO": ".0f", "KL": ".1f", "bits": ".2f", "σ": ".3f"})
 # reconstructions, then six samples from N(0, I), none of them chosen.
 
 
-# %%
+# %% tags=["hide-input"]
 def decoded(model, codes, pixels=False):
     """Mean images of the codes, or images with drawn pixels, in [0, 1]."""
     parts = []
@@ -348,7 +348,7 @@ figures.rows(gallery(list(studied)[-1]))  # of a quick look: digits again
 # **Pixels drawn too.** A sample of the model is, strictly, not the mean but an image whose
 # pixels are drawn from the likelihood: this is what the bits are about.
 
-# %% mystnb={"figure": {"caption": "The first twelve of the same samples of digits, with drawn pixels (the best \u03c3, which looks like the learned one, is left out).", "name": "fig-likelihoods-drawn"}, "image": {"alt": "Five rows of twelve digits with drawn pixels: those of \u03c3 = 1 are noise in which hardly a digit can be made out."}}
+# %% mystnb={"figure": {"caption": "The first twelve of the same samples of digits, with drawn pixels (the best \u03c3, which looks like the learned one, is left out).", "name": "fig-likelihoods-drawn"}, "image": {"alt": "Five rows of twelve digits with drawn pixels: those of \u03c3 = 1 are noise in which hardly a digit can be made out."}} tags=["hide-input"]
 figures.rows(
     {
         name: each["drawn"][:12]
@@ -529,7 +529,7 @@ for kind in studied:
 # where a Gaussian with one σ must spread it. On faces, where hardly a value is black, it gains a fifth of a bit or less.
 # When pixels are drawn, which is what bits are about, the mixture comes nearest on digits, of
 # those that have bits; on faces the best σ does. (On digits the continuous Bernoulli is far from
-# everything only through torch's grey ground; without it, in the one training that was asked, it
+# everything mostly through torch's grey ground; without it, in the one training that was asked, it
 # is as near as the best. That changes which is nearest, not the verdict.)
 #
 # **Blur is a price, on digits.** σ = 1 makes a wrong pixel cheap: the model buys a tenth of the code that
@@ -540,10 +540,10 @@ for kind in studied:
 #
 # **A better likelihood is not yet a better sample.** On digits a fitted σ reconstructs with the smallest error, and codes
 # of training images, decoded, lie nearer to test images than those of the paper's likelihood. Yet
-# codes of N(0, I) give worse samples than the paper's: more nats of code are more that
-# the prior has to match, and it does not. {doc}`priors` repairs that part. So the paper's hope in
-# Gaussian outputs is borne out for reconstructions (in squared error, which is what a Gaussian minimises),
-# not for samples.
+# codes of N(0, I) give worse samples than the paper's: with more nats of code, the prior's part of
+# the distance is larger. {doc}`priors` repairs that part for the paper's likelihood; for these it was not
+# tried. So the paper's hope in Gaussian outputs is borne out for reconstructions (in squared error,
+# which is what a Gaussian minimises), not for samples.
 #
 # **Limits.** Five epochs are half of the paper's for digits, from two seeds. For faces they
 # are 320 steps, one seed: the paper's likelihood with 30 epochs is at less than half of
