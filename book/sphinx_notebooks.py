@@ -40,9 +40,10 @@ def duration(page: Path) -> str:
     found = re.search(row, table, re.MULTILINE)
     if found is None:
         return ""
+    trainings = f" Trainings: {found[1]}; on a GPU: not measured."
+    within = found[1] in ("none", "with the page")
     return (
-        f" Time on one CPU core: trainings, {found[1]}; page, {found[2]}. "
-        "On a GPU: not measured."
+        f" Time on one CPU core: {found[2]}.{'' if within else trainings}"
     )
 
 

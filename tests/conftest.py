@@ -55,6 +55,10 @@ def visit(browser):
     def visit(name, fragment="", **options):
         contexts.append(browser.new_context(**options))
         contexts[-1].set_default_timeout(120_000)  # of a machine that is busy otherwise
+        # The same draws in every run: two rounded numbers of a page must not agree by chance
+        contexts[-1].add_init_script(
+            "let drawn = 1; Math.random = () => (drawn = (drawn * 16807) % 2147483647) / 2147483647"
+        )
         page = contexts[-1].new_page()
         page.on("console", lambda message: message.type == "error" and trouble.append(message.text))
         page.on("pageerror", lambda error: trouble.append(str(error)))

@@ -89,7 +89,7 @@ class PretendedGPU(TorchDispatchMode):
         elif (here and not to_gpu) or (name == "copy_" and len(here) == 1 and here[0] is args[1]):
             self.waits["copy to the CPU"] += 1
         elif (given and not here and to_gpu) or (name == "copy_" and len(here) == 1):
-            self.copies[name] += 1
+            self.copies[name + ", nobody waits" * kwargs.get("non_blocking", False)] += 1
         elif here and (strangers := [each for each in given if not isinstance(each, OnGPU) and each.ndim]):
             raise RuntimeError(f"{func} is given tensors of the GPU and of the CPU, of shape {strangers[0].shape}")
         if to_gpu and there is not None:

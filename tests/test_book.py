@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import nbformat
 import papermill
 import pytest
+from jupyter_server.services.contents.largefilemanager import LargeFileManager
+from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
 from sphinx.errors import ExtensionError
 
 from vaelib import runs
@@ -62,6 +64,19 @@ def test_stored_outputs_are_of_the_paper_profile_and_of_no_particular_machine(pa
     assert extension.quick_numbers(path) is None
     assert not re.search(r"/(home|root|work|tmp|Users)/", text)
     assert not re.search(r"\r|\d%\|", text), "a progress bar was stored: execute it with TQDM_DISABLE=1"
+
+
+def test_jupyterlab_writes_a_text_beside_the_books_notebooks_and_beside_no_other(tmp_path):
+    notebook, page = BOOK / "mnist" / "train.ipynb", BOOK / "runs" / "quick" / "mnist-train-k2.ipynb"
+    copies = {"book/mnist/train.ipynb": notebook, "book/runs/quick/page.ipynb": page, "copy.ipynb": notebook}
+    for name, original in copies.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(original, tmp_path / name)
+    shutil.copy(BOOK / "jupytext.toml", tmp_path / "book")
+    manager = build_sync_jupytext_contents_manager_class(LargeFileManager)(root_dir=str(tmp_path))
+    for name in copies:
+        manager.save({"type": "notebook", "format": "json", "content": manager.get(name)["content"]}, name)
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.py")] == ["book/mnist/train.py"]
 
 
 def test_no_book_is_built_of_a_published_page_with_numbers_of_the_quick_profile(tmp_path):

@@ -564,6 +564,15 @@ def test_a_part_of_the_images_takes_its_part_of_the_lists(tmp_path, capsys):
     assert "25 of the 30 listed images are there" in capsys.readouterr().out
 
 
+def test_lists_in_utf_16_are_read(tmp_path):
+    """As PowerShell writes what it is told to put into a file."""
+    folder = _lay_out(tmp_path)
+    expected = celeba.load(tmp_path).train
+    for name in (ATTRIBUTES, PARTITION):
+        (folder / name).write_text((folder / name).read_text(), "utf-16")
+    assert torch.equal(celeba.load(tmp_path).train.labels, expected.labels)
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.distributions import AffineTransform, Independent, Normal, TransformedDistribution
 
 from vaelib import Settings, evaluation, models, objective, training
 from vaelib.data import Dataset, Split, to_float
@@ -159,6 +160,26 @@ def test_active_units_are_those_whose_mean_varies():
     assert evaluation.active_units(means) == 3
     assert evaluation.active_units(means, threshold=0.5) == 1
     assert evaluation.active_units(torch.zeros(10, 4)) == 0
+
+
+def test_a_posterior_that_is_the_prior_has_no_active_unit_though_its_mean_is_of_samples(tiny):
+    class Same(torch.nn.Module):
+        """For every image a normal distribution that does not know its mean, as flows do not."""
+
+        def forward(self, x):
+            normal = Independent(Normal(torch.zeros(len(x), 8), 1.0), 1)
+            return TransformedDistribution(normal, [AffineTransform(self.shift(x), 1.0)])
+
+        def shift(self, x):
+            return torch.zeros(len(x), 8)
+
+    images = Split(tiny.train.images.repeat(10, 1, 1, 1))
+    many = Dataset("many", images, images)
+    model = models.mlp(tiny.image_shape, 8)
+    model.encoder = Same()
+    assert evaluation.evaluate(model, many, 10)["active_units"] == 0
+    model.encoder.shift = lambda x: torch.nn.functional.pad(x.flatten(1)[:, 24:27], (0, 5))
+    assert evaluation.evaluate(model, many, 10)["active_units"] == 3
 
 
 def test_reconstruction_error_is_the_mean_square_per_pixel(model, tiny):

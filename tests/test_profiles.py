@@ -136,10 +136,11 @@ def test_the_command_trains_the_long_schedule(monkeypatch, started):
 
 def test_the_command_trains_what_its_options_say(monkeypatch, started, tmp_path):
     options = ["--latent-dim", 2, 3, "--seed", 0, 5, "--epochs", 8, "--runs", tmp_path, "--device", "cpu"]
-    options += ["--precision", "bfloat16"]
+    options += ["--precision", "bfloat16", "--block", 1280]
     _command(monkeypatch, "train", "mnist", "--profile", "quick", *options)
+    chosen = {"precision": "bfloat16", "block": 1280}
     assert started == [
-        ("digits", Settings(latent_dim=latent_dim, epochs=8, seed=seed, precision="bfloat16"), str(tmp_path), "cpu")
+        ("digits", Settings(latent_dim=latent_dim, epochs=8, seed=seed, **chosen), str(tmp_path), "cpu")
         for seed in (0, 5)
         for latent_dim in (2, 3)
     ]

@@ -337,10 +337,10 @@ def test_a_precision_that_was_asked_for_is_recorded_and_in_the_folders_name(trai
     assert run.metrics != trained.metrics
 
 
-def test_a_record_from_before_there_was_a_choice_of_precision_is_that_of_the_same_run(trained, tiny, tmp_path):
+def test_a_record_from_before_there_was_a_choice_of_precision_or_block_is_that_of_the_same_run(trained, tiny, tmp_path):
     folder = _copy(trained, tmp_path)
     config = json.loads((folder / "config.json").read_text())
-    del config["settings"]["precision"]
+    del config["settings"]["precision"], config["settings"]["block"]
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "SHA256SUMS").unlink()
     assert runs.train(tiny, trained.settings, tmp_path, "cpu").evaluation == trained.evaluation
@@ -403,6 +403,12 @@ def test_an_incomplete_run_names_the_missing_file(trained, tmp_path, name):
     (folder / name).unlink()
     with pytest.raises(FileNotFoundError, match=re.escape(str(folder / name))):
         runs.load(folder)
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(tiny, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file.tiny-k2.* cannot be made .*VAELIB_RUNS"):
+        runs.train(tiny, Settings(2, epochs=1), tmp_path / "file")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):

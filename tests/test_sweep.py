@@ -303,6 +303,30 @@ def test_a_sweep_on_dask_makes_its_pages_in_the_sweeps_environment(small_plan, t
     assert printed == [f"{K} {tmp_path / 'runs'}\n" for K in (1, 1, 2, 2)]
 
 
+def test_the_lines_for_slurm_submit_workers_that_do_the_sweep(tmp_path, monkeypatch):
+    """Those of the page "Run it yourself"; Slurm is two scripts that start and stop a job on this machine."""
+    pytest.importorskip("dask_jobqueue")
+    from distributed import Client
+
+    submit = 'cp "$1" "$0.script"; sh "$0.script" >/dev/null 2>&1 & echo "Submitted batch job $!"'
+    for name, line in (("sbatch", submit), ("scancel", 'kill "$1"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    page = (ROOT / "book" / "run.md").read_text()
+    (snippet,) = (each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "SLURMCluster" in each)
+    exec(snippet.replace("jobs=4", "jobs=1"), here := {})
+    job = _job(_notebook(tmp_path / "train.ipynb", "print(latent_dim * 100)"), 3)
+    with here["cluster"] as cluster, Client(cluster.scheduler_address) as client:
+        client.wait_for_workers(1, timeout=60)
+        assert sweep([job], client.get_executor()) == {}
+    assert nbformat.read(job.page, as_version=4).cells[-1].outputs[0].text == "300\n"
+    script = (tmp_path / "sbatch.script").read_text()
+    for option in ("--cpus-per-task=1", "--mem=15G", "-t 04:00:00", "--gres=gpu:1"):  # 16 GB are 15 of Slurm's, of 2^30
+        assert f"#SBATCH {option}\n" in script
+    assert " --nthreads 1 " in script
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system ties no process to cores")
 def test_a_sweep_takes_the_cores_that_it_may_use(monkeypatch):
     monkeypatch.setattr(command_line, "sweep", lambda options: taken.append(options.workers))

@@ -200,7 +200,7 @@ def test_noise_moves_z_and_the_copy_but_not_q(visit):
     page = visit()
     before = shown(page)
     draws = []
-    for _ in range(5):  # one may leave a number as it was, by chance: they are shown with one decimal
+    for _ in range(5):  # one may leave a number as it was: they are shown with one decimal
         page.get_by_role("button", name="Draw ε again").click()
         draws.append(after := shown(page))
     for name in before:

@@ -30,7 +30,8 @@ def train(options: argparse.Namespace) -> None:
     if options.seed or options.latent_dim:
         schedule = replace(schedule, seeds=options.seed or schedule.seeds, more_seeds={})
     experiment = replace(experiment, latent_dims=options.latent_dim or experiment.latent_dims)
-    settings = [replace(each, precision=options.precision) for each in experiment.settings(schedule)]
+    chosen = {"precision": options.precision, "block": options.block}
+    settings = [replace(each, **chosen) for each in experiment.settings(schedule)]
     dataset = data.load(experiment.dataset, options.data, options.skip_damaged)
     for each in settings:
         run = runs.train(dataset, each, options.runs, options.device)
@@ -143,6 +144,7 @@ def main() -> None:
     command.add_argument("--seed", type=int, nargs="+", metavar="S", help="only these (default: the profile's)")
     command.add_argument("--epochs", type=int, help="instead of the profile's")
     command.add_argument("--precision", help="float32 or bfloat16 (default: bfloat16 on a GPU by NVIDIA, else float32)")
+    command.add_argument("--block", type=int, metavar="N", help="images on the device at a time (default: all)")
     command.add_argument("--data", metavar="FOLDER", help="of the data (default: VAELIB_DATA, else ~/.cache/vaelib)")
     command.add_argument("--skip-damaged", action="store_true", help="leave damaged photographs of CelebA out")
     command.add_argument("--runs", metavar="FOLDER", help="of the runs (default: VAELIB_RUNS, else runs)")

@@ -17,9 +17,12 @@ from .models import PIXELS, VAE, original
 from .seeding import seeded
 
 
-def encode(model: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Posterior means and log-variances, each (N, K), of uint8 images (N, C, H, W)."""
-    return _batched(model, images, model.encode)
+def encode(model: VAE, images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Posterior means and log-variances, each (N, K), of uint8 images (N, C, H, W).
+
+    The seed matters for posteriors alone that do not know their mean, such as flows: it is one of samples.
+    """
+    return _batched(model, images, model.encode, seed)
 
 
 def elbo(model: VAE, images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -66,15 +69,19 @@ def log_prob(model: VAE, images: Tensor, samples: int, seed: int = 0) -> tuple[T
         return _batched(model, images, estimate, seed)
 
 
-def active_units(means: Tensor, threshold: float = 0.01) -> int:
+def active_units(means: Tensor, threshold: float = 0.01, again: Tensor | None = None) -> int:
     """How many latent dimensions are in use: those whose posterior mean has a variance above the threshold.
 
     Parameters
     ----------
     means : Tensor of shape (N, K), posterior means
     threshold : of the variance over the N images (0.01 is that of Burda et al., section 5.2)
+    again : Tensor of shape (N, K), where the means are of samples: those of other samples. The covariance of both is
+        the variance without the samples' noise, which of 100 draws of N(0, 1) is the threshold itself
     """
-    return int((means.var(0) > threshold).sum())
+    other = means if again is None else again
+    covariance = ((means - means.mean(0)) * (other - other.mean(0))).sum(0) / (len(means) - 1)
+    return int((covariance > threshold).sum())
 
 
 def reconstruction_error(model: VAE, images: Tensor) -> Tensor:
@@ -124,7 +131,8 @@ def evaluate(model: VAE, data: Dataset, samples: int | None = None) -> dict[str,
     figures["log_prob"] = estimate.mean().item()
     figures["log_prob_standard_error"] = error.square().sum().sqrt().item() / count
     figures["log_prob_samples"] = samples
-    figures["active_units"] = active_units(encode(model, data.test.images)[0])
+    means, again = (encode(model, data.test.images, seed)[0] for seed in (0, 1))
+    figures["active_units"] = active_units(means, again=again)
     figures["reconstruction_error"] = reconstruction_error(model, data.test.images).mean().item()
     return figures
 

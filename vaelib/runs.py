@@ -75,6 +75,8 @@ def name(
     parts += [f"r{settings.learning_rate:g}"] * (settings.learning_rate != Settings.learning_rate)
     if settings.precision:
         parts.append(settings.precision)
+    if settings.block:
+        parts.append(f"block{settings.block}")
     for key, function in _functions(builder, objective, schedule).items():
         if function and function != PAPER[key]:
             without_modules = re.sub(r"\b(\w+\.)+(?=[A-Za-z_])", "", function)
@@ -97,7 +99,8 @@ def train(
 
     The record knows builder, objective and schedule by their names: the module's and theirs, and the arguments that
     are fixed by functools.partial (or are a dataclass's). Whichever is not the paper's is in the name of the run's
-    folder too, as are another batch size, learning rate and precision. Other text of the same name makes no other run.
+    folder too, as are another batch size, learning rate, precision and block. Other text of the same name makes no
+    other run.
 
     Parameters
     ----------
@@ -117,6 +120,8 @@ def train(
         If the device is not there or its memory too small, or another process or thread is training the same run.
     FloatingPointError
         If the loss stops being finite.
+    OSError
+        If the run's folder cannot be made or written.
 
     Warns
     -----
@@ -138,7 +143,11 @@ def train(
         raise ValueError(f"{described(builder)} must build a vaelib.models.VAE, not a {type(model).__name__}")
     models.original(model).check()
     folder = Path(root or default_root()).expanduser() / name(data.name, settings, builder, objective, schedule)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        where = "name another folder for the runs (argument `root`, --runs, or VAELIB_RUNS)"
+        raise type(error)(f"{folder} cannot be made ({error.strerror}); {where}") from error
     with nullcontext() if is_complete(folder) else files.locked(folder):
         text = fingerprint(builder, objective, *[schedule] * bool(schedule))
         _claim(folder, data, settings, functions, text, device)
@@ -162,8 +171,8 @@ def _complete(folder: Path, model: models.VAE, data: Dataset, settings: Settings
             training.fit(model, data, settings, folder, *options)
         except torch.OutOfMemoryError as error:
             raise RuntimeError(
-                f"{device} has too little memory to train {folder.name}, whose images all lie there; make batch_size "
-                f"({settings.batch_size}) smaller, take fewer images, or use 'cpu'"
+                f"{device} has too little memory to train {folder.name}; make batch_size ({settings.batch_size}) "
+                f"smaller, set a block of images that lie there at a time, not all of them, or use 'cpu'"
             ) from error
         models.save(model, weights, builder)
     figures = evaluation.evaluate(models.load(weights, device, builder), data)

@@ -7,6 +7,7 @@ import math
 import operator
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from numbers import Real
 from pathlib import Path
@@ -34,6 +35,13 @@ class Settings:
     `precision`, of matrix products and convolutions in training, is "float32" or "bfloat16"; if not given, it is
     bfloat16 on NVIDIA's GPUs, else float32. Sums over pixels, weights and the evaluation are always float32.
 
+    `block` is for data that do not fit into the device's memory, or the machine's: a multiple of the batch size, of
+    images that lie beside each other in the data. One such block is read while the device works on another, so it needs
+    memory for two. Blocks come in an order of chance, and so do the images in each; if it is not given, or there are no
+    more images than that, all lie on the device, and come in one order. As a batch is of one block, numbers differ by
+    as much as with another seed. But where the data are sorted, say by class, a batch has little of their variety, and
+    the training gets worse: shuffle them before.
+
     Raises
     ------
     ValueError
@@ -46,10 +54,13 @@ class Settings:
     batch_size: int = 128
     learning_rate: float = 1e-3
     precision: str | None = None
+    block: int | None = None
 
     def __post_init__(self):
-        for name, least in (("latent_dim", 1), ("epochs", 1), ("seed", 0), ("batch_size", 1)):
+        for name, least in (("latent_dim", 1), ("epochs", 1), ("seed", 0), ("batch_size", 1), ("block", 1)):
             value = getattr(self, name)
+            if name == "block" and value is None:
+                continue
             if not hasattr(value, "__index__") or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
             object.__setattr__(self, name, operator.index(value))  # NumPy has whole numbers of its own
@@ -59,6 +70,8 @@ class Settings:
         if not isinstance(rate, Real) or isinstance(rate, bool) or not 0 < rate < math.inf:
             raise ValueError(f"learning_rate must be a positive number, not {rate!r}")
         object.__setattr__(self, "learning_rate", float(rate))
+        if self.block and self.block % self.batch_size:
+            raise ValueError(f"block must be a multiple of the batch size, {self.batch_size}, not {self.block}")
         if self.precision not in (None, "float32", "bfloat16"):
             raise ValueError(f"precision must be 'float32' or 'bfloat16', if it is given, not {self.precision!r}")
 
@@ -81,7 +94,7 @@ def fit(
     Parameters
     ----------
     model : VAE, on the device to train on; trained in place
-    data : Dataset; all of its training images go to that device, as uint8
+    data : Dataset; all of its training images go to that device, as uint8, or `settings.block` of them at a time
     settings : Settings
     folder : made if need be; gets `metrics.jsonl`, a line an epoch, and `checkpoint`; names the progress bar
     objective : what is minimised: see `objective.negative_elbo`
@@ -107,12 +120,12 @@ def fit(
         raise ValueError(f"the objective is a class; give an instance of it: {objective.__name__}(...)")
     original(model).check()
     folder = Path(folder)
-    device, checkpoint, size = model.device, folder / "checkpoint", settings.batch_size
+    device, checkpoint = model.device, folder / "checkpoint"
     folder.mkdir(parents=True, exist_ok=True)
-    images = data.train.images.to(device)
-    if min(size, len(images)) == 1 and any(isinstance(part, _BatchNorm) for part in model.modules()):
+    images = _Images(data.train.images, settings, device)
+    size, steps = settings.batch_size, images.steps
+    if min(size, len(data.train)) == 1 and any(isinstance(part, _BatchNorm) for part in model.modules()):
         raise ValueError("batch norm needs batches of two images or more: make batch_size larger, or take more images")
-    steps = len(batches(torch.arange(len(images)), size))
     identity = asdict(settings) | {"data": data.fingerprint, "device": device.type}
     identity |= {"objective": described(objective), "schedule": schedule and described(schedule)}
     state = _State(model, settings, schedule, identity)
@@ -123,14 +136,14 @@ def fit(
         with progress.bar(total=settings.epochs * steps, initial=done, desc=folder.name, unit="step") as bar:
             while len(state.history) < settings.epochs:
                 epoch, started = len(state.history) + 1, time.monotonic() - state.seconds
-                order = torch.randperm(len(images), generator=state.shuffle).to(device)
-                for count, loss in _train(model, images, batches(order, size), state, objective, settings):
+                parts = images.epoch(state.shuffle, state.step)
+                for count, loss in _train(model, parts, steps, state, objective, settings):
                     bar.update(count)
                     bar.set_postfix({"epoch": epoch, "loss": f"{loss:.2f}"})
                     if time.monotonic() - saved >= checkpoint_seconds:
                         saved = time.monotonic()
                         state.write(checkpoint, seconds=saved - started)
-                line = {"epoch": epoch} | _terms("train", *(total / len(images) for total in state.totals))
+                line = {"epoch": epoch} | _terms("train", *(total / len(data.train) for total in state.totals))
                 line |= _terms("test", *(each.mean().item() for each in evaluation.elbo(model, data.test.images)))
                 if not math.isfinite(line["test_elbo"]):  # the last step may have done it
                     raise FloatingPointError(f"the test ELBO is not finite after epoch {epoch}, step {steps}; {REMEDY}")
@@ -149,6 +162,39 @@ def batches(order: Tensor, size: int) -> list[Tensor]:
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts
+
+
+class _Images:
+    """The training images on the device: all of them, or block after block."""
+
+    def __init__(self, images: Tensor, settings: Settings, device: torch.device):
+        self.size, self.device = settings.batch_size, device
+        self.pinned = device.type == "cuda"  # from such memory a copy to the GPU makes nobody wait
+        self.blocks = batches(torch.arange(len(images)), settings.block or len(images))
+        self.images = images.to(device) if len(self.blocks) == 1 else images
+        self.steps = sum(len(batches(block, self.size)) for block in self.blocks)
+
+    def epoch(self, shuffle: torch.Generator, done: int) -> Iterator[Tensor]:
+        """An epoch's batches, uint8, in an order of chance, without so many that are done."""
+        blocks = [self.blocks[number] for number in torch.randperm(len(self.blocks), generator=shuffle)]
+        orders = [block[torch.randperm(len(block), generator=shuffle)] for block in blocks]
+        if len(orders) == 1:
+            yield from (self.images[batch] for batch in batches(orders[0].to(self.device), self.size)[done:])
+            return
+        while orders and done >= (steps := len(batches(orders[0], self.size))):  # need not be read again
+            orders, done = orders[1:], done - steps
+        with ThreadPoolExecutor(1) as reader:
+            reading = (reader.submit(self._read, order) for order in orders)  # each as it is asked for
+            following = next(reading, None)
+            while following:
+                block = following.result().to(self.device, non_blocking=self.pinned)
+                following = next(reading, None)  # is read while the device works on this one
+                yield from batches(block, self.size)[done:]
+                done = 0
+
+    def _read(self, order: Tensor) -> Tensor:
+        images = self.images[order]
+        return images.pin_memory() if self.pinned else images
 
 
 class _State:
@@ -206,15 +252,15 @@ class _State:
 
 
 def _train(
-    model: VAE, images: Tensor, order: list[Tensor], state: _State, objective: Callable, settings: Settings
+    model: VAE, parts: Iterator[Tensor], steps: int, state: _State, objective: Callable, settings: Settings
 ) -> Iterator[tuple[int, float]]:
     """Do the epoch's steps from the state's on; gives, at each look at the loss, the steps since the last, and it."""
     model.train()
-    mixed = (settings.precision or ("bfloat16" if images.device.type == "cuda" else "float32")) == "bfloat16"
+    mixed = (settings.precision or ("bfloat16" if model.device.type == "cuda" else "float32")) == "bfloat16"
     pending, looked = [], time.monotonic()
-    for batch in order[state.step :]:
-        x = to_float(images[batch])
-        fraction = (len(state.history) + state.step / len(order)) / settings.epochs
+    for part in parts:
+        x = to_float(part)
+        fraction = (len(state.history) + state.step / steps) / settings.epochs
         with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
             losses, *terms = _checked(objective(model, x, fraction), objective, len(x))
         loss = losses.mean()
@@ -223,7 +269,7 @@ def _train(
         state.optimizer.step()
         state.step += 1
         pending.append(torch.stack([loss.detach(), *(term.detach().sum() for term in terms)]))
-        if len(pending) == CHECK_EVERY or state.step == len(order) or time.monotonic() - looked > 1:
+        if len(pending) == CHECK_EVERY or state.step == steps or time.monotonic() - looked > 1:
             values = torch.stack(pending).tolist()
             _check_finite([loss for loss, *_ in values], len(state.history) + 1, state.step)
             for _, *sums in values:  # in double precision, as Python's numbers are

@@ -2,7 +2,6 @@
 # jupyter:
 #   jupytext:
 #     cell_metadata_filter: tags,mystnb,-all
-#     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -81,6 +80,35 @@ centred = ratio - objective.kl_divergence(mean, log_variance)[:, None]
 V = mean**2 * sigma**2 + (sigma**2 - 1) ** 2 / 2
 measured = torch.trapezoid(density * centred**2, noise)
 equal(measured[:, None], V, rtol=1e-8)
+
+# %% [markdown]
+# A mean of $S$ log ratios therefore has the standard error $\sqrt{V / S}$: {numref}`fig-kl-monte-carlo`.
+
+# %% mystnb={"figure": {"caption": "Monte Carlo estimates of one divergence, $\\mu = 1$ and $\\sigma = 1/2$. Left: six running means, and the band of two standard errors around the closed form. Right: the root mean square error of 500 of them on logarithmic axes; it follows $\\sqrt{V / S}$.", "name": "fig-kl-monte-carlo"}, "image": {"alt": "Left: six jagged lines settle towards a horizontal line inside a narrowing band. Right: the error falls along a straight line of slope minus one half."}} tags=["hide-input"]
+q = Normal(torch.tensor(1.0, **float64), 0.5)
+exact = torch_kl(q, Normal(0, 1)).item()
+deviation = math.sqrt(0.5**2 + 0.75**2 / 2)  # the root of V
+noise = torch.randn(500, 10_000, generator=generator, **float64)
+drawn = q.loc + q.scale * noise
+S = torch.arange(1, 10_001)
+running = (q.log_prob(drawn) - Normal(0, 1).log_prob(drawn)).cumsum(1) / S
+error = (running - exact).square().mean(0).sqrt()
+assert (abs(error * S.sqrt() / deviation - 1) < 0.2).all()
+
+with plt.rc_context(figures.STYLE):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.1))
+    band = 2 * deviation / S.sqrt()
+    left.fill_between(S, exact - band, exact + band, color="0.88")
+    left.plot(S, running[:6].T, linewidth=0.8)
+    left.axhline(exact, color="black", linewidth=1)
+    left.set(xscale="log", xlabel="samples S", ylabel="estimate, nats")
+    style = {"color": "0.8", "linewidth": 5, "label": r"$\sqrt{V / S}$"}
+    right.loglog(S, deviation / S.sqrt(), **style)
+    right.loglog(S, error, linewidth=1, label="measured")
+    right.set(xlabel="samples S", ylabel="error, nats")
+    right.legend()
+plt.close(figure)
+figure
 
 # %% [markdown]
 # (kl-edges)=

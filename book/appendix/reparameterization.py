@@ -2,7 +2,6 @@
 # jupyter:
 #   jupytext:
 #     cell_metadata_filter: tags,mystnb,-all
-#     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -18,7 +17,7 @@
 # # Gradients through chance: proofs and checks
 #
 # What {doc}`../idea/reparameterization` states without proof: that the estimators' means are exact, their variances in closed form, what the
-# leave-one-out baseline costs, and that three gradients tell how much of a minibatch's noise comes from the codes. Letters are as there; in addition
+# leave-one-out baseline costs, what is done where a code is discrete, and that three gradients tell how much of a minibatch's noise comes from the codes. Letters are as there; in addition
 # $\delta_k = \mu_k - c_k$, $F = \mathbb{E}[f]$, $V = \operatorname{Var}[f]$.
 
 # %% tags=["hide-input"]
@@ -27,6 +26,9 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython.display import Markdown
+from tabulate import tabulate
+from torch.distributions import Bernoulli, RelaxedBernoulli
 
 from vaelib import figures
 
@@ -289,6 +291,62 @@ with plt.rc_context(figures.STYLE):
     panel.set(xlabel="draws S", ylabel="variance")
 plt.close(figure)
 figure
+
+# %% [markdown]
+# (rpa-discrete)=
+# ## Where there is no path: discrete codes
+#
+# A code that is 0 or 1 can be reparameterized, but only through a jump: with logistic noise $\lambda$, the draw
+# $z = \mathbb{1}[a + \lambda > 0]$ is 1 with the probability $\pi = 1/(1 + e^{-a})$. The slope of a jump is zero wherever it exists. The path
+# derivative in $a$ is therefore zero for every draw, and wrong: $J = \pi f(1) + (1 - \pi) f(0)$ does depend on $a$. What one does instead:
+#
+# - *sum over all values*, as in this formula, if they are few: exact;
+# - *the score function* with a baseline, which does not mind jumps: unbiased, noisy;
+# - *relax* the jump to a sigmoid, $z = 1/(1 + e^{-(a + \lambda)/\tau})$, the Concrete or Gumbel-softmax distribution {cite}`maddison2017concrete,jang2017categorical`: a
+#   path, but of another function. The bias vanishes as the temperature $\tau$ goes to 0, and the noise grows;
+# - *straight-through* {cite}`bengio2013estimating`: jump on the way forward, pretend on the way back that $\partial z / \partial a$ were that of
+#   $\pi$. Biased, and in use {cite}`oord2017neural`.
+
+# %% tags=["hide-input"]
+assert RelaxedBernoulli.has_rsample and not Bernoulli.has_rsample
+logit, count = torch.tensor(0.5).double(), 200_000
+pi = logit.sigmoid()
+
+
+def f(z):
+    return (z - 0.45) ** 2
+
+
+exact_slope = (f(1) - f(0)) * pi * (1 - pi)
+torch.manual_seed(5)
+z = Bernoulli(pi).sample((count, 2))
+score = z - pi  # of log q in the logit
+pairs = ((f(z) - f(z.flip(1))) * score).mean(1)
+logits = logit.expand(count).clone().requires_grad_()
+estimates = {
+    "score function, leave-one-out of 2": pairs,
+    "straight-through": 2 * (z[:, 0] - 0.45) * pi * (1 - pi),
+}
+for tau in (1.0, 0.1):
+    relaxed = RelaxedBernoulli(tau, logits=logits).rsample()
+    (slope,) = torch.autograd.grad(f(relaxed).sum(), logits)
+    estimates[f"relaxed, τ = {tau}"] = slope
+off = {name: each.mean() - exact_slope for name, each in estimates.items()}
+error = {name: each.std() / count**0.5 for name, each in estimates.items()}
+unbiased = [name for name in off if abs(off[name]) < 5 * error[name]]
+assert unbiased == ["score function, leave-one-out of 2"]
+assert abs(off["relaxed, τ = 0.1"]) < abs(off["relaxed, τ = 1.0"])
+assert error["relaxed, τ = 0.1"] > error["relaxed, τ = 1.0"]
+table = [("exact, by the sum", exact_slope, 0)] + [
+    (name, each.mean(), each.std()) for name, each in estimates.items()
+]
+headers = [
+    "f = (z - 0.45)², π = 0.62",
+    "mean slope in a",
+    "± of an estimate",
+]
+assert f"{pi:.2f}" == "0.62"
+Markdown(tabulate(table, headers, "github", floatfmt=".4f"))
 
 # %% [markdown]
 # ## The law of total variance, and three gradients

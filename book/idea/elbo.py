@@ -2,7 +2,6 @@
 # jupyter:
 #   jupytext:
 #     cell_metadata_filter: tags,mystnb,-all
-#     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -390,7 +389,7 @@ figure
 # {cite}`cremer2018inference`. The Gaussian with the mean and the width of the
 # posterior, which the grid knows, leaves at least as much as the best one.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 posterior = log_posterior.exp() * step
 mean = (posterior * codes).sum(1, keepdim=True)
 width = (posterior * (codes - mean) ** 2).sum(1, keepdim=True).sqrt()

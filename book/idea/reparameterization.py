@@ -2,7 +2,6 @@
 # jupyter:
 #   jupytext:
 #     cell_metadata_filter: tags,mystnb,-all
-#     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -44,7 +43,7 @@ import matplotlib.pyplot as plt
 import torch
 from IPython.display import Markdown
 from tabulate import tabulate
-from torch.distributions import Bernoulli, Normal, RelaxedBernoulli
+from torch.distributions import Normal
 from tqdm import tqdm
 
 from vaelib import data, evaluation, figures, models
@@ -276,7 +275,7 @@ print(
 # $f \varepsilon_i / \sigma_i$ they all remain, through $f$. The baseline takes one power of $K$ away, the path both. But this is so *for this function*.
 # The path knows $f$ by its slope, and loses where $f$ swings many times within a $\sigma$. For $f(z) = \sin \omega z$ at $\mu = 0$ and
 # $\sigma = 1$, where no baseline helps since $\mathbb{E}[f] = 0$, its variance grows with $\omega^2$; that of the score function stays near one half. The appendix
-# derives all five lines of {numref}`fig-rp-toy`.
+# derives all five lines of {numref}`fig-rp-toy`. (A code that is 0 or 1 has no path, only a jump. What is done there: {ref}`rpa-discrete`.)
 
 # %% tags=["hide-input"]
 
@@ -358,61 +357,6 @@ with plt.rc_context(figures.STYLE):
     axes[1].set(xlabel="ω")
 plt.close(figure)
 figure
-
-# %% [markdown]
-# ## Where there is no path: discrete codes
-#
-# A code that is 0 or 1 can be reparameterized, but only through a jump: with logistic noise $\lambda$, the draw
-# $z = \mathbb{1}[a + \lambda > 0]$ is 1 with the probability $\pi = 1/(1 + e^{-a})$. The slope of a jump is zero wherever it exists. The path
-# derivative in $a$ is therefore zero for every draw, and wrong: $J = \pi f(1) + (1 - \pi) f(0)$ does depend on $a$. What one does instead:
-#
-# - *sum over all values*, as in this formula, if they are few: exact;
-# - *the score function* with a baseline, which does not mind jumps: unbiased, noisy;
-# - *relax* the jump to a sigmoid, $z = 1/(1 + e^{-(a + \lambda)/\tau})$, the Concrete or Gumbel-softmax distribution {cite}`maddison2017concrete,jang2017categorical`: a
-#   path, but of another function. The bias vanishes as the temperature $\tau$ goes to 0, and the noise grows;
-# - *straight-through* {cite}`bengio2013estimating`: jump on the way forward, pretend on the way back that $\partial z / \partial a$ were that of
-#   $\pi$. Biased, and in use {cite}`oord2017neural`.
-
-# %% tags=["hide-input"]
-assert RelaxedBernoulli.has_rsample and not Bernoulli.has_rsample
-logit, count = torch.tensor(0.5).double(), 200_000
-pi = logit.sigmoid()
-
-
-def f(z):
-    return (z - 0.45) ** 2
-
-
-exact_slope = (f(1) - f(0)) * pi * (1 - pi)
-torch.manual_seed(5)
-z = Bernoulli(pi).sample((count, 2))
-score = z - pi  # of log q in the logit
-pairs = ((f(z) - f(z.flip(1))) * score).mean(1)
-logits = logit.expand(count).clone().requires_grad_()
-estimates = {
-    "score function, leave-one-out of 2": pairs,
-    "straight-through": 2 * (z[:, 0] - 0.45) * pi * (1 - pi),
-}
-for tau in (1.0, 0.1):
-    relaxed = RelaxedBernoulli(tau, logits=logits).rsample()
-    (slope,) = torch.autograd.grad(f(relaxed).sum(), logits)
-    estimates[f"relaxed, τ = {tau}"] = slope
-off = {name: each.mean() - exact_slope for name, each in estimates.items()}
-error = {name: each.std() / count**0.5 for name, each in estimates.items()}
-unbiased = [name for name in off if abs(off[name]) < 5 * error[name]]
-assert unbiased == ["score function, leave-one-out of 2"]
-assert abs(off["relaxed, τ = 0.1"]) < abs(off["relaxed, τ = 1.0"])
-assert error["relaxed, τ = 0.1"] > error["relaxed, τ = 1.0"]
-table = [("exact, by the sum", exact_slope, 0)] + [
-    (name, each.mean(), each.std()) for name, each in estimates.items()
-]
-headers = [
-    "f = (z - 0.45)², π = 0.62",
-    "mean slope in a",
-    "± of an estimate",
-]
-assert f"{pi:.2f}" == "0.62"
-Markdown(tabulate(table, headers, "github", floatfmt=".4f"))
 
 # %% [markdown]
 # ## A real encoder

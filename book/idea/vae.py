@@ -2,7 +2,6 @@
 # jupyter:
 #   jupytext:
 #     cell_metadata_filter: tags,mystnb,-all
-#     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -78,10 +77,11 @@ SVG(
 # **<span class="vae-epsilon">ε</span>** is pure chance, two random numbers that
 # choose a code from the cloud: <span class="vae-z">z</span> =
 # <span class="vae-mu">μ</span> + <span class="vae-sigma">σ</span> ·
-# <span class="vae-epsilon">ε</span>. It is drawn apart, so that the way from μ and σ
-# to the copy is plain arithmetic, through which training can pass. *Press the button:* z jumps, and the copy
-# hardly changes. It must not: the decoder never knows where in the cloud z will
-# fall, so it learns to answer to all of the cloud alike, and codes that are near
+# <span class="vae-epsilon">ε</span>. So μ and σ are only shifted and stretched on
+# their way to the copy, and training can tell how a little more of either would have
+# changed it. *Press the button:* z jumps, and the copy
+# hardly changes. The decoder cannot know where in the cloud z will
+# fall, so it has learned to answer to all of the cloud alike, and codes that are near
 # each other come to mean nearly the same. The cloud in place of a point is what
 # makes an autoencoder a *variational* one, a VAE.
 #
@@ -110,7 +110,9 @@ SVG(
 #   $-\log p(x \mid z)$.
 # - **{term}`KL`** is the price of the code: how far $q$ is from the prior. A $q$ equal
 #   to the prior is free, but says nothing about $x$; the narrower it is, and
-#   the further out, the more it tells the decoder, and the more it costs.
+#   the further out, the more it tells the decoder, and the more it costs. So no image
+#   should have the prior for its $q$; but all their clouds together should look like
+#   it, or codes drawn from the prior would fall where no image is.
 #
 # The two pull against each other. Here are the six images with the encoder's
 # $q$, and with some others: means over the images, and over 1,000 draws of ε
@@ -156,11 +158,9 @@ Markdown(
 #
 # **Training** is nothing else: it changes the weights of encoder and decoder
 # until the sum, over all training images, is as small as can be. Minus the sum is
-# called **{term}`ELBO`**, evidence lower bound: on average over ε it is below
-# $\log p(x)$, the logarithm of the probability that the model gives to the image,
-# whatever its code. How far below depends on how well $q$ matches the
-# {term}`posterior`, the distribution of the codes that may really have made
-# this image. {doc}`elbo` derives it.
+# called **{term}`ELBO`**, evidence lower bound, since on average over ε it is below
+# $\log p(x)$, the logarithm of the probability that the model gives to the image.
+# {doc}`elbo` says why.
 #
 # ## Twenty lines
 #
@@ -206,7 +206,7 @@ z = torch.randn(16, 2)
 costs, sigmas = [], []
 with plt.rc_context(figures.STYLE):
     figure, axes = plt.subplots(
-        2, 3, figsize=(7, 2.5), height_ratios=(3.4, 1)
+        2, 3, figsize=(7, 2.8), height_ratios=(3.2, 1.2)
     )
 switches = {
     "both bars": (1, 1),
@@ -229,7 +229,7 @@ for (name, (copy, price)), column in zip(
     for radius in (1, 2, 3):
         circle = plt.Circle((0, 0), radius, fill=False, color="0.6")
         column[0].add_patch(circle)
-    title = "{}: {:.0f} + {:.0f} nats".format(name, *costs[-1])
+    title = "{}:\n{:.0f} + {:.0f} nats".format(name, *costs[-1])
     column[0].set(
         title=title, xlim=(-8, 9), ylim=(-5.5, 9.5), aspect="equal"
     )
@@ -244,9 +244,10 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# Without KL the clouds shrink to points and drift apart, to where the prior has
-# no codes: the codes are several times as dear, for copies of new images that are
-# no better.
+# Without KL nothing holds the clouds: they shrink nearly to points (of the plots one
+# sees only their centres) and drift apart, to where the prior has no codes. Copies of
+# new images are no better for it, and what is drawn from the prior, in the bottom row,
+# shows few kinds of digits.
 # Without reconstruction every $q$ is the prior: free, and worth nothing.
 #
 # ## Digits that nobody wrote

@@ -2,7 +2,6 @@
 # jupyter:
 #   jupytext:
 #     cell_metadata_filter: tags,mystnb,-all
-#     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -58,6 +57,7 @@ if epochs is None:
 settings = Settings(
     latent_dim, epochs, seed
 )  # wrong ones fail before data load
+print(f"K = {latent_dim}, {settings.epochs} epochs, seed {seed}")
 digits = data.load(dataset or plan.dataset, data_folder)
 count, test_count = len(digits.train), len(digits.test)
 print(f"{digits.name}: {count:,} training and {test_count:,} test images")

@@ -170,7 +170,7 @@ def _tidy(page: nbformat.NotebookNode, label: str) -> None:
     ending = "-" + "".join(character if character.isalnum() else "-" for character in label)
     names = []  # of figures and equations
     page.metadata.pop("papermill", None)
-    page.metadata.pop("jupytext", None)  # a page has no text beside it
+    page.metadata["jupytext"] = {"formats": "ipynb"}  # a page has no text beside it, and JupyterLab is to write none
     for number, cell in enumerate(page.cells):
         cell.metadata.pop("papermill", None)
         if "injected-parameters" in cell.metadata.get("tags", []):

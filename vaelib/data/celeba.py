@@ -1,5 +1,6 @@
 """CelebA, read from its JPEGs and two lists, cropped as in the paper; decoded once, then mapped from a file."""
 
+import codecs
 import hashlib
 import io
 import json
@@ -167,8 +168,9 @@ def _table(
     """
     path = _list(folder, name)
     header, rows = [], {}
-    # What is no text becomes a malformed line, and a byte order mark nothing
-    text = path.read_text("utf-8-sig", "replace").translate(BLANKS)
+    raw = path.read_bytes()
+    encoding = "utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    text = raw.decode(encoding, "replace").translate(BLANKS)  # what is no text becomes a malformed line
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if words and not rows and not _is_image(words[0]):
