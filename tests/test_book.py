@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from statistics import mean, stdev
 from types import SimpleNamespace
 
 import nbformat
@@ -37,12 +36,6 @@ def _short_runs(experiment, K):
     plan = PLANS[experiment]
     names = [runs.name(experiment, each) for each in plan.settings(plan.short) if each.latent_dim == K]
     return [runs.load(BOOK / "records" / "paper" / name) for name in names]
-
-
-def _shown(values, digits):
-    """As the pages show them."""
-    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{mean(values):.{digits}f}{deviation}"
 
 
 def _glued(page):
@@ -151,7 +144,7 @@ def test_the_faces_page_and_the_readme_show_what_the_records_hold(K):
     figures |= {"active_units": ("active_units", 1, 1), "error": ("reconstruction_error", 1, 4)}
     row = f"| {K} |"
     for name, (key, sign, digits) in figures.items():
-        shown = _shown([sign * run.evaluation[key] for run in _short_runs("celeba", K)], digits)
+        shown = runs.plus_minus([sign * run.evaluation[key] for run in _short_runs("celeba", K)], f".{digits}f")
         assert glued[f"{name}_{K}"].strip("'") == shown
         row += f" {shown} |"
     assert row in (ROOT / "README.md").read_text()

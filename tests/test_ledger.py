@@ -43,6 +43,14 @@ def test_every_claim_is_judged_by_its_page_on_published_data(claim):
     assert found.runs or claims.rules()[claim]["page"].startswith("idea/")
 
 
+@pytest.mark.parametrize("claim", claims.rules())
+def test_a_page_says_of_a_claim_what_its_rule_makes_of_the_values_that_were_measured(claim):
+    page = nbformat.read(ledger.BOOK / f"{claims.rules()[claim]['page']}.ipynb", as_version=4)
+    shown = [output["data"] for cell in page.cells for output in cell.get("outputs", []) if "data" in output]
+    (said,) = (each for each in shown if each.get(claims.MIME, {}).get("claim") == claim)
+    assert said["text/markdown"] == claims.judgement(claim, ledger.BOOK)._repr_mimebundle_()["text/markdown"]
+
+
 def test_a_judgement_is_read_from_the_page(book):
     assert claims.judgement("C7", book).verdict == "holds"
 

@@ -164,5 +164,11 @@ def test_the_search_finds_chapters_first_from_disk_and_without_a_complaint(page)
     assert trouble == []
 
 
+def test_the_report_prints_on_two_pages(page):
+    page.goto((HTML / "book" / "verdict" / "report.html").as_uri())
+    printed = page.pdf(format="A4", margin=dict.fromkeys(("top", "right", "bottom", "left"), "15mm"))
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 2
+
+
 def test_the_site_is_small():
     assert sum(path.stat().st_size for path in HTML.rglob("*") if path.is_file()) < 30e6

@@ -120,6 +120,21 @@ def test_spread_is_the_mean_and_standard_deviation_over_runs(trained):
     assert runs.spread(same, "test_elbo") == pytest.approx((2.5, math.sqrt((1.5**2 + 0.5**2 + 2**2) / 2)))
 
 
+@pytest.mark.parametrize(
+    ("values", "form", "text"),
+    [
+        ([1.0, 2.0, 4.5], ".1f", "2.5 ± 1.8"),
+        ([-0.47], "+.2f", "-0.47"),
+        ([0.25, 0.75], "+.2f", "+0.50 ± 0.35"),
+        ([0.00828, 0.00829], ".4f", "0.0083 ± <0.0001"),
+        ([0.861, 0.862], ".0%", "86% ± <1%"),
+        (torch.tensor([32, 32]), ".1f", "32.0 ± 0"),
+    ],
+)
+def test_a_mean_is_shown_with_a_deviation_that_is_zero_only_if_it_is(values, form, text):
+    assert runs.plus_minus(values, form) == text
+
+
 def test_train_all_groups_its_runs_by_latent_dimension(tiny, tmp_path):
     settings = [Settings(latent_dim, epochs=1, seed=seed) for seed in (1, 0) for latent_dim in (3, 2)]
     trained = runs.train_all(tiny, settings, tmp_path)

@@ -233,6 +233,23 @@ def spread(runs: Sequence[Run], figure: str) -> tuple[float, float]:
     return mean(values), stdev(values)
 
 
+def plus_minus(values: Sequence[float], form: str = ".1f") -> str:
+    """Mean ± standard deviation of numbers in that format, or the number itself if there is one.
+
+    A deviation that the format would round to zero is told as what it is below, or as 0 if all numbers are the same.
+    """
+    values = [float(value) for value in values]
+    if len(values) == 1:
+        return format(values[0], form)
+    form_of_deviation = form.replace("+", "")
+    zero, deviation = format(0.0, form_of_deviation), stdev(values)
+    shown = format(deviation, form_of_deviation)
+    if shown == zero:
+        last = zero.rindex("0")
+        shown = f"<{zero[:last]}1{zero[last + 1 :]}" if deviation else "0"
+    return f"{format(mean(values), form)} ± {shown}"
+
+
 def choose_device(device: torch.device | str | None = None) -> torch.device:
     """The device asked for, else the first of NVIDIA's GPUs, else the CPU; Apple's, "mps", is taken only if asked for.
 

@@ -82,12 +82,9 @@ figures.panels(invented, columns=8)
 
 
 # %%
-def shown(K, figure, digits=1):
+def shown(K, figure, form=".1f"):
     values = [run.evaluation[figure] for run in trained[K]]
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    mean, deviation = runs.spread(trained[K], figure)
-    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+    return runs.plus_minus(values, form)
 
 
 columns = {
@@ -101,7 +98,7 @@ table = {"K": list(trained)}
 for title, figure in columns.items():
     table[title] = [shown(K, figure) for K in trained]
 error = "reconstruction_error"
-table["squared error"] = [shown(K, error, 4) for K in trained]
+table["squared error"] = [shown(K, error, ".4f") for K in trained]
 Markdown(tabulate(table, "keys", tablefmt="github", disable_numparse=True))
 
 # %% mystnb={"figure": {"caption": "The same against the number of latent dimensions; a point is a seed, the line joins the means.", "name": "fig-celeba-over-dimensions"}, "image": {"alt": "Six plots against the number of latent dimensions: ELBO, reconstruction term, KL, log p(x), active units and squared error per pixel."}}
@@ -412,5 +409,5 @@ for K in trained:
         display=False,
     )
     glue(f"active_units_{K}", shown(K, "active_units"), display=False)
-    glue(f"error_{K}", shown(K, error, 4), display=False)
+    glue(f"error_{K}", shown(K, error, ".4f"), display=False)
     glue(f"frechet_{K}", mean_distance[K], display=False)

@@ -380,7 +380,8 @@ if (document.getElementById("vae")) (() => {
     find("kl").textContent = now.kl.toFixed(1);
     find("sum").textContent = `${sum.toFixed(1)} nats`;
     const ticks = root.querySelector(".vae-ticks");
-    if (ticks.dataset.top !== String(top)) {
+    if (ticks.dataset.top !== String(top)) { // the bars' scale is another, and that is seen
+      if (ticks.dataset.top) ticks.animate({ color: [tint("--pst-color-primary"), ""], fontWeight: ["bold", "bold"] }, 1500);
       ticks.dataset.top = top;
       ticks.replaceChildren(...[0, 1, 2, 3, 4].map((quarter) => {
         const tick = document.createElement("span");

@@ -80,9 +80,8 @@ figures.panels(invented, columns=6)
 
 
 # %%
-def spread(K, figure):
-    mean, deviation = runs.spread(short[K], figure)
-    return f"{mean:.1f} ± {deviation:.1f}"
+def shown(K, figure):
+    return runs.plus_minus([run.evaluation[figure] for run in short[K]])
 
 
 columns = {
@@ -94,7 +93,7 @@ columns = {
 }
 table = {"K": list(short)}
 for title, figure in columns.items():
-    table[title] = [spread(K, figure) for K in short]
+    table[title] = [shown(K, figure) for K in short]
 Markdown(tabulate(table, "keys", tablefmt="github", disable_numparse=True))
 
 # %% mystnb={"figure": {"caption": "The same against the number of latent dimensions, in nats per image where it is nats; a point is a seed, the line joins the means.", "name": "fig-over-dimensions"}, "image": {"alt": "Six plots against the number of latent dimensions: ELBO, reconstruction term, KL, log p(x), active units and squared error per pixel."}}

@@ -17,7 +17,7 @@ import yaml
 from tabulate import tabulate
 
 from .. import files
-from ..runs import Run
+from ..runs import Run, plus_minus
 from ..runs import load as load_run
 
 MIME = "application/vnd.vaelib.claim+json"
@@ -64,10 +64,7 @@ class Judgement:
 
     def shown(self, key: str) -> str:
         """A condition's value in the form that `claims.yml` gives: mean ± standard deviation if there are several."""
-        form = _conditions(self.claim)[key]["format"]
-        values = self.values[key]
-        spread = f" ± {format(stdev(values), form.replace('+', ''))}" if len(values) > 1 else ""
-        return format(mean(values), form) + spread
+        return plus_minus(self.values[key], _conditions(self.claim)[key]["format"])
 
     def _narrowly(self, key: str) -> bool:
         """Whether the mean is nearer to the bound than the values are to each other."""
