@@ -14,7 +14,7 @@ from joblib import cpu_count
 from . import data, models, runs
 from .book import profiles
 
-STOPPED = "stopped; the same command goes on from the last checkpoint"
+STOPPED = "stopped; the same command goes on from what was last saved"
 
 
 def train(options: argparse.Namespace) -> None:
