@@ -24,14 +24,13 @@
 #     -p folder my-images -p latent_dim 16 -p epochs 50
 # ```
 #
+# (Two numbers for the size are given by `-y "size: [48, 64]"`.)
 # Without a folder the page makes a small one, of faces that the package draws
 # itself; the figures that you see here are of these.
 
 # %% tags=["parameters"]
 folder: str = None  # of images of any kind; subfolders are classes
-size: int = (
-    48  # pixels: one number; or two, by -y "size: [48, 64]" (height, width)
-)
+size: int = 48  # pixels: one number; or two, height and width, by -y
 latent_dim: int = 8  # K
 epochs: int = 20  # passes over the training images
 batch_size: int = 32  # images in a step

@@ -105,7 +105,7 @@ with plt.rc_context(figures.STYLE):
             left=list(left.values()),
             label=kind,
             color=f"C{number}",
-            hatch=["", "//", "..", "\\\\", "yy", "--", "oo"][number],
+            hatch=["", "//", "..", "\\\\", "xx", "--", "oo"][number],
             edgecolor="white",
         )
         left = {
