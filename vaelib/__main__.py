@@ -50,6 +50,7 @@ def sweep(options: argparse.Namespace) -> None:
     book = options.book.resolve()  # for workers elsewhere
     pages = book / "runs" / options.profile
     for experiment in options.experiment:
+        profiles.load(options.profile, experiment)  # a mistyped one is told before its notebooks are looked for
         notebooks = sorted((book / experiment).glob("*.ipynb"))
         summaries = [path for path in notebooks if path.stem != "train"]
         training = book / experiment / "train.ipynb"
