@@ -1,10 +1,10 @@
 """Training on this machine's CPU, beside other loops: `python tests/benchmark.py [FOLDER] [--output FILE]`.
 
 Every loop trains the same model on the same images with the same settings, in a process of its own, in turn. The folder
-holds MNIST and CelebA (default: VAELIB_DATA, else ~/.cache/vaelib); of CelebA the first images are taken, as many as an
-epoch of digits takes time. pythae and bfloat16 take part where there are such. Then: what a step is made of, how cost
-grows, memory, decoding. Results are printed, and written as JSON into `--output`, which the book's page on performance
-shows. Use a machine that does nothing else.
+holds MNIST and CelebA (default: VAELIB_DATA, else ~/.cache/vaelib); of CelebA its first images are taken. pythae and
+bfloat16 take part where there are such. Then: what a step is made of, how cost grows, memory, decoding. Results are
+printed, and written as JSON into `--output`, which the book's page on performance shows. Use a machine that does nothing
+else.
 """
 
 import argparse

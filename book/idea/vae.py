@@ -112,8 +112,8 @@ SVG(
 # - **{term}`KL`** is the price of the code: how far $q$ is from the prior. A $q$ equal
 #   to the prior is free, but says nothing about $x$; the narrower it is, and
 #   the further out, the more it tells the decoder, and the more it costs. Each image
-#   pays for its own cloud; in the end the clouds lie side by side and fill the prior,
-#   so that a code drawn from it falls where some image is.
+#   pays for its own cloud; in the end the clouds lie side by side about where the prior is,
+#   so that most codes drawn from it fall where some image is.
 #
 # The two pull against each other. Here are the six images with the encoder's
 # $q$, and with some others: means over the images, and over 1,000 draws of ε

@@ -38,8 +38,9 @@ print(f"torch {record['torch']}, Python {record['python']}")
 # %% [markdown]
 # ## Beside other loops
 #
-# - *As the authors have it*: a `DataLoader` opens each image and turns it into a tensor, each time it is needed; the loss is read at each step.
-# - *pythae*, a library of VAEs {cite}`chadebec2022pythae`: its trainer, given the same networks, on images that lie in memory.
+# - *As the authors have it*: a `DataLoader` opens each image and turns it into a tensor, each time it is needed; the loss is read at each step. (The photographs at hand
+#   are of half size, so that they open faster than theirs.)
+# - *pythae*, a library of VAEs {cite}`chadebec2022pythae`: the epochs of its trainer, without the evaluations between them, with the same networks and on images that lie in memory.
 # - *Bare*: nothing but the step, over batches that lie in memory in the same order. *Tuned*: the same with fused Adam, and tiny numbers rounded to zero.
 # - *This package*: `training.fit`, with its random order, checks, metrics on test images after each epoch, and checkpoints. Then the same
 #   with matrix products and convolutions in bfloat16, where the processor has such.
@@ -231,6 +232,6 @@ for (case, loop), least in needed.items():
 # memory are equally fast. What pays is bfloat16, where a processor has it; it is off unless asked for, since its numbers are another run's
 # ({doc}`/book/run`).
 #
-# **Limits.** One virtual machine with two cores, three rounds, and short ones: differences of a few percent are not to be relied on. Memory is
-# that of the process; torch alone is most of it. No GPU was measured, here or anywhere in this book (`tests/benchmark_device.py` does, on yours), no energy, and
+# **Limits.** One virtual machine with two cores, three rounds, and short ones, while light work ran beside them: differences of a few percent are not to be relied on. The figures for threads (faces),
+# workers, decoding and imports were measured again alone, as more had run beside them. No GPU was measured, here or anywhere in this book (`tests/benchmark_device.py` does, on yours), no energy, and
 # nothing on more than two cores. The predictions leave evaluations out.

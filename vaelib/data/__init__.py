@@ -33,7 +33,8 @@ def load(name: str, folder: str | Path | None = None, skip_damaged: bool = False
     ValueError
         If the name is unknown, or a file is damaged (the message names it).
     FileNotFoundError
-        If files are missing and cannot be downloaded (the message says which, and where to put them).
+        If files are missing and cannot be downloaded (the message says which, and where to put them), or the folder
+        that was named for them is not there.
     OSError
         If CelebA's decoded images cannot be written.
     """
