@@ -3,8 +3,8 @@
 Every loop trains the same model on the same images with the same settings, in a process of its own, in turn. The folder
 holds MNIST and CelebA (default: VAELIB_DATA, else ~/.cache/vaelib); of CelebA its first images are taken. pythae and
 bfloat16 take part where there are such. Then: what a step is made of, how cost grows, memory, decoding. Results are
-printed, and written as JSON into `--output`, which the book's page on performance shows. Use a machine that does nothing
-else.
+printed, and written as JSON into `--output`, which the book's page on performance shows. Use a machine that does no
+other work.
 """
 
 import argparse

@@ -164,7 +164,7 @@ with torch.inference_mode():
         change.append(torch.stack([-log_prob.mean(), kl]))
 change = torch.stack(change[1:]) - change[0]
 with plt.rc_context(figures.STYLE):
-    figure, axes = plt.subplots(figsize=(5, 2))
+    figure, axes = plt.subplots(figsize=(5.4, 1.5))
 for name, part, style, curve in (
     ("reconstruction", "decoder", "-", change[:, 0]),
     ("KL", "encoder", "--", change[:, 1]),
