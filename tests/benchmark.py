@@ -1,99 +1,311 @@
-"""Training throughput of vaelib beside loops as they are usually written: `python tests/benchmark.py [FOLDER]`.
+"""Training on this machine's CPU, beside other loops: `python tests/benchmark.py [FOLDER] [--output FILE]`.
 
-Every loop trains the same model on the same images with the same settings, in a process of its own. The folder is the
-one with MNIST in it (default: VAELIB_DATA, else ~/.cache/vaelib). MNIST is unpacked into a temporary folder for
-torchvision, which reads it only so.
+Every loop trains the same model on the same images with the same settings, in a process of its own, in turn. The folder
+holds MNIST and CelebA (default: VAELIB_DATA, else ~/.cache/vaelib); of CelebA its first images are taken. pythae and
+bfloat16 take part where there are such. Then: what a step is made of, how cost grows, memory, decoding. Results are
+printed, and written as JSON into `--output`, which the book's page on performance shows. Use a machine that does no
+other work.
 """
 
 import argparse
+import json
 import multiprocessing
+import os
+import platform
+import resource
+import subprocess
+import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import numpy as np
+os.environ["TQDM_DISABLE"] = "1"
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import torch
+from PIL import Image
 from tabulate import tabulate
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
-from torchvision.datasets import MNIST
-from torchvision.transforms import ToTensor
+from torchvision.transforms.functional import crop, to_tensor
 
-from vaelib import Settings, data, models, training
+from vaelib import Settings, data, models, objective, posteriors, training
+from vaelib.data import Dataset, Split, to_float
 
-SETTINGS = Settings(latent_dim=2, epochs=10)
-
-
-def loader(folder: str) -> float:
-    """The usual loop: a DataLoader that turns one image after the other into a tensor."""
-    torch.set_flush_denormal(False)
-    images = MNIST(folder, transform=ToTensor())
-    return plain(lambda: (x for x, _ in DataLoader(images, SETTINGS.batch_size, shuffle=True)), fused=False)
+# of the data set, how many images train and test the model, K, and how many epochs are timed
+CASES = {"digits": ("mnist", 60_000, 10_000, 2, 2), "faces": ("celeba", 7_680, 768, 64, 1)}
 
 
-def memory(folder: str) -> float:
-    """The same loop, but the batches already lie in memory as float32."""
-    torch.set_flush_denormal(False)
-    batches = (MNIST(folder).data.unsqueeze(1) / 255).split(SETTINGS.batch_size)
-    return plain(lambda: batches, fused=False)
+def images(case: str, folder: str | None, count: int | None = None) -> Dataset:
+    name, train, test, *_ = CASES[case]
+    whole = data.load(name, folder)
+    return Dataset(name, Split(whole.train.images[: count or train]), Split(whole.test.images[:test]))
 
 
-def tuned(folder: str) -> float:
+class Photographs:
+    """Of the loop as the authors have it: each image is opened, cut and turned into a tensor when it is needed."""
+
+    def __init__(self, case: str, folder: str | None):
+        self.case = case
+        if case == "digits":  # torchvision's MNIST keeps them in memory as well, and makes an image of each
+            self.images = images(case, folder).train.images.numpy()
+        else:
+            place = Path(folder or os.environ.get("VAELIB_DATA") or Path.home() / ".cache" / "vaelib")
+            self.images = sorted(place.glob("celeba/img_align_celeba/*.jpg"))[: CASES[case][1]]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if self.case == "digits":
+            return to_tensor(Image.fromarray(self.images[index][0]))
+        with Image.open(self.images[index]) as photograph:
+            return to_tensor(crop(photograph, 30, 20, 64, 48))
+
+
+def authors(case: str, folder: str | None) -> float:
+    """A DataLoader that transforms each image, and a loss that is read at each step."""
+    loader = DataLoader(Photographs(case, folder), 128, shuffle=True)
+    return plain(case, lambda: loader, read=True)
+
+
+def memory(case: str, folder: str | None) -> float:
+    """A bare loop over batches that lie in memory as float32."""
+    batches = to_float(images(case, folder).train.images).split(128)
+    return plain(case, lambda: batches)
+
+
+def tuned(case: str, folder: str | None) -> float:
     """The same with the two switches that vaelib sets: fused Adam, and tiny numbers rounded to zero."""
-    batches = (MNIST(folder).data.unsqueeze(1) / 255).split(SETTINGS.batch_size)
-    return plain(lambda: batches, fused=True)
+    batches = to_float(images(case, folder).train.images).split(128)
+    torch.set_flush_denormal(True)
+    return plain(case, lambda: batches, fused=True)
 
 
-def plain(batches, fused: bool) -> float:
-    model = models.mlp((1, 28, 28), SETTINGS.latent_dim)
-    optimizer = torch.optim.Adam(model.parameters(), SETTINGS.learning_rate, fused=fused)
+def plain(case: str, batches: Callable[[], Iterator], fused: bool = False, read: bool = False) -> float:
+    model = build(case)
+    optimizer, total = torch.optim.Adam(model.parameters(), fused=fused), 0.0
     started = time.perf_counter()
-    for _ in range(SETTINGS.epochs):
+    for _ in range(CASES[case][4]):
         for x in batches():
             reconstruction, kl = model.elbo(x)
             loss = (kl - reconstruction).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            total += loss.item() if read else 0.0
     return time.perf_counter() - started
 
 
-def vaelib(folder: str) -> float:
-    """vaelib.training.fit, with its random order, progress, metrics on the test set after each epoch, checkpoints."""
-    dataset = data.load("mnist", folder)
-    with tempfile.TemporaryDirectory() as runs:
+def pythae(case: str, folder: str | None) -> float:
+    """pythae's trainer, with the same networks, on images that lie in memory as float32."""
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    shape, ours = images(case, folder).image_shape, build(case)
+
+    class Encoder(BaseEncoder):
+        def __init__(self):
+            super().__init__()
+            self.part = ours.encoder
+
+        def forward(self, x):
+            mean, log_variance = posteriors.moments(self.part(x))
+            return ModelOutput(embedding=mean, log_covariance=log_variance)
+
+    class Decoder(BaseDecoder):
+        def __init__(self):
+            super().__init__()
+            self.part = ours.decoder
+
+        def forward(self, z):
+            return ModelOutput(reconstruction=self.part(z).mean)
+
+    theirs = VAEConfig(input_dim=shape, latent_dim=CASES[case][3], reconstruction_loss="bce")
+    model = VAE(theirs, encoder=Encoder(), decoder=Decoder())
+    x = to_float(images(case, folder).train.images)
+    with tempfile.TemporaryDirectory() as output:
+        settings = {"num_epochs": CASES[case][4], "per_device_train_batch_size": 128, "learning_rate": 1e-3}
+        config = BaseTrainerConfig(output_dir=output, no_cuda=True, **settings)
+        trainer = BaseTrainer(model, BaseDataset(x, torch.zeros(len(x))), training_config=config)
+        trainer.prepare_training()
         started = time.perf_counter()
-        training.fit(models.mlp(dataset.image_shape, SETTINGS.latent_dim), dataset, SETTINGS, Path(runs))
+        for epoch in range(1, CASES[case][4] + 1):
+            trainer.train_step(epoch)
         return time.perf_counter() - started
 
 
+def ours(case: str, folder: str | None, precision: str | None = None) -> float:
+    """vaelib.training.fit, with its random order, progress, metrics on test images after each epoch, checkpoints."""
+    settings = Settings(CASES[case][3], CASES[case][4], precision=precision)
+    dataset, model = images(case, folder), build(case)
+    with tempfile.TemporaryDirectory() as runs:
+        started = time.perf_counter()
+        training.fit(model, dataset, settings, Path(runs))
+        return time.perf_counter() - started
+
+
+def bfloat16(case: str, folder: str | None) -> float:
+    """The same, with matrix products and convolutions in bfloat16."""
+    return ours(case, folder, "bfloat16")
+
+
+def build(case: str, latent_dim: int | None = None) -> models.VAE:
+    return models.build((1, 28, 28) if case == "digits" else (3, 64, 48), latent_dim or CASES[case][3])
+
+
+def measured(loop: Callable, threads: int, *arguments: object) -> tuple[float, float]:
+    """What a loop returns, and how many MB its process had at most."""
+    torch.set_num_threads(threads)
+    for fused in (False, True):  # what torch does at the first step of all is no loop's fault
+        plain("digits", lambda: [torch.rand(8, 1, 28, 28)], fused)
+    torch.set_flush_denormal(False)
+    result = loop(*arguments)
+    return result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000  # kB on Linux
+
+
+def alone(loop: Callable, *arguments: object) -> tuple[float, float]:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        return executor.submit(measured, loop, *arguments).result()
+
+
+def rate(case: str, folder: str | None, latent_dim: int, batch_size: int, count: int) -> float:
+    """Images a second of fit in its second epoch, the evaluation after it included."""
+    dataset = images(case, folder, count)
+    with tempfile.TemporaryDirectory() as runs:
+        settings = Settings(latent_dim, 2, batch_size=batch_size)
+        lines = training.fit(build(case, latent_dim), dataset, settings, Path(runs))
+    return count / lines[1]["seconds"]
+
+
+KINDS = {"matrix products": ("mm", "linear"), "convolutions": ("conv",), "normalisation": ("norm",), "Adam": ("adam",)}
+KINDS |= {"copies": ("copy", "index", "cat", "clone"), "random numbers": ("normal_",)}
+
+
+def parts(case: str) -> dict[str, float]:
+    """The share of a step's time that each kind of operation takes, by torch.profiler."""
+    model, x = build(case), torch.rand(128, *build(case).image_shape)
+    optimizer, spent = torch.optim.Adam(model.parameters(), fused=True), Counter()
+    for steps in (3, 10):  # the first to warm up
+        with profile(activities=[ProfilerActivity.CPU]) as record:
+            for _ in range(steps):
+                loss = objective.negative_elbo(model, x, 0.0)[0].mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    for each in record.key_averages():
+        kind = next((kind for kind, names in KINDS.items() if any(it in each.key.lower() for it in names)), "the rest")
+        spent[kind] += each.self_cpu_time_total
+    return {kind: value / spent.total() for kind, value in spent.most_common()}
+
+
+def decoded(folder: str | None) -> float:
+    """Photographs a second, cut out and decoded into the cache of the package."""
+    place = Path(folder or os.environ.get("VAELIB_DATA") or Path.home() / ".cache" / "vaelib") / "celeba"
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name, "celeba")
+        (copy / "img_align_celeba").mkdir(parents=True)
+        photographs = sorted((place / "img_align_celeba").glob("*.jpg"))[:2000]
+        for each in photographs:
+            (copy / "img_align_celeba" / each.name).symlink_to(each)
+        for each in place.glob("*.txt"):
+            (copy / each.name).symlink_to(each)
+        started = time.perf_counter()
+        found = data.load("celeba", name)
+        return (len(found.train) + len(found.test)) / (time.perf_counter() - started)
+
+
+def many(workers: int, folder: str | None) -> float:
+    """Seconds for four trainings of one thread each, so many at a time."""
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as executor:
+        list(executor.map(measured, [int] * workers, [1] * workers))  # until they have imported what they need
+        started = time.perf_counter()
+        list(executor.map(measured, [ours] * 4, [1] * 4, ["digits"] * 4, [folder] * 4))
+        return time.perf_counter() - started
+
+
+def imported(module: str) -> float:
+    """Seconds of a process that imports it: the least of seven."""
+    times = []
+    for _ in range(7):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--output", type=Path, default=Path("benchmark-cpu.json"))
     options = parser.parse_args()
-    dataset = data.load("mnist", options.folder)
-    loops = {"DataLoader": loader, "float32 in memory": memory, "the same, tuned": tuned, "vaelib": vaelib}
-    with tempfile.TemporaryDirectory() as folder:
-        write_unpacked(dataset, Path(folder) / "MNIST" / "raw")
-        seconds = {name: [] for name in loops}
+    folder, cores = options.folder, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    result = {"processor": processor(), "cores": cores, "torch": torch.__version__, "python": platform.python_version()}
+
+    def note(part: str, found: object) -> None:  # at once, for what comes later may fail
+        result[part] = found
+        options.output.write_text(json.dumps(result, indent=1) + "\n")
+
+    loops = [authors, memory, tuned, ours]
+    if "avx512_bf16" in processor_flags():
+        loops.append(bfloat16)
+    try:
+        import pythae as _
+
+        loops.insert(1, pythae)
+    except ImportError:
+        print("pythae is not installed, and takes no part")
+    for case in CASES:
+        found = {loop.__name__: {"seconds": [], "megabytes": []} for loop in loops}
         for _ in range(options.repeats):  # in turn, so that a machine that drifts is unfair to nobody
-            for name, loop in loops.items():
-                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
-                    seconds[name].append(executor.submit(loop, folder).result())
-    rate = {name: len(dataset.train) * SETTINGS.epochs / float(np.median(each)) for name, each in seconds.items()}
-    rows = [(name, rate[name], rate["vaelib"] / rate[name], min(each), max(each)) for name, each in seconds.items()]
-    print(f"MNIST, K = {SETTINGS.latent_dim}, {SETTINGS.epochs} epochs, {torch.get_num_threads()} threads")
-    headers = ["loop", "images/s (median)", "vaelib is faster by", "least s", "most s"]
-    print(tabulate(rows, headers=headers, floatfmt=("", ",.0f", ".2f", ".1f", ".1f")))
+            for loop in loops:
+                seconds, megabytes = alone(loop, cores, case, folder)
+                found[loop.__name__]["seconds"].append(seconds)
+                found[loop.__name__]["megabytes"].append(megabytes)
+        count = CASES[case][1] * CASES[case][4]
+        note(case, {"images": count, "threads": cores, "loops": found, "parts": alone(parts, 1, case)[0]})
+        rows = [(name, count / min(row["seconds"]), max(row["megabytes"])) for name, row in found.items()]
+        print(tabulate(rows, [f"{case}, {count:,} images", "images/s, best", "MB"], floatfmt=",.0f"), flush=True)
+    count = {"digits": 38_400, "faces": 2_560}
+    varied = {
+        "latent_dim": [(K, 128, 1.0, cores) for K in (2, 16, 64, 256)],
+        "batch_size": [(2, size, 1.0, cores) for size in (32, 128, 512)],
+        "images": [(2, 128, share, cores) for share in (0.25, 0.5, 1.0)],
+        "threads": [(2, 128, 1.0, threads) for threads in range(1, cores + 1)],
+    }
+    growth = {}
+    for case in CASES:
+        for name, rows in varied.items():
+            growth[f"{case}, {name}"] = [
+                [*row, alone(rate, row[3], case, folder, row[0], row[1], int(row[2] * count[case]))[0]] for row in rows
+            ]
+            print(f"{case}, {name}:", *(f"{row[-1]:,.0f}/s" for row in growth[f"{case}, {name}"]), flush=True)
+    note("growth", growth)
+    note("workers", {str(workers): many(workers, folder) for workers in (1, 2)})
+    note("decoded", alone(decoded, cores, folder)[0])
+    note("imports", {module: imported(module) for module in ("torch", "vaelib")})
+    print({key: result[key] for key in ("workers", "decoded", "imports")})
 
 
-def write_unpacked(dataset: data.Dataset, raw: Path) -> None:
-    raw.mkdir(parents=True)
-    for prefix, split in (("train", dataset.train), ("t10k", dataset.test)):
-        for name, values in (("images-idx3", split.images[:, 0]), ("labels-idx1", split.labels.to(torch.uint8))):
-            header = np.array([0x800 + values.ndim, *values.shape], ">u4").tobytes()
-            (raw / f"{prefix}-{name}-ubyte").write_bytes(header + values.numpy().tobytes())
+def processor() -> str:
+    lines = _cpuinfo()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def processor_flags() -> list[str]:
+    return next((line.split() for line in _cpuinfo() if line.startswith("flags")), [])
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from vaelib.data import Dataset, Split, to_float
 
 MODELS = {"fully connected": ((1, 28, 28), 2), "convolutional": ((3, 64, 48), 64)}
 PAPER = {"mnist": ("digits", 60_000, 10_000, 10, (1, 2, 4, 8, 16, 64))}
-PAPER["celeba"] = ("faces", 162_770, 19_962, 30, (2, 8, 16, 32, 64, 96))
+PAPER["celeba"] = ("faces", 162_770, 19_962, 10, (2, 8, 16, 32, 64, 96))
 
 
 def cut(given: Dataset, train: int, test: int, name: str | None = None) -> Dataset:

@@ -493,6 +493,12 @@ def test_a_missing_list_is_named(tmp_path, name):
     _refused(tmp_path, FileNotFoundError, f"{name} missing in {tmp_path / 'celeba'}", "Put them there")
 
 
+def test_an_archive_that_must_be_unpacked_is_named(tmp_path):
+    (tmp_path / "celeba").mkdir()
+    (tmp_path / "celeba" / "archive.zip").touch()
+    _refused(tmp_path, FileNotFoundError, "Unpack archive.zip, if they are in there")
+
+
 def test_lists_that_lie_in_the_folder_named_are_not_missed_where_images_are(tmp_path):
     for path in _lay_out(tmp_path / "there").iterdir():
         if path.name in (ATTRIBUTES, PARTITION):

@@ -489,6 +489,7 @@ def test_a_missing_file_that_no_mirror_has_is_named(tmp_path, arrays, name, unpa
 
 
 def test_a_failed_download_names_all_that_is_missing_and_leaves_no_file(tmp_path, arrays):
+    (tmp_path / "new").mkdir()
     with pytest.raises(FileNotFoundError) as error:
         data.load("mnist", tmp_path / "new")
     assert all(f"{name}.gz" in str(error.value) for name in NAMES)
@@ -496,8 +497,20 @@ def test_a_failed_download_names_all_that_is_missing_and_leaves_no_file(tmp_path
     assert _files(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["mnist", "celeba", "kmnist"])
+@pytest.mark.parametrize("by_variable", [True, False])
+def test_nothing_is_fetched_into_a_folder_whose_name_may_be_mistyped(tmp_path, monkeypatch, name, by_variable):
+    place = tmp_path / "mistyped"
+    monkeypatch.setenv("VAELIB_DATA", str(place if by_variable else tmp_path))
+    with pytest.raises(FileNotFoundError, match=f"there is no folder {re.escape(str(place))}; make it, if {name}"):
+        data.load(name, None if by_variable else place)
+    assert list(tmp_path.iterdir()) == []
+    assert len(data.load("digits", place).train) == 1497  # needs none
+
+
 @pytest.mark.parametrize("answer", [None, b"<html>please log in</html>"])
 def test_what_arrived_before_a_download_broke_stays(tmp_path, arrays, monkeypatch, answer):
+    (tmp_path / "mine").mkdir()
     served = _lay_out(tmp_path / "mirror", arrays)
     (served / f"{NAMES[2]}.gz").unlink()
     if answer:
@@ -522,6 +535,7 @@ def test_a_silent_network_ends_the_download(tmp_path, arrays, monkeypatch, capsy
 
 
 def test_a_killed_download_leaves_one_file_at_most_and_the_next_one_takes_its_place(tmp_path, arrays, monkeypatch):
+    (tmp_path / "mine").mkdir()
     code = f"""
 from torchvision.datasets import MNIST
 import vaelib
@@ -563,6 +577,7 @@ def test_a_mirror_that_does_not_speak_http_counts_as_a_failed_download(tmp_path,
 
 
 def test_a_download_puts_exactly_the_four_files_there(tmp_path, arrays, monkeypatch):
+    (tmp_path / "mine").mkdir()
     served = _lay_out(tmp_path / "mirror", arrays)
     with _mirror(monkeypatch, served):
         mnist = data.load("mnist", tmp_path / "mine")
@@ -621,6 +636,7 @@ def test_fashion_mnist_is_loaded_by_name(tmp_path, siblings, unpacked):
 
 
 def test_fashion_mnist_is_downloaded(tmp_path, siblings, monkeypatch):
+    (tmp_path / "mine").mkdir()
     served = _lay_out(tmp_path / "mirror", siblings)
     with _mirror(monkeypatch, served):
         monkeypatch.setattr(FashionMNIST, "mirrors", MNIST.mirrors)
@@ -730,6 +746,7 @@ def test_the_default_folder_is_in_the_users_cache(tmp_path, arrays, monkeypatch)
 
 
 def test_a_relative_folder_is_absolute_in_messages(tmp_path, arrays, monkeypatch):
+    (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path)
     for given in ("data", Path("data")):
         with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "data" / "MNIST" / "raw"))):

@@ -50,7 +50,7 @@ def _all(mine):
 )
 def test_files_of_every_suffix_are_read(tmp_path, suffix):
     mine = data.folder(_folder(tmp_path / "my images", {f"{n}.{suffix}": _picture() for n in range(2)}), 16)
-    assert (mine.name, mine.image_shape, mine.names) == ("my-images", (3, 16, 16), ("all",))
+    assert (mine.name, mine.image_shape, mine.names) == ("my-images-16x16", (3, 16, 16), ("all",))
     assert all(_corners(image) == [RED, GREEN, BLUE] for image in _all(mine))
 
 
@@ -123,7 +123,7 @@ def test_images_are_cropped_to_the_middle(tmp_path):
 def test_subfolders_are_classes_and_every_tenth_image_is_for_testing(tmp_path, capsys):
     greys = {f"{kind}/{n:02}.png": Image.new("L", (8, 8), 200 + n) for kind in ("cats", "dogs") for n in range(15)}
     mine = data.folder(_folder(tmp_path / "pets", greys), 8, grey=True)
-    assert (mine.name, mine.names, len(mine.train), len(mine.test)) == ("pets", ("cats", "dogs"), 27, 3)
+    assert (mine.name, mine.names, len(mine.train), len(mine.test)) == ("pets-8x8", ("cats", "dogs"), 27, 3)
     assert mine.test.images[:, 0, 0, 0].tolist() == [200, 210, 205] and mine.test.labels.tolist() == [0, 0, 1]
     assert mine.origin == "27 images for training, 3 for testing, 2 classes" and mine.origin in capsys.readouterr().out
 
@@ -145,9 +145,33 @@ def test_the_test_images_of_a_folder_that_has_such_are_not_trained_on(tmp_path, 
     assert (mine.names, mine.train.labels.tolist(), mine.test.labels.tolist()) == (("a", "b"), [0, 1], [0, 1])
 
 
+def test_images_in_another_part_are_told_as_not_used(tmp_path):
+    names = [f"{part}/{n}.png" for part in ("train", "test", "val") for n in range(2)]
+    mine = data.folder(_folder(tmp_path, {name: _picture() for name in names}), 8)
+    assert (len(mine.train), len(mine.test)) == (2, 2)
+    assert mine.origin.endswith("; 2 are in other parts than train and the one for testing, and not used")
+
+
+def test_images_in_subfolders_and_beside_them_have_no_classes(tmp_path):
+    mine = data.folder(_folder(tmp_path, {"1.png": _picture(), "a/2.png": _picture(), "b/3.png": _picture()}), 8)
+    assert (len(_all(mine)), mine.names) == (3, ("all",))
+    assert mine.origin.endswith("no classes, as some lie in subfolders and some do not")
+
+
+def test_a_jpeg_that_is_named_as_a_telephones_is_read(tmp_path):
+    _folder(tmp_path, {f"{n}.jpg": _picture() for n in range(3)})
+    (tmp_path / "0.jpg").rename(tmp_path / "0.HEIC")
+    assert len(_all(data.folder(tmp_path, 16))) == 3
+
+
+def test_an_empty_name_is_no_folder():
+    with pytest.raises(ValueError, match="the folder's name is empty"):
+        data.folder("", 16)
+
+
 def test_what_is_no_image_is_left_out_and_told(tmp_path, capsys):
     files = {"1.png": _picture(), "2.JPG": _picture(), "._2.JPG": b"a Macintosh's", ".thumbs/3.png": _picture()}
-    with pytest.warns(UserWarning, match="1 photographs such as 4.heic, .* pillow-heif"):
+    with pytest.warns(UserWarning, match="1 photographs such as 4.heic; save .* pillow-heif"):
         mine = data.folder(_folder(tmp_path, files | {"notes.txt": b"of mine", "4.heic": b"of a telephone"}), 16)
     assert len(_all(mine)) == 2
     assert "left out: 2 files (4.heic, notes.txt)" in capsys.readouterr().out
@@ -180,13 +204,12 @@ def test_pixels_of_an_unknown_scale_are_refused(tmp_path):
     [
         (None, FileNotFoundError, "is no folder"),
         ({}, ValueError, "has 0 images that can be read, and 0 other files"),
-        ({"notes.txt": b""}, ValueError, "has 0 images that can be read, and 1 other files"),
-        ({"1.png": _picture()}, ValueError, "has 1 images that can be read"),
         (
-            {"1.png": _picture(), "more/2.png": _picture()},
+            {"notes.txt": b""},
             ValueError,
-            "has images in subfolders and images beside these",
+            "has 0 images that can be read, and 1 other files (notes.txt); a training needs eleven",
         ),
+        ({"1.png": _picture()}, ValueError, "has 1 images that can be read"),
     ],
 )
 def test_a_folder_that_cannot_do_is_named(tmp_path, monkeypatch, files, error, found):

@@ -195,3 +195,8 @@ def test_a_folder_of_runs_that_cannot_be_made_is_one_line(monkeypatch, capsys, t
     (tmp_path / "file").write_text("in the way")
     options = ["--profile", "quick", "--runs", tmp_path / "file", "--device", "cpu"]
     assert str(tmp_path / "file") in _error(monkeypatch, capsys, "train", "mnist", *options)
+
+
+def test_a_sweep_of_what_is_unknown_names_what_is_known(monkeypatch, capsys):
+    error = _error(monkeypatch, capsys, "sweep", "mnsit")
+    assert re.search("unknown .*'mnsit'; .* has: mnist, celeba", error)

@@ -35,7 +35,7 @@ def test_the_snippet_trains_on_a_folder_of_images(tmp_path, monkeypatch):
     exec(snippet.replace("epochs=20", "epochs=1"), here)
     assert here["mine"].image_shape == (3, 64, 64)
     assert (len(here["mine"].train), len(here["mine"].test)) == (18, 3)
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["my-images-k16-e1-s0"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["my-images-64x64-k16-e1-s0"]
     assert len(list(tmp_path.glob("sample-*.png"))) == 8
 
 

@@ -14,7 +14,7 @@ from joblib import cpu_count
 from . import data, models, runs
 from .book import profiles
 
-STOPPED = "stopped; the same command goes on from the last checkpoint"
+STOPPED = "stopped; the same command goes on from what was last saved"
 
 
 def train(options: argparse.Namespace) -> None:
@@ -50,6 +50,7 @@ def sweep(options: argparse.Namespace) -> None:
     book = options.book.resolve()  # for workers elsewhere
     pages = book / "runs" / options.profile
     for experiment in options.experiment:
+        profiles.load(options.profile, experiment)  # a mistyped one is told before its notebooks are looked for
         notebooks = sorted((book / experiment).glob("*.ipynb"))
         summaries = [path for path in notebooks if path.stem != "train"]
         training = book / experiment / "train.ipynb"

@@ -288,7 +288,7 @@ def _claim(folder: Path, data: Dataset, settings: Settings, functions: dict, tex
                     what = "on other images or labels: fingerprint" if key == "fingerprint" else f"with {key}"
                     raise ValueError(
                         f"{folder} holds a run {what} {there!r}, not {value!r}; "
-                        f"delete that folder, or choose another one for runs"
+                        f"delete that folder, or choose another one for runs (argument `root`, or VAELIB_RUNS)"
                     )
         if (earlier := found.get("text")) and earlier != text:
             warnings.warn(

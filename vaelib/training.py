@@ -38,9 +38,9 @@ class Settings:
     `block` is for data that do not fit into the device's memory, or the machine's: a multiple of the batch size, of
     images that lie beside each other in the data. One such block is read while the device works on another, so it needs
     memory for two. Blocks come in an order of chance, and so do the images in each; if it is not given, or there are no
-    more images than that, all lie on the device, and come in one order. As a batch is of one block, numbers differ by
-    as much as with another seed. But where the data are sorted, say by class, a batch has little of their variety, and
-    the training gets worse: shuffle them before.
+    more images than that, all lie on the device, and come in one order. As a batch is of one block, images that lie
+    near each other must not be alike: where they are sorted by class, or lie together by who wrote them, a batch has
+    little of their variety, and the training ends clearly worse. Shuffle such data before.
 
     Raises
     ------

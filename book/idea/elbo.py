@@ -104,8 +104,8 @@ log_posterior = log_joint - log_evidence[:, None]
 
 coarser = log_joint[:, ::2].logsumexp(1) + math.log(2 * step)
 assert (log_evidence - coarser).abs().max() < 1e-3
-rounded = [round(value, 1) for value in log_evidence.tolist()]
-print("log p(x) in nats:", dict(zip(digits, rounded, strict=True)))
+rounded = map(round, log_evidence.tolist())
+print("log p(x), nats:", dict(zip(digits, rounded, strict=True)))
 
 # %% [markdown]
 # Half as many points give the same numbers (the cell asserts it), so the grid

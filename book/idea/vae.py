@@ -77,9 +77,9 @@ SVG(
 # **<span class="vae-epsilon">ε</span>** is pure chance, two random numbers that
 # choose a code from the cloud: <span class="vae-z">z</span> =
 # <span class="vae-mu">μ</span> + <span class="vae-sigma">σ</span> ·
-# <span class="vae-epsilon">ε</span>. So μ and σ are only shifted and stretched on
-# their way to the copy, and training can tell how a little more of either would have
-# changed it. *Press the button:* z jumps, and the copy
+# <span class="vae-epsilon">ε</span>. All chance is in ε, which the network has no
+# part in: so training can tell how a little more of μ or of σ would have
+# changed the copy. *Press the button:* z jumps, and the copy
 # hardly changes. The decoder cannot know where in the cloud z will
 # fall, so it has learned to answer to all of the cloud alike, and codes that are near
 # each other come to mean nearly the same. The cloud in place of a point is what
@@ -96,7 +96,8 @@ SVG(
 #
 # *Draw a 3, a letter, a face.* What you draw is scaled into a box of 20 by 20
 # pixels and centred by its mass, as MNIST's digits were. The model knows digits
-# only, and copies whatever it gets as if it were one.
+# only, and copies whatever it gets as if it were one. With two numbers it often
+# takes a digit for its neighbour: the 4 above comes back as a 9.
 #
 # ## The bill
 #
@@ -110,9 +111,9 @@ SVG(
 #   $-\log p(x \mid z)$.
 # - **{term}`KL`** is the price of the code: how far $q$ is from the prior. A $q$ equal
 #   to the prior is free, but says nothing about $x$; the narrower it is, and
-#   the further out, the more it tells the decoder, and the more it costs. So no image
-#   should have the prior for its $q$; but all their clouds together should look like
-#   it, or codes drawn from the prior would fall where no image is.
+#   the further out, the more it tells the decoder, and the more it costs. Each image
+#   pays for its own cloud; in the end the clouds lie side by side about where the prior is,
+#   so that most codes drawn from it fall where some image is.
 #
 # The two pull against each other. Here are the six images with the encoder's
 # $q$, and with some others: means over the images, and over 1,000 draws of ε
@@ -150,6 +151,40 @@ Markdown(
     )
 )
 
+# %% mystnb={"figure": {"caption": "What the bill of the six images becomes if all their q are made narrower or wider than the encoder's: means over 200 draws of \u03b5, the same for each width.", "name": "fig-vae-tug"}, "image": {"alt": "Three curves over the width of q. Reconstruction rises with it, more and more steeply, KL falls, and their sum is lowest near the encoder's width."}} tags=["remove-input"]
+times = 2 ** torch.linspace(-3, 2, 21)
+with torch.inference_mode():
+    eps, x = torch.randn(200, 6, 2), chosen.expand(200, 6, 1, 28, 28)
+    change = []
+    for each in (torch.ones(1), *times):
+        sigma = each * torch.exp(log_var / 2)
+        logits = model.decoder.logits((mu + sigma * eps).flatten(0, 1))
+        log_prob = objective.bernoulli_log_prob(x.flatten(0, 1), logits)
+        kl = objective.kl_divergence(mu, 2 * sigma.log()).mean()
+        change.append(torch.stack([-log_prob.mean(), kl]))
+change = torch.stack(change[1:]) - change[0]
+with plt.rc_context(figures.STYLE):
+    figure, axes = plt.subplots(figsize=(5.4, 1.5))
+for name, part, style, curve in (
+    ("reconstruction", "decoder", "-", change[:, 0]),
+    ("KL", "encoder", "--", change[:, 1]),
+    ("sum", None, "-", change.sum(1)),
+):
+    colour = colours.get(part, "0.3")
+    axes.plot(times, curve, style, color=colour, label=name)
+best = change.sum(1).argmin()
+assert 0.5 < times[best] < 2 and change[0, 1] > 0 > change[0, 0]
+axes.plot(times[best], change.sum(1)[best], "o", color="0.3")
+axes.set(xscale="log", ylim=(-4, 8), ylabel="nats more")
+axes.set_xlabel("width of q, in the encoder's")
+axes.set_xticks(
+    [1 / 8, 1 / 4, 1 / 2, 1, 2, 4], ["⅛", "¼", "½", "1", "2", "4"]
+)
+axes.minorticks_off()
+axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+plt.close(figure)
+figure
+
 # %% [markdown]
 # A narrower $q$ makes better copies, but costs more than it saves; a wider one
 # is cheap, but no longer says which digit it was. The encoder looks for the
@@ -159,13 +194,14 @@ Markdown(
 # **Training** is nothing else: it changes the weights of encoder and decoder
 # until the sum, over all training images, is as small as can be. Minus the sum is
 # called **{term}`ELBO`**, evidence lower bound, since on average over ε it is below
-# $\log p(x)$, the logarithm of the probability that the model gives to the image.
-# {doc}`elbo` says why.
+# $\log p(x)$, the logarithm of the probability that a code from the prior, decoded, gives
+# this very image ({doc}`elbo`).
 #
 # ## Twenty lines
 #
 # Here is a whole VAE, training included. It learns scikit-learn's small digits
-# {cite}`alpaydin1998optical`, enlarged to 28 × 28 pixels, in seconds; `copy=0` or `price=0` hides a bar from it.
+# {cite}`alpaydin1998optical`, enlarged to 28 × 28 pixels, in seconds; `copy=0` or `price=0` hides a bar from it. Its encoder
+# gives log σ², which may be any number, where σ must be positive.
 
 
 # %%
@@ -193,7 +229,7 @@ def train(x, copy=1, price=1, epochs=30):
     return encoder, decoder, bill
 
 
-# %% mystnb={"figure": {"caption": "Three trainings by these lines, and what a test image then costs (reconstruction + KL). Top: the centres of the test images' q, over the circles of the prior. Bottom: sixteen codes from the prior, decoded.", "name": "fig-vae-prices"}, "image": {"alt": "Three latent planes, and three grids of decoded images. With both bars the codes fill the prior; without KL they are scattered far beyond it; without reconstruction all are in the middle, and the decoded images are noise."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Three trainings by these lines, and what a test image then costs (reconstruction + KL). Top: the centres of the test images' q, over the circles of the prior. Bottom: sixteen codes from the prior, decoded.", "name": "fig-vae-prices"}, "image": {"alt": "Three latent planes, and three grids of decoded images. With both bars the codes fill the prior; without KL they are scattered far beyond it; without reconstruction all are in the middle, and the decoded images are noise."}} tags=["remove-input"]
 lines = inspect.getsource(train).splitlines()
 assert sum(bool(line.strip()) for line in lines) == 20
 digits = data.load("digits")
@@ -244,9 +280,9 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# Without KL nothing holds the clouds: they shrink nearly to points (of the plots one
-# sees only their centres) and drift apart, to where the prior has no codes. Copies of
-# new images are no better for it, and what is drawn from the prior, in the bottom row,
+# (A small model and few images: hence larger sums than above.) Without KL nothing holds the clouds: they shrink nearly to points (of the plots one
+# sees only their centres) and drift apart, to where the prior has no codes. These images
+# are new to it, and it copies them no better; and what is drawn from the prior, in the bottom row,
 # shows few kinds of digits.
 # Without reconstruction every $q$ is the prior: free, and worth nothing.
 #

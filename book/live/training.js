@@ -128,8 +128,11 @@
     drawCopies();
     const last = state.history.at(-1);
     drawChart("reconstruction", 0, [10, 30], references);
-    drawChart("kl", 1, [0, Math.max(4, 2 ** Math.ceil(Math.log2(last.test[1])))], []);
+    const dearest = Math.max(4, ...state.history.map((each) => each.test[1]));
+    drawChart("kl", 1, [0, 2 ** Math.ceil(Math.log2(dearest))], []);
     find("updates").textContent = state.updates.toLocaleString("en");
+    find("sum-name").textContent = find("noise").checked
+      ? "−ELBO of test digits, in nats" : "both, for test digits: without ε no ELBO";
     find("sum").textContent = (last.test[0] + last.test[1]).toFixed(2);
   }
 

@@ -412,11 +412,9 @@ if (document.getElementById("vae")) (() => {
       const [, name, k] = /^(\w+?)(\d)$/.exec(element.dataset.value);
       element.textContent = now[name][k].toFixed(3).replace("-", "−");
     }
-    root.querySelectorAll("[data-epsilon]").forEach((circle, k) => {
+    root.querySelectorAll("[data-epsilon]").forEach((dot, k) => {
       const x = Math.max(-3, Math.min(3, now.epsilon[k]));
-      const [left, top] = BELL([x, density(x)]).split(" ");
-      circle.setAttribute("cx", left);
-      circle.setAttribute("cy", top);
+      dot.setAttribute("transform", `translate(${BELL([x, density(x)])})`);
     });
   }
 

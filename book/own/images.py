@@ -24,12 +24,13 @@
 #     -p folder my-images -p latent_dim 16 -p epochs 50
 # ```
 #
+# (Two numbers for the size are given by `-y "size: [48, 64]"`.)
 # Without a folder the page makes a small one, of faces that the package draws
 # itself; the figures that you see here are of these.
 
 # %% tags=["parameters"]
 folder: str = None  # of images of any kind; subfolders are classes
-size: int = 48  # pixels that each image is scaled to: one number, or [height, width]
+size: int = 48  # pixels: one number; or two, height and width, by -y
 latent_dim: int = 8  # K
 epochs: int = 20  # passes over the training images
 batch_size: int = 32  # images in a step
@@ -61,6 +62,7 @@ with contextlib.redirect_stdout(io.StringIO()) as said:
 parent = Path(folder).expanduser().absolute().parent
 print(said.getvalue().replace(f"{parent}/", ""), end="")
 print("Each is of shape", images.image_shape)
+print(f"K = {latent_dim}, {epochs} epochs, batches of {batch_size}")
 
 # %% [markdown]
 # ## Training

@@ -140,8 +140,8 @@ for name, number in numbers.items():
 #
 # The {glue:text}`runs_digits` trainings of digits took {glue:text}`hours_digits`
 # hours in all, the {glue:text}`runs_faces` of faces {glue:text}`hours_faces`, one
-# CPU thread each, on shared machines with two cores (so the times are upper bounds; which processor
-# they had, the records do not say), with torch
+# CPU thread each, on shared machines (so the times are upper bounds; which processors, the records
+# do not say), with torch
 # {glue:text}`torch`. No GPU was used. Watt-hours were not measured. One command
 # repeats all of it, and another a small version on embedded data, with the whole
 # book, in some minutes ({doc}`/book/run`).

@@ -33,7 +33,8 @@ def load(name: str, folder: str | Path | None = None, skip_damaged: bool = False
     ValueError
         If the name is unknown, or a file is damaged (the message names it).
     FileNotFoundError
-        If files are missing and cannot be downloaded (the message says which, and where to put them).
+        If files are missing and cannot be downloaded (the message says which, and where to put them), or the folder
+        that was named for them is not there.
     OSError
         If CelebA's decoded images cannot be written.
     """
@@ -45,4 +46,9 @@ def load(name: str, folder: str | Path | None = None, skip_damaged: bool = False
     if _MODULES[name] == "mnist":
         options["name"] = name
     # Imported when it is asked for: torchvision takes longer to import than torch
-    return import_module(f".{_MODULES[name]}", __name__).load(places.root(folder), **options)
+    place = places.root(folder)
+    if _MODULES[name] in ("celeba", "mnist") and not place.is_dir() and place != places.root(places.HOME):
+        raise FileNotFoundError(  # before data are fetched into a folder whose name is mistyped
+            f"there is no folder {place}; make it, if {name} shall be fetched into it, {places.ADVICE}"
+        )
+    return import_module(f".{_MODULES[name]}", __name__).load(place, **options)

@@ -151,6 +151,8 @@ def _fetch(folder: Path, with_images: bool) -> None:
             f"Put them there, from http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (lists may be .csv, as Kaggle has "
             f"them, and the images unpacked, in a folder {IMAGES})"
         )
+        if packed := [path.name for path in folder.glob("*.zip") if path.name != ARCHIVE]:
+            by_hand = f"Unpack {', '.join(packed)}, if they are in there. Else: {by_hand}"
         with places.fetching(missing, folder, by_hand):
             for name, (identity, md5) in {name: rest for *rest, name in CelebA.file_list}.items():
                 if name in missing:

@@ -13,6 +13,7 @@ from .. import progress
 from .dataset import Dataset, Split
 
 TRAIN, TEST = "train", ("test", "val", "valid", "validation")  # folders that are parts; the first of TEST is tested
+PHONE = (".heic", ".heif")  # often a JPEG all the same; if not, a reader of its own is needed
 
 
 def folder(
@@ -20,37 +21,44 @@ def folder(
 ) -> Dataset:
     """All images in a folder and its subfolders, of any format that Pillow reads, cropped to the middle and scaled.
 
-    Subfolders are classes; without any, "all" is the only one. Every tenth image, in the order of their paths and from
-    the first on, is for testing; but if the subfolders are `train` and `test` (or `val`), those are the two parts. One
-    image at a time is held at full size. Hidden files, and those that have no image's suffix, are left out.
+    Subfolders are classes; if some images lie in none, "all" is the only one. Every tenth image, in the order of their
+    paths and from the first on, is for testing; but if the subfolders are `train` and `test` (or `val`), those are the
+    two parts. One image at a time is held at full size. Hidden files, and those that have no image's suffix, are left
+    out. What was read, and what not, is printed.
 
     Parameters
     ----------
     path : the folder
     size : (height, width) in pixels, or one number for both
-    name : what the data is called in the names of runs; by default as the folder
+    name : what the data is called in the names of runs; by default as the folder, with the size
     grey : images of one channel instead of three
     skip_damaged : leave what cannot be read out, with a warning, instead of refusing it
 
     Raises
     ------
     ValueError
-        If the size cannot be, there are fewer than two images, some cannot be read (all are named), or some lie in
-        subfolders and others do not.
+        If the path is empty, the size cannot be, there are fewer than two images, or some cannot be read (all are
+        named).
     FileNotFoundError
         If there is no such folder.
     """
+    if not str(path):
+        raise ValueError("the folder's name is empty; what is meant by it?")
     path = Path(path).expanduser().absolute()
     height, width = shape = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
     if not all(isinstance(side, Integral) and side > 0 for side in shape):
         raise ValueError(f"size must be a whole number of pixels, or (height, width), not {size!r}")
     files, others = _files(path)
-    images, read, damaged = np.empty((len(files), 1 if grey else 3, height, width), np.uint8), [], []
+    images, read, damaged, phone = np.empty((len(files), 1 if grey else 3, height, width), np.uint8), [], [], []
     for file in progress.bar(files, desc=f"reading {path.name}", unit="image"):
         try:
             pixels = np.asarray(_open(file, (width, height), "L" if grey else "RGB"))
         except Exception as error:  # Pillow's many readers raise many kinds
-            damaged.append(f"{file.relative_to(path)} ({' '.join(str(error).split())})")
+            name_of_file, reason = str(file.relative_to(path)), " ".join(str(error).split())
+            if file.suffix.lower() in PHONE:
+                phone.append(name_of_file)
+            else:
+                damaged.append(f"{name_of_file} ({reason})")
         else:
             images[len(read)] = pixels.reshape(height, width, -1).transpose(2, 0, 1)
             read.append(file.relative_to(path).parts)
@@ -61,30 +69,39 @@ def folder(
         )
     if damaged:
         warnings.warn("\n  ".join([f"left out of {path}, as they cannot be read:", *damaged]), stacklevel=2)
-    if phone := [file for file in others if file.lower().endswith((".heic", ".heif"))]:
+    if phone:
         warnings.warn(
-            f"left out of {path}: {len(phone)} photographs such as {phone[0]}, a kind that Pillow reads only after "
-            f"pillow_heif.register_heif_opener(), of the package pillow-heif",
+            f"left out of {path}: {len(phone)} photographs such as {phone[0]}; save them as JPEG, or call "
+            f"pillow_heif.register_heif_opener(), of the package pillow-heif, before",
             stacklevel=2,
         )
+    others = sorted([*phone, *others])
     if len(read) < 2:
+        told = f" ({', '.join(others[:3])}{', ...' * (len(others) > 3)})" if others else ""
         raise ValueError(
-            f"{path} has {len(read)} images that can be read, and {len(others)} other files; two are needed"
+            f"{path} has {len(read)} images that can be read, and {len(others)} other files{told}; a training needs "
+            f"eleven, so that two are for testing"
         )
     train, test, classes = _parts(read)
-    if len({label == () for label in classes}) > 1:
-        raise ValueError(f"{path} has images in subfolders and images beside these; are subfolders classes, or not?")
+    mixed = len({label == () for label in classes}) > 1
+    if mixed:
+        classes = [()] * len(classes)
     names = sorted(set(classes))
     labels = torch.tensor([names.index(label) for label in classes])
     images = torch.from_numpy(images)
     origin = f"{len(train):,} images for training, {len(test):,} for testing"
     if len(names) > 1:
         origin += f", {len(names)} classes"
+    if mixed:
+        origin += ", no classes, as some lie in subfolders and some do not"
+    if unused := len(read) - len(train) - len(test):
+        origin += f"; {unused:,} are in other parts than {TRAIN} and the one for testing, and not used"
     if left_out := [*damaged, *others]:
         origin += f"; left out: {len(left_out)} files ({', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''})"
     print(f"{path.name}: {origin}", flush=True)
+    plain = re.sub(r"[^\w.-]+", "-", path.name)
     return Dataset(
-        name or re.sub(r"[^\w.-]+", "-", path.name),
+        name or f"{plain}-{height}x{width}",
         Split(images[train], labels[train]),
         Split(images[test], labels[test]),
         tuple(label[0] if label else "all" for label in names),
@@ -100,6 +117,7 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     files = sorted(file for file in path.rglob("*") if not file.is_dir())
     files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    suffixes |= {*PHONE}
     images = [file for file in files if file.suffix.lower() in suffixes]
     return images, [str(file.relative_to(path)) for file in files if file.suffix.lower() not in suffixes]
 

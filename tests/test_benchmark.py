@@ -1,0 +1,35 @@
+"""The loops of `benchmark`, in short: they run on what every machine has, and a step is made of what the models are."""
+
+import benchmark
+import pytest
+
+CASES = {"digits": ("digits", 256, 64, 2, 1), "faces": ("faces", 128, 32, 4, 1)}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(benchmark, "CASES", CASES)
+    monkeypatch.setattr(benchmark.torch, "set_flush_denormal", lambda _: True)  # it is of the whole process
+
+
+@pytest.mark.parametrize("loop", [benchmark.memory, benchmark.tuned, benchmark.ours])
+@pytest.mark.parametrize("case", CASES)
+def test_every_loop_takes_all_steps(monkeypatch, loop, case):
+    steps, step = [], benchmark.torch.optim.Adam.step
+    monkeypatch.setattr(benchmark.torch.optim.Adam, "step", lambda self, *rest: steps.append(step(self, *rest)))
+    assert loop(case, None) > 0
+    assert len(steps) == CASES[case][1] / 128
+
+
+def test_the_authors_loop_gives_the_pixels_that_the_others_have():
+    whole = benchmark.images("digits", None).train.images
+    shown = benchmark.Photographs("digits", None)
+    assert len(shown) == len(whole) == 256
+    assert all((shown[n] == whole[n] / 255).all() for n in range(0, 256, 50))
+
+
+@pytest.mark.parametrize(("case", "most"), [("digits", "matrix products"), ("faces", "convolutions")])
+def test_a_step_is_mostly_what_its_model_is_made_of(case, most):
+    shares = benchmark.parts(case)
+    assert max(shares, key=shares.get) == most
+    assert sum(shares.values()) == pytest.approx(1)
