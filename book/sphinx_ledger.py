@@ -1,8 +1,8 @@
 """A Sphinx extension, the directive `{ledger}`: the verdict on each claim, from what the stored pages measured.
 
-With a claim's number, such as C7, it shows that claim's conditions, else a table of all claims; with `plain`, one for
-newcomers, without numbers. A claim that no page
-judges, or that rests on runs which have no record, or another one, ends the build.
+With a claim's number, such as C7, it shows that claim's conditions, else a table of the paper's claims; with `plain`, one
+for newcomers, without numbers; with `beyond`, one of the claims beyond the paper. A claim that no page judges, or that
+rests on runs which have no record, or another one, ends the build.
 """
 
 from collections import Counter
@@ -26,9 +26,8 @@ class Ledger(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         asked = self.arguments[0] if self.arguments else "all"
-        known = (
-            list(claims.rules()) if asked in ("all", "plain") else [asked]
-        )
+        letter = {"all": "C", "plain": "C", "beyond": "B"}.get(asked)
+        known = claims.numbered(letter) if letter else [asked]
         try:
             judgements = [claims.judgement(claim, BOOK) for claim in known]
         except (ValueError, FileNotFoundError) as error:
@@ -38,7 +37,9 @@ class Ledger(SphinxDirective):
         for claim in known:  # another judgement there, another ledger here
             page = BOOK / f"{claims.rules()[claim]['page']}.ipynb"
             self.env.note_dependency(str(page))
-        shows = {"all": _table, "plain": _plain}.get(asked, _detail)
+        shows = {"all": _table, "beyond": _table, "plain": _plain}.get(
+            asked, _detail
+        )
         parent = nodes.Element()
         self.state.nested_parse(
             StringList(shows(judgements).splitlines(), source="ledger"),

@@ -83,13 +83,17 @@ def _executor(options: argparse.Namespace) -> Executor:
 
 
 def publish(options: argparse.Namespace) -> None:
-    from .book import pictures
+    from .book import claims, pictures
     from .book import publish as publishing
 
     which = options.profile, options.experiment
     # Of another profile, weights and pictures would take the place of those that the book shows
     published = options.profile == "paper" and options.experiment in publishing.WEIGHTS
-    steps = [(publishing.records, *which, options.book / "records" / options.profile)]
+    folder = options.book / "records" / options.profile
+    if options.experiment == "beyond":  # has no profile: the pages say which runs they have
+        steps = [(publishing.record, claims.runs_beyond(options.book), folder)]
+    else:
+        steps = [(publishing.records, *which, folder)]
     if weights := options.weights or (models.WEIGHTS if published else None):
         steps.append((publishing.weights, *which, weights))
     if published:
@@ -166,8 +170,9 @@ def main() -> None:
     command = commands.add_parser(
         "publish",
         parents=[common],
-        help="copy all runs' records into the book; of the paper profile also the front page's picture and the "
-        "interactive pages' data, and weights into the package",
+        help="copy all runs' records into the book, of an experiment or, of the pages beyond the paper, by the name "
+        "beyond; of the paper profile's mnist and celeba also the front page's pictures and the interactive pages' "
+        "data, and weights into the package",
     )
     command.set_defaults(function=publish)
     command.add_argument("--book", type=Path, default=Path("book"), metavar="FOLDER", help="of the notebooks")

@@ -1,4 +1,4 @@
-"""The paper's claims, and what we ask of each before we say that it holds: `claims.yml`, applied to measurements.
+"""The paper's claims, and a few beyond it, and what we ask of each before we say that it holds: `claims.yml`, applied.
 
 A page judges a claim in one of its last cells, whose output carries the measurements; the ledger of all claims
 collects them from the stored pages.
@@ -27,6 +27,11 @@ MIME = "application/vnd.vaelib.claim+json"
 def rules() -> dict[str, dict]:
     """`claims.yml`: for each claim its words, where it is judged, and its conditions."""
     return yaml.safe_load(Path(__file__).with_name("claims.yml").read_text())
+
+
+def numbered(letter: str) -> list[str]:
+    """The paper's claims, "C", or those of what this book does beyond the paper, "B"."""
+    return [claim for claim in rules() if claim.startswith(letter)]
 
 
 @dataclass(frozen=True)
@@ -133,18 +138,27 @@ def judgement(claim: str, book: Path) -> Judgement:
     """
     if claim not in rules():
         raise ValueError(f"there is no claim {claim!r}; known: {', '.join(rules())}")
+    stored = _stored(claim, book)
+    records = [load_run(book / "records" / "paper" / name) for name in stored["runs"]]
+    found = judge(claim, stored["data"], records, **stored["values"])
+    if found.runs != stored["runs"]:
+        notebook = book / f"{rules()[claim]['page']}.ipynb"
+        raise ValueError(f"{notebook} judges {claim} by other runs than those of the records; execute it again")
+    return found
+
+
+def runs_beyond(book: Path) -> list[str]:
+    """The names of the runs by which the book's pages judge the claims beyond the paper; raises as `judgement`."""
+    return sorted({name for claim in numbered("B") for name in _stored(claim, book)["runs"]})
+
+
+def _stored(claim: str, book: Path) -> dict:
     notebook = book / f"{rules()[claim]['page']}.ipynb"
     for output in (each for cell in files.read_notebook(notebook).cells for each in cell.get("outputs", [])):
         stored = output.get("data", {}).get(MIME)
         if stored and stored["claim"] == claim:
-            break
-    else:
-        raise ValueError(f"{notebook} does not judge {claim}; execute it")
-    records = [load_run(book / "records" / "paper" / name) for name in stored["runs"]]
-    found = judge(claim, stored["data"], records, **stored["values"])
-    if found.runs != stored["runs"]:
-        raise ValueError(f"{notebook} judges {claim} by other runs than those of the records; execute it again")
-    return found
+            return stored
+    raise ValueError(f"{notebook} does not judge {claim}; execute it")
 
 
 def fingerprint(run: Run) -> str:

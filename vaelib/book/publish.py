@@ -44,15 +44,20 @@ source of facts about people or handwriting.
 
 
 def records(profile: str, experiment: str, folder: Path) -> list[Path]:
-    """Copy configuration, metrics and evaluation of every run of an experiment, without the weights.
+    """Copy the record of every run of an experiment; raises as `record`."""
+    plan = profiles.load(profile, experiment)
+    names = [runs.name(plan.dataset, settings) for part in (plan.short, plan.long) for settings in plan.settings(part)]
+    return record(names, folder)
+
+
+def record(names: Sequence[str], folder: Path) -> list[Path]:
+    """Copy configuration, metrics and evaluation of each of these runs, without the weights.
 
     Raises
     ------
     ValueError
-        If a run of the profile is missing, not complete or damaged; the others are copied nevertheless.
+        If a run is missing, not complete or damaged; the others are copied nevertheless.
     """
-    plan = profiles.load(profile, experiment)
-    names = [runs.name(plan.dataset, settings) for part in (plan.short, plan.long) for settings in plan.settings(part)]
     faults = []
     for name in names:
         try:
