@@ -9,6 +9,7 @@ A VAE is three modules that return distributions; each can be another one.
 likelihoods, posteriors, priors    what decoder, encoder and prior return
 models          the paper's two models, and the VAE that ties three modules together; weights on disk
 binarization    models of binary pixels
+burda           the model and schedule that much of the field compares by
 objective       the ELBO and its relatives, as pure functions, and what a training minimises
 data            data sets by name, a folder of images of one's own, or tensors
 training, runs  the loop; a training on disk, which is resumed or loaded by the call that began it
@@ -22,14 +23,27 @@ from importlib import import_module
 
 import torch
 
-from . import binarization, data, evaluation, likelihoods, models, objective, posteriors, priors, rivals, runs, training
+from . import (
+    binarization,
+    burda,
+    data,
+    evaluation,
+    likelihoods,
+    models,
+    objective,
+    posteriors,
+    priors,
+    rivals,
+    runs,
+    training,
+)
 from .runs import Run, train
 from .training import Settings
 
 _LATER = ("attributes", "figures")  # imported when they are asked for: scikit-learn and matplotlib take seconds
 
 __all__ = ["Run", "Settings", "train", *_LATER]
-__all__ += ["binarization", "data", "evaluation", "likelihoods", "models", "objective", "posteriors", "priors"]
+__all__ += ["binarization", "burda", "data", "evaluation", "likelihoods", "models", "objective", "posteriors", "priors"]
 __all__ += ["rivals", "runs", "training"]
 
 

@@ -61,6 +61,8 @@ from vaelib import (
     train,
 )
 from vaelib.binarization import binarized
+from vaelib.book import claims
+from vaelib.burda import layers
 from vaelib.models import VAE
 from vaelib.seeding import seeded
 
@@ -82,15 +84,6 @@ print(f"{every.name}: {len(digits.train):,} + {len(digits.test):,}")
 
 # %% tags=["hide-input"]
 means = data.to_float(digits.train.images).mean(0).clamp(0.001, 0.999)
-
-
-def layers(*sizes):
-    found = []
-    for before, after in pairwise(sizes):
-        found += [nn.Linear(before, after), nn.Tanh()]
-        nn.init.xavier_uniform_(found[-2].weight)
-        nn.init.zeros_(found[-2].bias)
-    return found
 
 
 def one_level(
@@ -588,6 +581,36 @@ for title in ways[1:]:
     pairs = zip(in_time[title], in_time["plain"], strict=True)
     behind = runs.plus_minus([one - other for one, other in pairs], "+.2f")
     print(f"{title}: ELBO in equal time {behind}")
+
+# %% [markdown]
+# In the {doc}`ledger </book/verdict/claims>`:
+
+# %% tags=["hide-input"]
+level, wider = (
+    more("two levels", "log_prob"),
+    more("wider decoder", "log_prob"),
+)
+claims.judge(
+    "B4",
+    f"{len(some):,} test images of {every.name}, binary pixels, {epochs} epochs",
+    [
+        run
+        for title in (
+            "plain",
+            "annealing",
+            "free bits",
+            *ways[1:],
+            "wider decoder",
+        )
+        for run in studied[title]
+    ],
+    annealing=more("annealing", "log_prob"),
+    free_bits=more("free bits", "log_prob"),
+    planar=more("planar", "log_prob"),
+    autoregressive=more("autoregressive", "log_prob"),
+    level=level,
+    decoder=[one - other for one, other in zip(level, wider, strict=True)],
+)
 
 # %% [markdown]
 # Of the published numbers, with the profile "paper":

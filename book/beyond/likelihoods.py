@@ -55,7 +55,7 @@ from vaelib import (
     objective,
     train,
 )
-from vaelib.book import profiles
+from vaelib.book import claims, profiles
 from vaelib.seeding import seeded
 
 digits = data.load(profiles.load(profile, "mnist").dataset, data_folder)
@@ -164,7 +164,7 @@ decoders = {
 
 # %% tags=["hide-input"]
 faces_only = (BERNOULLI, "Gaussian, σ = 1", "Gaussian, best σ", MIXTURE)
-trained, tests = {}, {}
+trained, tests, finished = {}, {}, []
 for kind, (dataset, network, K, count) in studied.items():
     tests[kind] = dataset.test.images[
         :: max(1, len(dataset.test) // judged)
@@ -182,16 +182,18 @@ for kind, (dataset, network, K, count) in studied.items():
             if name in (BERNOULLI, MIXTURE)
             else of_dequantized
         )
-        trained[kind, name] = [
+        done = [
             train(
                 part,
                 Settings(K, epochs, seed),
                 runs_folder,
                 builder=builder,
                 objective=aim,
-            ).model()
+            )
             for seed in range(count)
         ]
+        trained[kind, name] = [run.model() for run in done]
+        finished += done
     print(
         f"{dataset.name}: {len(dataset.train):,} training images, {epochs} epochs, "
         f"K = {K}\n  seeds: {count}; {len(tests[kind]):,} test images judged"
@@ -640,6 +642,7 @@ def with_edges(kind, name, seed):
     return numbers[kind, name][seed]["bits"]
 
 
+asked = {"B2": {}, "B3": {}}  # what the ledger's claims ask for
 for kind, (*_, count) in studied.items():
     names = [name for which, name in trained if which == kind]
     dense = [name for name in names if name != BERNOULLI]
@@ -654,7 +657,8 @@ for kind, (*_, count) in studied.items():
         print(
             f"{kind}, seed {seed}: fewest bits: {fewest}; nearest: {nearest}"
         )
-    apart = all(fewest != nearest for fewest, nearest in pairs)
+    asked["B2"][kind] = [fewest != nearest for fewest, nearest in pairs]
+    apart = all(asked["B2"][kind])
     # as the first control has it: the Gaussians' bits with open edges
     again = all(
         min(dense, key=lambda n: with_edges(kind, n, seed)) != nearest
@@ -662,7 +666,7 @@ for kind, (*_, count) in studied.items():
     )
     kl = [one["KL"] for n in names for one in numbers[kind, n]]
     sharp = [one["sharp, rec."] for n in names for one in measured[kind, n]]
-    rank = spearmanr(kl, sharp).statistic
+    asked["B3"][kind] = rank = spearmanr(kl, sharp).statistic
     print(
         f"  rule 1, they disagree: {'yes' if apart else 'no'}; "
         f"with the Gaussians' edges open: {'yes' if again else 'no'}"
@@ -671,6 +675,22 @@ for kind, (*_, count) in studied.items():
         f"  rule 2, blur is a price: {'yes' if rank >= 0.8 else 'no'} "
         f"(rank correlation {rank:.2f})"
     )
+
+# %% [markdown]
+# In the {doc}`ledger </book/verdict/claims>`, where there are digits and faces:
+
+# %% tags=["hide-input"]
+on = ", ".join(
+    f"{len(tests[kind]):,} test images of {studied[kind][0].name}"
+    for kind in studied
+)
+if both := len(studied) == 2:
+    first = claims.judge("B2", on, finished, **asked["B2"])
+    second = claims.judge("B3", on, finished, **asked["B3"])
+first if both else None
+
+# %% tags=["hide-input"]
+second if both else None
 
 # %% [markdown]
 # And, asked afterwards, where the mixture's bits come from, and whether the two agree

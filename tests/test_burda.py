@@ -1,0 +1,30 @@
+"""The model and the schedule that much of the field compares by."""
+
+import torch
+from torch import nn
+
+from vaelib import burda
+
+MEANS = torch.linspace(0, 1, 784).view(1, 28, 28)
+
+
+def test_their_model_has_their_sizes():
+    model = burda.build((1, 28, 28), 50, MEANS)
+    model.check()
+    shapes = [tuple(each.weight.shape) for each in model.modules() if isinstance(each, nn.Linear)]
+    assert shapes == [(200, 784), (200, 200), (50, 200), (50, 200), (200, 50), (200, 200), (784, 200)]
+
+
+def test_weights_are_glorots_and_the_output_begins_at_the_pixels_means():
+    model = burda.build((1, 28, 28), 50, MEANS)
+    *_, last = (each for each in model.decoder.modules() if isinstance(each, nn.Linear))
+    torch.testing.assert_close(last.bias.sigmoid().view(1, 28, 28), MEANS.clamp(0.001, 0.999))
+    bound = (6 / (784 + 200)) ** 0.5
+    assert 0.99 * bound < last.weight.abs().max() <= bound
+
+
+def test_the_schedule_keeps_their_proportions():
+    assert [burda.rate(epoch, 3280) for epoch in (0, 1, 3, 4, 12, 13)] == [10 ** (-i / 7) for i in (0, 1, 1, 2, 2, 3)]
+    steps = [burda.rate(epoch, 328) for epoch in range(328)]
+    assert steps == sorted(steps, reverse=True) and 10 * steps[-1] == 1
+    assert abs(steps.count(steps[-1]) - 3**7 / 10) < 1

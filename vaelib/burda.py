@@ -1,0 +1,43 @@
+"""Model and schedule of Burda, Grosse and Salakhutdinov (arXiv:1509.00519), by which much of the field compares."""
+
+import math
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from . import likelihoods, posteriors, priors
+from .models import VAE
+
+
+def layers(*sizes: int) -> list[nn.Module]:
+    """Linear layers between these sizes, each followed by tanh, with Glorot's weights and biases of zero."""
+    found: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        linear = nn.Linear(before, after)
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        found += [linear, nn.Tanh()]
+    return found
+
+
+def build(image_shape: tuple[int, int, int], latent_dim: int, means: Tensor) -> VAE:
+    """Their model of binary pixels, of one level: pixels - 200 - 200 - K, and backwards.
+
+    Parameters
+    ----------
+    image_shape : (C, H, W)
+    latent_dim : K, 50 in their paper
+    means : of each pixel over the training images, (C, H, W), from 0 to 1: in their code the output biases start there
+    """
+    pixels = math.prod(image_shape)
+    encoder = posteriors.Gaussian(nn.Sequential(nn.Flatten(), *layers(pixels, 200, 200)), 200, latent_dim)
+    *decoder, last, _ = layers(latent_dim, 200, 200, pixels)
+    last.bias.data = means.clamp(0.001, 0.999).logit().flatten()
+    output = nn.Sequential(*decoder, last, nn.Unflatten(1, image_shape))
+    return VAE(encoder, likelihoods.Bernoulli(output), priors.Standard(latent_dim), image_shape)
+
+
+def rate(epoch: int, epochs: int) -> float:
+    """The factor of Adam's step in an epoch, from 0 on: their 10^(-i/7) for 3^i epochs, i = 0 to 7, compressed."""
+    theirs = 3280 * epoch / epochs
+    return 10 ** (-math.floor(math.log(2 * theirs + 1, 3) + 1e-9) / 7)
