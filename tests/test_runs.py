@@ -842,6 +842,13 @@ def test_folders_can_be_given_as_text(trained):
     assert runs.load(str(trained.folder)).evaluation == trained.evaluation
 
 
+def test_the_figures_of_a_run_are_read_without_its_builder_but_not_its_model(own):
+    run = runs.load(own.folder, builder=None)
+    assert run.evaluation == own.evaluation
+    with pytest.raises(ValueError, match="was read without the function that built its model"):
+        run.model()
+
+
 def test_a_run_is_not_loaded_with_another_builder_than_its_own(trained):
     with pytest.raises(ValueError, match=r"that vaelib.models.build built, not vaelib.models.conv; give that function"):
         runs.load(trained.folder, models.conv)

@@ -48,10 +48,20 @@ class Run:
     config: dict
     metrics: list[dict]
     evaluation: dict[str, float]
-    builder: Callable[..., models.VAE] = models.build
+    builder: Callable[..., models.VAE] | None = models.build
 
     def model(self, device: torch.device | str = "cpu") -> models.VAE:
-        """The trained model in evaluation mode. Raises FileNotFoundError if only the run's records are here."""
+        """The trained model in evaluation mode.
+
+        Raises
+        ------
+        FileNotFoundError
+            If only the run's records are here.
+        ValueError
+            If the run was read without its builder.
+        """
+        if not self.builder:
+            raise ValueError(f"{self.folder} was read without the function that built its model; give it to `load`")
         return models.load(self.folder / "model.safetensors", device, self.builder)
 
 
@@ -197,13 +207,13 @@ def is_complete(folder: Path) -> bool:
     return all((folder / file).exists() for file in ("metrics.jsonl", "model.safetensors", "evaluation.json"))
 
 
-def load(folder: Path | str, builder: Callable[..., models.VAE] = models.build) -> Run:
+def load(folder: Path | str, builder: Callable[..., models.VAE] | None = models.build) -> Run:
     """Read a complete run, or the published record of one, which is the same without its weights.
 
     Parameters
     ----------
     folder : the run's
-    builder : the function that built its model, if it is not the paper's
+    builder : the function that built its model, if it is not the paper's; None if the model will not be asked for
 
     Raises
     ------
@@ -214,7 +224,7 @@ def load(folder: Path | str, builder: Callable[..., models.VAE] = models.build) 
     """
     folder = Path(folder).expanduser()
     config, settings = _read_config(folder / "config.json")
-    if config["functions"].get("builder") != described(builder):
+    if builder and config["functions"].get("builder") != described(builder):
         raise ValueError(
             f"{folder} holds a run of a model that {config['functions'].get('builder')} built, "
             f"not {described(builder)}; give that function as `builder`"

@@ -139,7 +139,7 @@ def judgement(claim: str, book: Path) -> Judgement:
     if claim not in rules():
         raise ValueError(f"there is no claim {claim!r}; known: {', '.join(rules())}")
     stored = _stored(claim, book)
-    records = [load_run(book / "records" / "paper" / name) for name in stored["runs"]]
+    records = [load_run(book / "records" / "paper" / name, builder=None) for name in stored["runs"]]
     found = judge(claim, stored["data"], records, **stored["values"])
     if found.runs != stored["runs"]:
         notebook = book / f"{rules()[claim]['page']}.ipynb"

@@ -61,7 +61,7 @@ def record(names: Sequence[str], folder: Path) -> list[Path]:
     faults = []
     for name in names:
         try:
-            run = runs.load(runs.default_root() / name)
+            run = runs.load(runs.default_root() / name, builder=None)
         except (OSError, ValueError) as error:
             faults.append(str(error))
             continue
