@@ -30,10 +30,11 @@ def build(image_shape: tuple[int, int, int], latent_dim: int, means: Tensor) -> 
     means : of each pixel over the training images, (C, H, W), from 0 to 1: in their code the output biases start there
     """
     pixels = math.prod(image_shape)
-    encoder = posteriors.Gaussian(nn.Sequential(nn.Flatten(), *layers(pixels, 200, 200)), 200, latent_dim)
+    features = nn.Sequential(nn.Flatten(), *layers(pixels, 200, 200))
     *decoder, last, _ = layers(latent_dim, 200, 200, pixels)
     last.bias.data = means.clamp(0.001, 0.999).logit().flatten()
     output = nn.Sequential(*decoder, last, nn.Unflatten(1, image_shape))
+    encoder = posteriors.Gaussian(features, 200, latent_dim)  # last: the published weights began in this order
     return VAE(encoder, likelihoods.Bernoulli(output), priors.Standard(latent_dim), image_shape)
 
 
