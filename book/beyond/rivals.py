@@ -244,7 +244,7 @@ plt.show()
 # The same test images, two models trained on the small set:
 
 
-# %%
+# %% tags=["hide-input"]
 def plane(side, reach):
     line = torch.linspace(-reach, reach, side)
     return torch.cartesian_prod(line, line)
@@ -344,7 +344,7 @@ plt.show()
 # %% [markdown]
 # Is the grid fine and wide enough? Each trained model on one twice as fine, and on a wider one:
 
-# %%
+# %% tags=["hide-input"]
 for name in contest:
     changes = [
         exactly(model, halved, *sizes) - courses[name, seed][-1][1]
@@ -365,7 +365,7 @@ for name in contest:
 # The model of two dimensions that AEVB trained on whole images: the posterior of a test image on a grid, codes that HMC draws from it,
 # and the encoder's q(z | x).
 
-# %%
+# %% tags=["hide-input"]
 flat, one, chains = pair["AEVB"], test[:1], 50
 with seeded(0), torch.no_grad():
     codes = torch.randn(5000, 2)
@@ -479,7 +479,7 @@ for name in ("AEVB", "codes drawn from the grid", "five proposals"):
 # By the rule of the {doc}`ledger </book/verdict/claims>`:
 
 
-# %%
+# %% tags=["hide-input"]
 def ahead(first, second):
     """Nats, for each seed, on the large training set."""
     scores = (
