@@ -88,7 +88,7 @@ def test_the_runs_of_a_page_beyond_the_paper_get_their_records(book, monkeypatch
     name = "mnist-k2-e10-s0"
     shutil.move(book / "records" / "paper", book / "runs")  # as it is before anything was published
     monkeypatch.setenv("VAELIB_RUNS", str(book / "runs"))
-    monkeypatch.setattr(claims, "numbered", lambda letter: {"B": ["C7"]}[letter])
+    monkeypatch.setattr(claims, "numbered", lambda letter: {"B": ["C7"]}[letter])  # as if C7 were one of them
     monkeypatch.setattr(sys, "argv", ["vaelib", "publish", "beyond", "--book", str(book)])
     command_line.main()
     assert claims.judgement("C7", book).runs.keys() == {name}

@@ -89,11 +89,10 @@ def publish(options: argparse.Namespace) -> None:
     which = options.profile, options.experiment
     # Of another profile, weights and pictures would take the place of those that the book shows
     published = options.profile == "paper" and options.experiment in publishing.WEIGHTS
-    folder = options.book / "records" / options.profile
     if options.experiment == "beyond":  # has no profile: the pages say which runs they have
-        steps = [(publishing.record, claims.runs_beyond(options.book), folder)]
+        steps = [(publishing.record, claims.runs_beyond(options.book), options.book / "records" / "beyond")]
     else:
-        steps = [(publishing.records, *which, folder)]
+        steps = [(publishing.records, *which, options.book / "records" / options.profile)]
     if weights := options.weights or (models.WEIGHTS if published else None):
         steps.append((publishing.weights, *which, weights))
     if published:

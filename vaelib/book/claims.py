@@ -139,7 +139,8 @@ def judgement(claim: str, book: Path) -> Judgement:
     if claim not in rules():
         raise ValueError(f"there is no claim {claim!r}; known: {', '.join(rules())}")
     stored = _stored(claim, book)
-    records = [load_run(book / "records" / "paper" / name, builder=None) for name in stored["runs"]]
+    folder = book / "records" / ("beyond" if claim in numbered("B") else "paper")
+    records = [load_run(folder / name, builder=None) for name in stored["runs"]]
     found = judge(claim, stored["data"], records, **stored["values"])
     if found.runs != stored["runs"]:
         notebook = book / f"{rules()[claim]['page']}.ipynb"
