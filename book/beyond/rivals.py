@@ -70,7 +70,7 @@ print(
 # %% [markdown]
 # One hidden layer with tanh in each network, batches of 100 images, one sample of each
 # posterior. Unlike theirs, the step is Adam's (0.001 for every method; they took Adagrad),
-# the weights have no prior, and a training is short: half a million images (theirs go to 60 and 100 million).
+# the weights have no prior and begin as torch's do, and a training is short: half a million images (theirs go to 60 and 100 million).
 
 
 # %%
@@ -272,9 +272,10 @@ for name in ("AEVB", "Monte Carlo EM"):
     assert max(finer.mean().abs(), wider.mean().abs()) < 0.25
 
 # %% [markdown]
-# ## What nobody showed: exact EM
+# ## Exact EM
 #
-# With two dimensions nothing need be sampled. A small model (100 hidden units, 1,000 training images of half the width and
+# With two dimensions nothing need be sampled. EM on a grid is old {cite}`bishop1998gtm`; we found none beside AEVB. With one update for a batch, it follows
+# the gradient of log p(x) itself. A small model (100 hidden units, 1,000 training images of half the width and
 # height, so that posteriors are wide for a grid of 41 by 41 codes in [-4, 4]²) is trained by exact EM, and by what should come near it:
 # Monte Carlo EM with one proposal for each step, and with five; and EM with a code *drawn from the grid's posterior*, which is what chains of HMC should be.
 
@@ -511,26 +512,31 @@ claims.judge(
 # %% [markdown]
 # Of the published numbers, with the profile "paper":
 #
-# **AEVB is ahead of wake-sleep, as in their figures:** in the bound for every K, from five nats to well above a hundred
+# **At the end AEVB is ahead of wake-sleep,** as in their figures: in the bound for every K, from five nats to well above a hundred
 # (with 200 dimensions, where wake-sleep's bound falls again in the one training that is shown), and in log p(x) by about four, with both training sets.
+# On the way it is not always: with 50,000 images wake-sleep is one to two nats ahead at 200 thousand, in both trainings, and
+# where the bounds' curves cross, the difference depends on where one stops.
 #
-# **Of Monte Carlo EM less can be said.** From 1,000 images it is as good as AEVB after as many updates. From
-# 50,000, where each code is moved only ten times, it is behind in both trainings, by seven nats and by 28; they differ so much that by the rule of this page
-# nothing is decided, while the ledger asks only for a mean above zero. With five updates, as theirs has, it fits the small
-# set far better than all others, and loses on test images what it gained; on the large one it is behind. So its place in their
-# figure comes out for the large set, as far as two trainings tell, and not for the small.
+# **Of Monte Carlo EM less can be said.** From 1,000 images no difference from AEVB is seen after as many updates, but one below
+# four nats would not be. With five updates, as theirs has, it fits the small
+# set far better than all others, and falls back on test images. For 50,000 they show no curve of it, and say that it cannot be applied
+# efficiently. Here, where each code started at random and was moved ten times on average, it is behind in both trainings, by seven nats and by 28: by the rule of this page
+# that decides nothing. The ledger's "holds" is for the mean of two trainings on the large set; its ± is their standard deviation,
+# and its bounds were set when a training of a fifth of the length was known.
 #
 # **Exact EM is first, but by little.** Codes that are drawn from the true posterior, in place of all of them with their
-# weights, cost a sixth of a nat, and five proposals of HMC no more than that: then its chains are what they should be. One proposal costs half a nat,
-# so that Monte Carlo EM and exact EM do not agree within their errors; AEVB loses a nat, at first nothing. That is the price of
-# an encoder: for the digit above, HMC's mean and width agree with the grid's to a hundredth, and q's centre lies two of its
-# widths beside.
+# weights, cost a sixth of a nat, and so do five proposals of HMC. One proposal costs half a nat,
+# so that Monte Carlo EM and exact EM do not agree within their errors; against true draws its loss, a third of a nat, is not beyond its error. AEVB loses a nat, of
+# which one drawn code for each image may be a sixth; the rest is of an encoder that is still learning, or cannot do better.
+# For one test digit of the other model HMC agrees with the grid to a hundredth, and q's centre lies two and a half of its
+# widths beside: an example, and no measure.
 #
-# **The estimate of log p(x)** is too low by a tenth of a nat on average for AEVB's model, and by a hundredth for that of Monte Carlo EM, but
-# by more than a nat for single images.
+# **The estimate of log p(x)** is too low by a tenth of a nat on average for AEVB's model, and by a hundredth for that of Monte Carlo EM;
+# single images are off by up to one and a half nats, to either side. Three dimensions were not checked. Theirs is another estimator, which errs upward, on 1,000 images, so
+# heights are not to be compared with theirs.
 #
 # **Limits.** Training is short (half a million images, 0.3 million on the grid; theirs go to 60 and 100 million), on a CPU, with Adam
 # and one step size for all. That says how they start, and not where they end. The axis counts images and updates,
 # not time: for one update Monte Carlo EM goes twelve times through the decoder, with five proposals 52 times, AEVB once.
-# The bound is of one training for each K; log p(x) of two, so that the spread over seeds is hardly known. ± is over 100 images
+# The bound is of one training for each K; log p(x) of two, so that the spread over seeds is hardly known, and "five updates" and "five proposals" of one, whose ± lacks it. ± is over 100 images
 # (1,000 for the bound and on the grid) and these seeds.
