@@ -192,9 +192,7 @@ glue("literature_epochs", f"{epochs}, {iwae_epochs}", display=False)
 # ## What a longer training would give
 #
 # The estimate during the training, of 200 test images from 100 samples. So few
-# samples put it above the number of the same images from many; what tells is its slope. (Were each
-# slope to go on as it is against the logarithm of the epochs, which it does not, the bounds below would ask for some thousand epochs of the
-# VAE and five hundred of the IWAE.)
+# samples put it above the number of the same images from many; what tells is its slope.
 
 # %% mystnb={"figure": {"caption": "The estimate of -log p(x) of 200 test images during both trainings, against the epochs, on a logarithmic axis.", "name": "fig-literature-course"}, "image": {"alt": "Two falling curves that flatten towards their ends; they lie on each other, and that of the VAE goes on for longer."}}
 with plt.rc_context(figures.STYLE):

@@ -171,7 +171,7 @@ bounds = {
     for name in ("AEVB", "wake-sleep")
 }
 
-# %% mystnb={"figure": {"caption": "The ELBO of test images against thousands of training images seen, on a logarithmic axis, nats per image.", "name": "fig-rivals-bound"}, "image": {"alt": "Five panels, for 3, 5, 10, 20 and 200 latent dimensions, each with the rising curves of AEVB and wake-sleep."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The ELBO of test images against thousands of training images seen, on a logarithmic axis, nats per image.", "name": "fig-rivals-bound"}, "image": {"alt": "Five panels, for 3, 5, 10, 20 and 200 latent dimensions, each with the curves of AEVB and wake-sleep. All rise, but in the last panel that of wake-sleep, which falls again."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
     figure, panels = plt.subplots(
         1, 5, figsize=(figures.WIDTH, 2.4), sharey=True
@@ -222,7 +222,7 @@ marginals = {
     for seed in range(1 if name == "five updates" else seeds)
 }
 
-# %% mystnb={"figure": {"caption": "log p(x) against thousands of training images seen, for small and large training sets: of test images (lines) and of training images (dashes), nats per image. Each line is a training; of Monte Carlo EM with five updates there is one.", "name": "fig-rivals-marginal"}, "image": {"alt": "Two panels, for a small and a large training set, each with rising curves of AEVB, wake-sleep and Monte Carlo EM with one and with five updates."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "log p(x) against thousands of training images seen, for small and large training sets: of test images (lines) and of training images (dashes), nats per image. Each line is a training; of Monte Carlo EM with five updates there is one.", "name": "fig-rivals-marginal"}, "image": {"alt": "Two panels, for a small and a large training set, each with curves of AEVB, wake-sleep and Monte Carlo EM with one and with five updates."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
     figure, panels = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.8))
 for (size, name, seed), course in marginals.items():
@@ -323,7 +323,7 @@ for name, step in contest.items():
             on_grid,
         )
 
-# %% mystnb={"figure": {"caption": "log p(x) of the training images, which EM maximises, from a grid of 61 by 61 codes in [-6, 6]\u00b2: on the left as it is, on the right less that of exact EM with the same seed. Each line is a training.", "name": "fig-rivals-exact"}, "image": {"alt": "Two panels. Left, five rising curves, close together. Right, the same as distances from exact EM."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "log p(x) of the training images, which EM maximises, from a grid of 61 by 61 codes in [-6, 6]\u00b2: on the left as it is, on the right less that of exact EM with the same seed. Each line is a training.", "name": "fig-rivals-exact"}, "image": {"alt": "Two panels. Left, rising curves, close together. Right, the same as distances from exact EM."}} tags=["hide-input"]
 with plt.rc_context(figures.STYLE):
     figure, panels = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.8))
 shades = ("C3", "C5", "C4", "C2", "C0")
