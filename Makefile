@@ -51,7 +51,7 @@ reproduce: $(READY) ## train a whole profile, and refresh what the book publishe
 	VAELIB_PROFILE=$(PROFILE) TQDM_DISABLE=1 $(BIN)/jupytext --sync --execute $(NOTEBOOKS)
 	$(BIN)/python -m vaelib publish mnist --profile $(PROFILE)
 	$(BIN)/python -m vaelib publish celeba --profile $(PROFILE)
-	$(BIN)/python -m vaelib publish beyond
+	$(BIN)/python -m vaelib publish beyond --profile $(PROFILE)
 
 lock: $(READY) ## pin in requirements.txt what pyproject.toml asks for; newer: make lock UPGRADE=--upgrade
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra book --group test --universal --python-version 3.11 --generate-hashes \
