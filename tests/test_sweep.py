@@ -15,11 +15,14 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from unittest.mock import Mock
 
+import jsonschema
 import nbformat
 import psutil
 import pytest
 import torch
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
@@ -313,9 +316,7 @@ def test_the_lines_for_slurm_submit_workers_that_do_the_sweep(tmp_path, monkeypa
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    page = (ROOT / "book" / "run.md").read_text()
-    (snippet,) = (each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "SLURMCluster" in each)
-    exec(snippet.replace("jobs=4", "jobs=1"), here := {})
+    exec(_lines("SLURMCluster").replace("jobs=4", "jobs=1"), here := {})
     job = _job(_notebook(tmp_path / "train.ipynb", "print(latent_dim * 100)"), 3)
     with here["cluster"] as cluster, Client(cluster.scheduler_address) as client:
         client.wait_for_workers(1, timeout=60)
@@ -325,6 +326,49 @@ def test_the_lines_for_slurm_submit_workers_that_do_the_sweep(tmp_path, monkeypa
     for option in ("--cpus-per-task=1", "--mem=15G", "-t 04:00:00", "--gres=gpu:1"):  # 16 GB are 15 of Slurm's, of 2^30
         assert f"#SBATCH {option}\n" in script
     assert " --nthreads 1 " in script
+
+
+def test_the_lines_for_kubernetes_ask_for_workers_that_do_the_sweep(tmp_path, monkeypatch):
+    """Those of the same page; there is no cluster, so its containers' commands run on this machine."""
+    operator = pytest.importorskip("dask_kubernetes.operator")
+    import dask_kubernetes.operator.controller.controller as controller
+    from distributed import Client
+
+    monkeypatch.setattr(operator, "KubeCluster", Mock())
+    exec(_lines("KubeCluster"), here := {})
+    asked = json.loads(json.dumps(here["spec"]), object_hook=lambda it: {k: v for k, v in it.items() if v is not None})
+    operator.KubeCluster.assert_called_once_with(custom_cluster_spec=here["spec"])
+    folder = Path(operator.__file__).parent / "deployment/helm/dask-kubernetes-operator/crds"
+    (version,) = yaml.safe_load((folder / "daskcluster.yaml").read_text())["spec"]["versions"]
+    jsonschema.validate(asked, version["schema"]["openAPIV3Schema"])
+
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    described = "vaelib-default", "here", "vaelib", "0", asked["spec"]["worker"]["spec"], {}, {}
+    pod = controller.build_worker_deployment_spec(*described)["spec"]["template"]["spec"]
+    (worker,), (volume,) = pod["containers"], pod["volumes"]
+    assert worker["volumeMounts"] == [{"name": volume["name"], "mountPath": "/work"}]
+    names = {each["name"]: each["value"] for each in worker["env"]}
+    command = [re.sub(r"\$\((\w+)\)", lambda it: names[it[1]], each) for each in worker["args"]]
+    job = _job(_notebook(tmp_path / "train.ipynb", "print(latent_dim * 100)"), 3)
+    with Client(n_workers=0, dashboard_address=None) as client:
+        names["DASK_SCHEDULER_ADDRESS"] = client.scheduler.address
+        process = subprocess.Popen(command, env=os.environ | names, cwd=tmp_path, stderr=subprocess.DEVNULL)
+        try:
+            client.wait_for_workers(1, timeout=60)
+            (found,) = client.scheduler_info()["workers"].values()
+            assert (found["id"], found["nthreads"]) == (names["DASK_WORKER_NAME"], 1)
+            assert sweep([job], client.get_executor()) == {}
+        finally:
+            process.terminate()
+            process.wait()
+    assert nbformat.read(job.page, as_version=4).cells[-1].outputs[0].text == "300\n"
+
+
+def _lines(name):
+    """Those of the page "Run it yourself" that use it."""
+    page = (ROOT / "book" / "run.md").read_text()
+    (lines,) = (each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if name in each)
+    return lines
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system ties no process to cores")
