@@ -106,6 +106,15 @@ def test_the_chunk_size_changes_no_pixel(monkeypatch, chunk):
     assert torch.equal(images, again) and torch.equal(factors, same)
 
 
+def test_no_part_of_a_face_reaches_beyond_the_rows_that_are_said(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(300, len(faces.FACTORS), generator=generator).clamp(-2.5, 2.5)
+    factors = torch.cat([drawn, 2.5 * drawn.sign()])  # and the corners of what may be drawn
+    images = faces.render(factors)
+    monkeypatch.setattr(faces, "ROWS", {})
+    assert torch.equal(images, faces.render(factors))
+
+
 def test_a_processor_without_vector_instructions_draws_the_same_faces():
     images = faces.generate(100, 3)[0]
     code = "import sys; from vaelib.data import faces; sys.stdout.buffer.write(faces.generate(100, 3)[0].numpy())"

@@ -14,6 +14,7 @@ HEIGHT, WIDTH = 64, 48
 SIDES = (-1, 1)  # left, right
 CHUNK = 50  # faces drawn at once: few enough for a processor's cache; it changes no pixel
 ZOOM = 1.35  # as close as the crop of CelebA
+ROWS = {"_eyes": (16, 38), "_nose": (20, 47), "_mouth": (35, 62), "_glasses": (20, 42)}  # where these paint, at most
 
 FACTORS = (
     "light_direction",  # from the left of the image (-) to its right (+)
@@ -125,7 +126,8 @@ def _draw(factors: Tensor) -> Tensor:
     g = _geometry(factors)
     image = _background(g)
     for paint in (_hair_behind, _clothes_and_neck, _head, _eyes, _nose, _mouth, _glasses, _hair_in_front):
-        paint(image, g)
+        rows = slice(*ROWS.get(paint.__name__, (0, HEIGHT)))
+        paint(image[..., rows, :], _cut(g, rows))
     return _finish(image, g)
 
 
@@ -141,7 +143,6 @@ def _geometry(factors: Tensor) -> SimpleNamespace:
     g.u, g.v = g.x + lean * (g.y - 20), g.y - lean * g.x  # the head's own axes, from between the eyes
     g.turn = 1.6 * g.yaw
     g.w = g.u - g.turn  # from the turned middle of the face
-    g.eyes = [(side, g.w - side * (6.1 - 0.25 * (side * g.turn).clamp(0))) for side in SIDES]  # from each one's middle
     g.across = (g.x / 22).clamp(-1, 1) * g.light_direction  # the light on what is flat
     g.grin = g.smile + 0.3  # a face at rest looks friendly
     g.skin, g.hair = _palette(g.skin_tone, SKIN), _palette(g.hair_colour, HAIR)
@@ -165,6 +166,12 @@ def _geometry(factors: Tensor) -> SimpleNamespace:
     gloss = (1 - ((g.v + 17 - 0.02 * g.u * g.u) / 5).square()).clamp(0) * (0.20 + 0.15 * g.across)
     g.locks = g.hair * (strands * (1 + 0.25 * g.across) + gloss)
     return g
+
+
+def _cut(g: SimpleNamespace, rows: slice) -> SimpleNamespace:
+    """The same of these rows alone."""
+    tall = {name: each[..., rows, :] for name, each in vars(g).items() if each.ndim > 1 and each.shape[-2] == HEIGHT}
+    return SimpleNamespace(**vars(g) | tall)
 
 
 def _background(g: SimpleNamespace) -> Tensor:
@@ -204,7 +211,7 @@ def _head(image: Tensor, g: SimpleNamespace) -> None:
 def _eyes(image: Tensor, g: SimpleNamespace) -> None:
     """Their hollows, then white, iris, pupil, a glint, the lid's line, and brows that masculinity thickens, lowers."""
     v, male = g.v, g.masculinity
-    for side, e in g.eyes:
+    for side, e in _from_eyes(g):
         _shade(image, 0.25 * g.head * _blob(e, v + 2, 5.5, 5.5))
         lids = (e / 3.5).square()
         opening = torch.maximum(-0.1 - v - 1.9 * (1 - lids), v - 0.1 - 1.3 * (1 - lids))
@@ -219,6 +226,11 @@ def _eyes(image: Tensor, g: SimpleNamespace) -> None:
         arch = v + 5.9 - 0.35 * male - 0.055 * (e + side * 0.4).square() + 0.10 * side * e
         brow = _soft(arch.abs() - (0.75 + 0.28 * male).clamp(0.4)) * _soft(e.abs() - 4.4, 2)
         _over(image, (0.75 + 0.1 * male) * brow, g.hair * 0.55 + 0.05)
+
+
+def _from_eyes(g: SimpleNamespace) -> list[tuple[int, Tensor]]:
+    """For each eye its side, and how far to the right of its middle each pixel is."""
+    return [(side, g.w - side * (6.1 - 0.25 * (side * g.turn).clamp(0))) for side in SIDES]
 
 
 def _nose(image: Tensor, g: SimpleNamespace) -> None:
@@ -257,7 +269,7 @@ def _glasses(image: Tensor, g: SimpleNamespace) -> None:
     """A bridge, two rims with their arms, and a little of the light on the lenses."""
     worn = (g.glasses > ATTRIBUTES["Eyeglasses"][1]).float()
     frame = _soft((g.v + 0.9).abs() - 0.5) * _soft(g.w.abs() - 1.6)
-    for side, e in g.eyes:
+    for side, e in _from_eyes(g):
         lens = (_root(_root((e / 5.0).square().square() + ((g.v - 0.3) / 4.3).square().square())) - 1) * 4.5
         _over(image, 0.10 * worn * _soft(lens), _rgb(0.9, 0.95, 1.0))
         arm = _soft((g.v + 1.2).abs() - 0.6) * _soft(5 - side * e) * _soft(g.radius * 10 - 10.3)
