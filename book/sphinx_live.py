@@ -97,16 +97,16 @@ def script(name: str, source: Path) -> str:
     elif name == "digits":
         value = small_digits()
     elif name == "posteriors":
-        content = json.loads((source / "mnist.json").read_text())
+        content = json.loads((source / "mnist.json").read_bytes())
         value = json.dumps(
             live.exact_posteriors(models.published("mnist-k1"), content)
         )
     elif name == "betas":
         value = stored(source.parent / "idea" / "kl.ipynb", live.CLOUDS)
     elif (source / f"{name}.json").exists():
-        value = (source / f"{name}.json").read_text()
+        value = (source / f"{name}.json").read_text("utf-8")
     else:
-        return (source / f"{name}.js").read_text()
+        return (source / f"{name}.js").read_text("utf-8")
     return f'(globalThis.live ??= {{}})["{name}"] = {value};\n'
 
 
@@ -117,7 +117,7 @@ def write_scripts(app) -> None:
     folder = Path(app.outdir, "_static", "live")
     folder.mkdir(parents=True, exist_ok=True)
     for name in {*ASKED_FOR, *chain(*PAGES.values())}:
-        (folder / f"{name}.js").write_text(script(name, source))
+        (folder / f"{name}.js").write_text(script(name, source), "utf-8")
     for style in source.glob("*.css"):
         shutil.copy(style, folder)
 

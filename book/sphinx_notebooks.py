@@ -33,7 +33,7 @@ def notebook(page: str) -> str:
 
 def duration(page: Path) -> str:
     """What the guide's table says of how long a notebook takes, as a sentence; nothing if it is not there."""
-    table = Path(__file__).with_name("run.md").read_text()
+    table = Path(__file__).with_name("run.md").read_text("utf-8")
     row = (
         rf"^\| {{doc}}`{page.parent.name}/{page.stem}` \| (.+) \| (.+) \|$"
     )

@@ -16,7 +16,9 @@ def add_texts(app, pagename, templatename, context, doctree) -> None:
         app.texts[pagename] = "\n".join(each.astext() for each in prose)
     elif pagename == "search":  # which comes after the others
         path = Path(app.outdir, "_static", "texts.js")
-        path.write_text(f"const TEXTS = {json.dumps(app.texts)};\n")
+        path.write_text(
+            f"const TEXTS = {json.dumps(app.texts)};\n", "utf-8"
+        )
         app.add_js_file(path.name)
 
 

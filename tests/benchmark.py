@@ -305,7 +305,7 @@ def processor_flags() -> list[str]:
 
 def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
+    return path.read_text("utf-8").splitlines() if path.exists() else []
 
 
 if __name__ == "__main__":

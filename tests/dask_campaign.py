@@ -76,7 +76,7 @@ def cluster(workers: int):
                 time.sleep(0.1)
             options = ["--nthreads", "1", "--local-directory", folder]
             started += [subprocess.Popen([*dask, "worker", *where, *options], **quiet) for _ in range(workers)]
-            yield json.loads(file.read_text())["address"], started[1:]
+            yield json.loads(file.read_text("utf-8"))["address"], started[1:]
         finally:
             for process in reversed(started):
                 process.terminate()

@@ -79,7 +79,7 @@ from vaelib.book import live
 plt.rcParams.update(figures.STYLE)
 BLUE = live.COLOURS["encoder"]  # as in the picture to drag
 model = models.published("mnist-k1")
-chosen = json.loads(Path("../live/mnist.json").read_text())["digits"]
+chosen = json.loads(Path("../live/mnist.json").read_bytes())["digits"]
 images = torch.tensor([each["pixels"] for each in chosen])
 images = images.to(torch.uint8).view(-1, 1, 28, 28)
 x = images / 255  # (6, 1, 28, 28)

@@ -41,12 +41,12 @@ from torchvision.utils import make_grid
 from vaelib import data, figures, models, objective
 from vaelib.book import live
 
-published = json.loads(Path("../live/mnist.json").read_text())
+published = json.loads(Path("../live/mnist.json").read_bytes())
 chosen = torch.tensor([each["pixels"] for each in published["digits"]])
 chosen = chosen.view(-1, 1, 28, 28) / 255  # the six to choose from
-style = Path(
-    "../_static/book.css"
-).read_text()  # defines the colours, the light ones first
+style = Path("../_static/book.css").read_text(
+    "utf-8"
+)  # defines the colours, the light ones first
 colours = dict(re.findall(r"--vae-(\w+): (#\w+)", style)[:6])
 model = models.published("mnist-k2")
 SVG(

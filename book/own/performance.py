@@ -31,7 +31,7 @@ from tabulate import tabulate
 from vaelib import figures, runs
 
 records = Path("../records")
-record = json.loads((records / "performance.json").read_text())
+record = json.loads((records / "performance.json").read_bytes())
 print(f"{record['processor']}, {record['cores']} cores, no GPU; ", end="")
 print(f"torch {record['torch']}, Python {record['python']}")
 

@@ -43,7 +43,7 @@ from pathlib import Path
 from IPython.display import Markdown
 from tabulate import tabulate
 
-campaign = json.loads(Path("../records/campaign.json").read_text())
+campaign = json.loads(Path("../records/campaign.json").read_bytes())
 headers = [
     "what was done",
     "trials",

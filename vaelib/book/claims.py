@@ -26,7 +26,7 @@ MIME = "application/vnd.vaelib.claim+json"
 @cache
 def rules() -> dict[str, dict]:
     """`claims.yml`: for each claim its words, where it is judged, and its conditions."""
-    return yaml.safe_load(Path(__file__).with_name("claims.yml").read_text())
+    return yaml.safe_load(Path(__file__).with_name("claims.yml").read_bytes())
 
 
 def numbered(letter: str) -> list[str]:

@@ -60,7 +60,7 @@ def load(profile: str, experiment: str) -> Experiment:
         expected there and what was found).
     """
     try:
-        table = TypeAdapter(dict[str, dict[str, Experiment]]).validate_python(yaml.safe_load(PROFILES.read_text()))
+        table = TypeAdapter(dict[str, dict[str, Experiment]]).validate_python(yaml.safe_load(PROFILES.read_bytes()))
     except yaml.YAMLError as error:
         raise ValueError(f"{PROFILES} is no YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:

@@ -154,7 +154,7 @@ def animation(weights: Path, path: Path, faces: int = 8, frames: int = 48, zoom:
 
 def stills(weights: Path, folder: Path) -> None:
     """Write the pictures that stand for what is dragged in the idea chapters, beside mnist.json in the same folder."""
-    content = json.loads((folder / "mnist.json").read_text())
+    content = json.loads((folder / "mnist.json").read_bytes())
     for name, figure in live.stills(live.exact_posteriors(models.load(weights), content)).items():
         figure.savefig(drawn := io.BytesIO(), format="png", bbox_inches="tight")
         files.write(folder / f"{name}.png", pictures.small(drawn))
