@@ -7,9 +7,11 @@ import torch
 from pretended import OnGPU, PretendedGPU
 from test_runs import _assert_same, _interrupt
 from test_variants import VARIANTS
+from torch import nn
 
-from vaelib import Settings, evaluation, features, models, runs, training
+from vaelib import Settings, evaluation, features, models, posteriors, priors, rivals, runs, training
 from vaelib.data import Dataset, Split
+from vaelib.models import VAE
 from vaelib.objective import negative_elbo
 from vaelib.seeding import seeded
 
@@ -123,3 +125,16 @@ def test_a_classifier_for_features_trains_on_a_gpu(gpu, digits, tmp_path, monkey
         network = features.train(few, tmp_path / "gpu", gpu.device)
     assert not any(isinstance(each, OnGPU) for each in network.parameters())
     assert all(torch.equal(*pair) for pair in zip(network.parameters(), expected.parameters(), strict=True))
+
+
+def test_codes_that_a_prior_draws_follow_the_model_to_its_device(gpu):
+    x = torch.rand(4, 1, 3, 3, generator=torch.Generator().manual_seed(0)).round()
+    codes = VAE(
+        posteriors.Gaussian(nn.Identity(), 2, 1), posteriors.Gaussian(nn.Identity(), 1, 2), priors.Standard(1), (2,)
+    )
+    with gpu:
+        model = models.mlp((1, 3, 3), 2).to(gpu.device)
+        losses = rivals.wake_sleep(model, x.to(gpu.device))
+        found = [*losses, rivals.log_prob(model, x.to(gpu.device), samples=2, proposals=4)]
+        found.append(priors.Marginal(codes.to(gpu.device)).sample((3,)))
+        assert all(isinstance(each, OnGPU) for each in found)

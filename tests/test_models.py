@@ -382,6 +382,20 @@ def test_a_shape_that_no_image_has_is_refused_by_name(tmp_path, saved, shape):
         models.load(path)
 
 
+def _of_codes(image_shape, latent_dim):
+    encoder, decoder = (
+        posteriors.Gaussian(nn.Identity(), 3, latent_dim),
+        posteriors.Gaussian(nn.Identity(), latent_dim, 3),
+    )
+    return models.VAE(encoder, decoder, priors.Standard(latent_dim), image_shape)
+
+
+def test_a_model_of_codes_is_loaded_as_it_was_saved(tmp_path):
+    codes = _of_codes((3,), 2)
+    models.save(codes, tmp_path / "codes.safetensors", builder=_of_codes)
+    assert models.load(tmp_path / "codes.safetensors", builder=_of_codes).image_shape == (3,)
+
+
 def test_a_folder_is_no_file_of_weights(tmp_path):
     with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
         models.load(tmp_path)

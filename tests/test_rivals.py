@@ -152,3 +152,10 @@ def test_sleep_lowers_towards_the_posteriors_entropy(pca):
             optimizer.step()
         _, sleep = rivals.wake_sleep(model, x.repeat(40, 1, 1, 1))
     assert sleep.mean().item() == pytest.approx(entropy, abs=0.05)
+
+
+def test_seeding_the_cpu_leaves_all_gpus_alone(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("seeded the GPUs"))
+    with seeded(0):
+        first = torch.rand(3)
+    assert torch.equal(first, torch.rand(3, generator=torch.Generator().manual_seed(0)))

@@ -20,7 +20,7 @@ from importlib.metadata import version
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Cauchy, Independent, Normal, Poisson
+from torch.distributions import Cauchy, Independent, Normal, Poisson, StudentT
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, MultiStepLR, OneCycleLR
 
 import vaelib
@@ -451,6 +451,19 @@ def test_a_digit_that_was_changed_is_noticed(trained, tmp_path, name):
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="there is no sha256sum here")
+def test_a_damaged_record_gets_no_new_checksum(trained, tiny, tmp_path):
+    path = _copy(trained, tmp_path) / "metrics.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"-", b"-9", 1))
+    path.with_name("evaluation.json").unlink()
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} is damaged: its checksum is not in"):
+        runs.train(tiny, trained.settings, tmp_path, "cpu")
+
+
+def test_figures_that_are_no_numbers_are_named(tiny, tmp_path):
+    with pytest.raises(ValueError, match=r"is trained, but its .*reconstruction_error.* is no finite number; delete"):
+        runs.train(tiny, Settings(3, epochs=1), tmp_path, "cpu", builder=partial(models.mlp, posterior=_Heavy))
+
+
 def test_checksums_are_such_as_other_tools_read(trained):
     checked = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=trained.folder, capture_output=True, text=True)
     assert checked.stdout.count(": OK\n") == 4
@@ -792,6 +805,22 @@ def _no_vae(image_shape, latent_dim):
     return nn.Linear(3, 3)
 
 
+class _Making:
+    def build(self, image_shape, latent_dim):
+        return models.mlp(image_shape, latent_dim)
+
+
+class _Heavy(nn.Module):
+    """A posterior that can be sampled, and has no mean."""
+
+    def __init__(self, features, size, latent_dim):
+        super().__init__()
+        self.features, self.middle = features, nn.Linear(size, latent_dim)
+
+    def forward(self, x):
+        return Independent(StudentT(1.0, self.middle(self.features(x))), 1)
+
+
 @pytest.mark.parametrize(
     ("builder", "message"),
     [
@@ -813,6 +842,7 @@ def _no_vae(image_shape, latent_dim):
         (partial(models.mlp, likelihood=_Cauchy), "the decoder returned a distribution without a finite mean"),
         (partial(models.mlp, prior=priors.Standard(3)), "an object of Standard, which has no name"),
         (models.mlp((1, 7, 7), 3), "an object of VAE, which has no name"),
+        (_Making().build, "a method of an object of _Making, which has no name"),
         (_no_vae, "_no_vae must build a vaelib.models.VAE, not a Linear"),
     ],
 )
@@ -854,24 +884,31 @@ def test_a_run_is_not_loaded_with_another_builder_than_its_own(trained):
         runs.load(trained.folder, models.conv)
 
 
-@pytest.mark.parametrize("part", ["builder", "argument", "objective"])
-def test_functions_whose_text_has_changed_are_noticed(tiny, tmp_path, part):
-    text = "from vaelib.likelihoods import Bernoulli\nfrom vaelib.models import mlp\n"
+@pytest.mark.parametrize("part", ["builder", "argument", "objective", "dataclass"])
+def test_functions_whose_text_has_changed_are_noticed(tiny, tmp_path, monkeypatch, part):
+    text = (
+        "from dataclasses import dataclass\nfrom vaelib.likelihoods import Bernoulli\nfrom vaelib.models import mlp\n"
+    )
     text += "from vaelib.objective import negative_elbo\n"
     text += "class Pixels(Bernoulli):\n    def forward(self, z):\n        return super().forward(z * 1)\n"
     text += "def builder(shape, k):\n    return mlp(shape, k)\n"
     text += "def objective(model, x, progress):\n    return negative_elbo(model, x, progress)\n"
+    text += "@dataclass(frozen=True)\nclass Weighted:\n    weight: float = 1.0\n"
+    text += "    def __call__(self, model, x, progress):\n        return negative_elbo(model, x, self.weight)\n"
     place = {"builder": "mlp(shape, k)\n", "argument": "(z * 1)\n", "objective": "negative_elbo(model, x, progress)\n"}
+    place["dataclass"] = "negative_elbo(model, x, self.weight)\n"
 
     def train(name, text):
         (tmp_path / f"{name}.py").write_text(text)
         spec = importlib.util.spec_from_file_location("somebodys", tmp_path / f"{name}.py")
         theirs = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "somebodys", theirs)  # where a dataclass looks for its module
         spec.loader.exec_module(theirs)
         functions = {
             "builder": {"builder": theirs.builder},
             "argument": {"builder": partial(models.mlp, likelihood=theirs.Pixels)},
             "objective": {"objective": theirs.objective},
+            "dataclass": {"objective": theirs.Weighted()},
         }
         return runs.train(tiny, Settings(2, epochs=1), tmp_path / "runs", "cpu", **functions[part])
 

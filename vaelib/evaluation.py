@@ -85,7 +85,10 @@ def active_units(means: Tensor, threshold: float = 0.01, again: Tensor | None = 
 
 
 def reconstruction_error(model: VAE, images: Tensor) -> Tensor:
-    """Mean squared error per pixel, of values in [0, 1], of each uint8 image decoded from its posterior mean: (N,)."""
+    """Mean squared error per pixel, of values in [0, 1], of each uint8 image decoded from its posterior mean: (N,).
+
+    The images are taken as they are, grey where they are, whatever the model makes of them (see `VAE.observe`).
+    """
     (errors,) = _batched(model, images, lambda x: ((model.decode(model.encode(x)[0]) - x).square().flatten(1).mean(1),))
     return errors
 

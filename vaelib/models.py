@@ -73,22 +73,26 @@ class VAE(nn.Module):
             sampled with gradients, or the decoder's has no finite mean; names the module, and what was expected.
         """
         training = self.training
-        with seeded(0, self.device), torch.no_grad():
-            x = self.observe(torch.zeros(2, *self.image_shape, device=self.device))
-            q = _called("encoder", self.eval().encoder, x)
-            _expect("encoder", q, (2,), None)
-            if not (q.has_rsample or hasattr(q, "rsample_and_log_prob")):
-                raise ValueError(
-                    f"the encoder returned {type(q).__name__}, which has no rsample: no gradient passes it"
-                )
-            _expect("prior", _called("prior", self.prior), (), q.event_shape)
-            z, _ = _draw(q)
-            likelihood = _called("decoder", self.decoder, z)
-            _expect("decoder", likelihood, (2,), self.image_shape)
-            mean = _called("decoder's mean", lambda: likelihood.mean)
-            if z.isfinite().all() and not mean.isfinite().all():  # of other codes, a training has failed
-                raise ValueError("the decoder returned a distribution without a finite mean, which is the image shown")
-        self.train(training)
+        try:
+            with seeded(0, self.device), torch.no_grad():
+                x = self.observe(torch.zeros(2, *self.image_shape, device=self.device))
+                q = _called("encoder", self.eval().encoder, x)
+                _expect("encoder", q, (2,), None)
+                if not (q.has_rsample or hasattr(q, "rsample_and_log_prob")):
+                    raise ValueError(
+                        f"the encoder returned {type(q).__name__}, which has no rsample: no gradient passes it"
+                    )
+                _expect("prior", _called("prior", self.prior), (), q.event_shape)
+                z, _ = _draw(q)
+                likelihood = _called("decoder", self.decoder, z)
+                _expect("decoder", likelihood, (2,), self.image_shape)
+                mean = _called("decoder's mean", lambda: likelihood.mean)
+                if z.isfinite().all() and not mean.isfinite().all():  # of other codes, a training has failed
+                    raise ValueError(
+                        "the decoder returned a distribution without a finite mean, which is the image shown"
+                    )
+        finally:
+            self.train(training)
 
     def posterior(self, x: Tensor) -> Distribution:
         """q(z | x) of each image."""
@@ -266,7 +270,7 @@ def save(model: VAE, path: Path | str, builder: Callable[..., VAE] = build) -> N
     ValueError
         If the function builds another model than this: other modules, or weights of other shapes.
     """
-    if _layout(_build(builder, model.image_shape, model.latent_dim)) != _layout(model):
+    if layout(_build(builder, model.image_shape, model.latent_dim)) != layout(model):
         raise ValueError(f"this model is not what {described(builder)} builds; give its own function as `builder`")
     tensors = {name: tensor.contiguous().cpu() for name, tensor in original(model).state_dict().items()}
     recipe = {"builder": described(builder), "image_shape": list(model.image_shape), "latent_dim": model.latent_dim}
@@ -292,16 +296,16 @@ def load(path: Path | str, device: torch.device | str = "cpu", builder: Callable
             metadata, names = file.metadata(), file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
         recipe = json.loads(metadata["vaelib"])
-        shape, latent_dim = tuple(recipe["image_shape"]), recipe["latent_dim"]
-        if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in (*shape, latent_dim)):
+        name, shape, latent_dim = recipe["builder"], tuple(recipe["image_shape"]), recipe["latent_dim"]
+        if not shape or not all(isinstance(size, int) and size > 0 for size in (*shape, latent_dim)):
             raise ValueError(f"no images have the shape {shape} and {latent_dim!r} latent dimensions")
         if recipe["sha256"] != _checksum(tensors):
             raise ValueError("its checksum does not match")
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged, or holds no weights of this vaelib ({error}); {advice}") from error
-    if recipe["builder"] != described(builder):
+    if name != described(builder):
         raise ValueError(
-            f"{path} holds weights of a model that {recipe['builder']} built, not {described(builder)}; "
+            f"{path} holds weights of a model that {name} built, not {described(builder)}; "
             f"give that function as `builder`"
         )
     model = _build(builder, shape, latent_dim)
@@ -336,7 +340,7 @@ def _build(builder: Callable[..., VAE], image_shape: tuple[int, ...], latent_dim
         return builder(image_shape, latent_dim)
 
 
-def _layout(model: VAE) -> tuple[list[tuple[str, str]], dict[str, tuple[int, ...]]]:
+def layout(model: VAE) -> tuple[list[tuple[str, str]], dict[str, tuple[int, ...]]]:
     """What a model consists of: its modules, by class, and the shapes of its weights."""
     modules = [(name, type(module).__qualname__) for name, module in original(model).named_modules()]
     return modules, {name: (*tensor.shape,) for name, tensor in original(model).state_dict().items()}

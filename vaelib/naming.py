@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Callable
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import partial
 from numbers import Number
 
@@ -25,12 +25,14 @@ def described(function: Callable) -> str:
         arguments = [*map(_value, function.args), *(f"{key}={_value(each)}" for key, each in function.keywords.items())]
         return f"{described(function.func)}({', '.join(arguments)})"
     if is_dataclass(function) and not isinstance(function, type):
-        arguments = [f"{key}={_value(each)}" for key, each in vars(function).items()]
+        arguments = [f"{key}={_value(each)}" for key, each in _arguments(function).items()]
         return f"{described(type(function))}({', '.join(arguments)})"
-    if not hasattr(function, "__qualname__"):
+    bound = inspect.ismethod(function) and not isinstance(function.__self__, type)
+    if bound or not hasattr(function, "__qualname__"):
+        owner = type(function.__self__ if bound else function).__name__
         raise ValueError(
-            f"expected a function or a class, and found an object of {type(function).__name__}, which has no name; "
-            f"give what makes it, with its arguments fixed by functools.partial"
+            f"expected a function or a class, and found {'a method of ' * bound}an object of {owner}, which has no "
+            f"name; give what makes it, with its arguments fixed by functools.partial, or make its class a dataclass"
         )
     name = f"{function.__module__}.{function.__qualname__}"
     if "<" in name:
@@ -54,14 +56,22 @@ def _text(function: Callable) -> str:
     if isinstance(function, partial):
         return "".join(_text(each) for each in (function.func, *function.args, *function.keywords.values()))
     if is_dataclass(function) and not isinstance(function, type):
-        return "".join(_text(each) for each in (type(function), *vars(function).values()))
+        return "".join(_text(each) for each in (type(function), *_arguments(function).values()))
     if not callable(function) or function.__module__.startswith("vaelib."):
         return ""
     parts = vars(function).values() if isinstance(function, type) else [function]
+    return "".join(map(_source, filter(inspect.isfunction, parts)))
+
+
+def _source(function: Callable) -> str:
     try:
-        return "".join(inspect.getsource(each) for each in parts if inspect.isfunction(each))
-    except OSError:  # typed at Python's prompt
+        return inspect.getsource(function)
+    except OSError:  # typed at Python's prompt, or made for a dataclass
         return ""
+
+
+def _arguments(instance: object) -> dict[str, object]:
+    return {field.name: getattr(instance, field.name) for field in fields(instance)}
 
 
 def _value(value: object) -> str:

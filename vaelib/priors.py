@@ -141,7 +141,7 @@ class Marginal(Distribution):
         super().__init__(Size(), Size(vae.image_shape), validate_args=False)
 
     def sample(self, sample_shape: Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        return self.vae.decoder(self.vae.prior().sample(sample_shape)).sample()
+        return self.vae.decoder(self.vae.prior().sample(sample_shape).to(self.vae.device)).sample()
 
     def log_prob(self, value: Tensor) -> Tensor:
         likelihood, prior, posterior = self.vae.log_densities(value, self.samples)

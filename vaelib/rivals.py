@@ -22,10 +22,9 @@ def wake_sleep(model: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
     """
     with torch.no_grad():
         z = model.posterior(x).sample()
-        dreamt = model.prior().sample((len(x),))
+        dreamt = model.prior().sample((len(x),)).to(x.device)
         images = model.decoder(dreamt).sample()
-    wake = -(model.decoder(z).log_prob(x) + model.prior().log_prob(z))
-    return wake, -model.posterior(images).log_prob(dreamt)
+    return -log_joint(model, x, z), -model.posterior(images).log_prob(dreamt)
 
 
 def log_joint(model: VAE, x: Tensor, z: Tensor) -> Tensor:
@@ -142,14 +141,14 @@ def log_prob(model: VAE, x: Tensor, samples: int = 200, proposals: int = 60) -> 
     Codes of the prior, weighted by the likelihood, start chains of HMC; the chains' second half gives each image a
     normal distribution, widened by a half, for importance sampling. On average a lower bound, as any such estimate.
     """
-    codes = model.prior().sample((1000,))
+    codes = model.prior().sample((1000,)).to(x.device)
     likelihood = grid_log_joint(model, x, codes) - model.prior().log_prob(codes).log_softmax(0)
     start = torch.distributions.Categorical(logits=likelihood).sample()
     chain, _, _ = hmc(lambda z: log_joint(model, x, z), codes[start], proposals, 0.05)
     half = chain[proposals // 2 :]  # (T, B, K)
     centred = half - half.mean(0)
     covariance = torch.einsum("tbi,tbj->bij", centred, centred) / len(half)
-    proposal = MultivariateNormal(half.mean(0), 1.5 * covariance + 1e-4 * torch.eye(half.shape[2], dtype=half.dtype))
+    proposal = MultivariateNormal(half.mean(0), 1.5 * covariance + 1e-4 * torch.eye(half.shape[2]).to(half))
     weights = []
     for _ in range(samples):
         z = proposal.sample()

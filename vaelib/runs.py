@@ -16,6 +16,7 @@
 
 import hashlib
 import json
+import math
 import platform
 import re
 import warnings
@@ -177,6 +178,7 @@ def train(
 def _complete(folder: Path, model: models.VAE, data: Dataset, settings: Settings, builder: Callable, *options) -> None:
     weights, device = folder / "model.safetensors", model.device
     if not (weights.exists() and (folder / "metrics.jsonl").exists()):
+        (folder / SUMS).unlink(missing_ok=True)
         try:
             training.fit(model, data, settings, folder, *options)
         except torch.OutOfMemoryError as error:
@@ -186,8 +188,10 @@ def _complete(folder: Path, model: models.VAE, data: Dataset, settings: Settings
             ) from error
         models.save(model, weights, builder)
     figures = evaluation.evaluate(models.load(weights, device, builder), data)
-    record = json.dumps(figures, indent=1, allow_nan=False) + "\n"
-    sums = [_sum(name, (folder / name).read_bytes()) for name in ("config.json", "metrics.jsonl", weights.name)]
+    if nameless := [name for name, value in figures.items() if not math.isfinite(value)]:
+        raise ValueError(f"{folder.name} is trained, but its {', '.join(nameless)} is no finite number; {ADVICE}")
+    record = json.dumps(figures, indent=1) + "\n"
+    sums = [_sum(name, _content(folder / name, ADVICE)) for name in ("config.json", "metrics.jsonl", weights.name)]
     files.write(folder / SUMS, "".join([*sums, _sum("evaluation.json", record.encode())]))
     files.write(folder / "evaluation.json", record)
     for leftover in (folder / "checkpoint", *folder.glob("*.part")):  # killed processes leave half-written files

@@ -22,7 +22,8 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """
     device = torch.device(device)
     with _TURN, torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
-        torch.manual_seed(seed)
+        # torch.manual_seed is for all devices, also those whose states nobody has kept here
+        (torch.default_generator if device.type == "cpu" else torch).manual_seed(seed)
         yield
 
 

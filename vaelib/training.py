@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from . import evaluation, files, progress, seeding
 from .data import Dataset, to_float
-from .models import VAE, original
+from .models import VAE, layout, original
 from .naming import described
 from .objective import negative_elbo
 
@@ -128,6 +128,7 @@ def fit(
         raise ValueError("batch norm needs batches of two images or more: make batch_size larger, or take more images")
     identity = asdict(settings) | {"data": data.fingerprint, "device": device.type}
     identity |= {"objective": described(objective), "schedule": schedule and described(schedule)}
+    identity |= {"model": hashlib.sha256(repr(layout(model)).encode()).hexdigest()[:16]}
     state = _State(model, settings, schedule, identity)
     with seeding.seeded(2 * settings.seed + 1, device):  # the noise; the order of the batches has another stream
         if checkpoint.exists():
@@ -159,7 +160,7 @@ def fit(
 def batches(order: Tensor, size: int) -> list[Tensor]:
     """An epoch's images, in batches. A single one that is left, too few for batch norm, joins the batch before it."""
     parts = list(order.split(size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
+    if len(parts) > 1 and len(parts[-1]) == 1 < size:
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts
 
