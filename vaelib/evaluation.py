@@ -59,8 +59,12 @@ def log_prob(model: VAE, images: Tensor, samples: int, seed: int = 0) -> tuple[T
         raise ValueError(f"samples must be at least 10 for a standard error, not {samples}")
 
     def estimate(x: Tensor) -> tuple[Tensor, Tensor]:
-        likelihood, prior, posterior = model.log_densities(x, samples)
-        log_weights = (likelihood + prior - posterior).cpu().double()  # (S, B)
+        log_weights = torch.empty(samples, len(x), dtype=torch.float64)
+        for part in log_weights.split(
+            100
+        ):  # of thousands at once, small results lie between large ones, whose memory stays taken
+            likelihood, prior, posterior = model.log_densities(x, len(part))
+            part.copy_((likelihood + prior - posterior).cpu())
         parts = [objective.importance_weighted_bound(part) for part in log_weights.tensor_split(10)]
         bar.update(len(x))
         return objective.importance_weighted_bound(log_weights), torch.stack(parts).std(0) / math.sqrt(10)
