@@ -32,7 +32,7 @@ book: quick ## train on the embedded data, and build the book into _build/html
 	$(BIN)/jupyter-book build . -W -n --keep-going --all
 	find _build/html/_static -name '*.map' -delete # the theme's, 3 MB that only its makers need
 	rm -rf _build/html/_static/locales # of other languages
-	find _build/html/_static/vendor \( -name '*.ttf' -o -name 'fa-brands*' \) -delete # the same fonts are there as woff2; no page shows a brand
+	find _build/html/_static/vendor -name '*.ttf' -delete # beside the same fonts as woff2
 	: > _build/html/_static/scripts/fontawesome.js # 1.5 MB that draw again the icons of the fonts
 	find _build/html/_static/mathjax -type f \( -name all-packages.js -o ! -name tex-chtml.js ! -path '*/tex/extensions/*' ! -path '*/woff-v2/*' \) -delete # pages ask for no more
 
