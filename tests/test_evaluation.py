@@ -114,8 +114,9 @@ def test_elbo_and_log_prob_climb_towards_the_integral(line_model, tiny):
     assert bounds[0] < bounds[-1] - 1
 
 
-def test_log_prob_is_the_importance_weighted_bound_of_its_samples(model, tiny):
-    x, samples = to_float(tiny.test.images), 27
+@pytest.mark.parametrize("samples", [27, 230])
+def test_log_prob_is_the_importance_weighted_bound_of_its_samples(model, tiny, samples):
+    x = to_float(tiny.test.images)
     generator = torch.Generator().manual_seed(2)
     log_weights = []
     with torch.no_grad():
@@ -130,6 +131,15 @@ def test_log_prob_is_the_importance_weighted_bound_of_its_samples(model, tiny):
     torch.testing.assert_close(estimate.double(), objective.importance_weighted_bound(log_weights))
     tenths = [objective.importance_weighted_bound(part) for part in log_weights.tensor_split(10)]
     torch.testing.assert_close(error.double(), torch.stack(tenths).std(0) / math.sqrt(10))
+
+
+def test_log_prob_keeps_few_samples_at_a_time_all_of_the_same_images(model, tiny, monkeypatch):
+    calls, ask = [], models.VAE.log_densities
+    monkeypatch.setattr(models.VAE, "observe", lambda self, x: x if x.unique().numel() <= 2 else x.bernoulli())
+    monkeypatch.setattr(models.VAE, "log_densities", lambda self, *given: calls.append(given) or ask(self, *given))
+    evaluation.log_prob(model, tiny.test.images, 230)
+    assert [samples for _, samples in calls] == [100, 100, 30]
+    assert all(torch.equal(x, calls[0][0]) for x, _ in calls) and calls[0][0].unique().tolist() == [0, 1]
 
 
 def test_log_probs_standard_error_is_the_spread_over_seeds(model, tiny):
