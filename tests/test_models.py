@@ -193,6 +193,7 @@ def test_a_flipped_byte_of_the_weights_is_refused_by_name(tmp_path, saved, place
         (b'"F32"', b'"F33"'),
         (b'"shape":[512]', b'"shape":[513]'),
         (b'"shape"', b'"shap\xff"'),
+        (b'builder\\"', b'buildes\\"'),
     ],
 )
 def test_a_wrong_byte_of_the_header_is_refused_by_name(tmp_path, saved, old, new):

@@ -861,6 +861,13 @@ def test_a_training_asks_for_a_data_set_and_settings(tiny, tmp_path, data, setti
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_that_does_not_fit_stays_in_training_mode():
+    model = models.mlp((1, 7, 7), 3, likelihood=_Loose)
+    with pytest.raises(ValueError, match="the decoder"):
+        model.check()
+    assert model.training
+
+
 @pytest.mark.parametrize("scored", [evaluation.elbo, partial(evaluation.log_prob, samples=10), evaluation.encode])
 def test_a_model_put_together_by_hand_is_checked_before_it_is_scored(tiny, scored):
     model = models.mlp((1, 7, 7), 3, likelihood=_Loose)

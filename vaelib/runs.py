@@ -126,7 +126,8 @@ def train(
     ------
     ValueError
         If no model can be built for such images, or its parts do not fit each other (see `VAE.check`), or the run's
-        folder holds a run with other settings or other data, or a damaged file.
+        folder holds a run with other settings or other data, or a damaged file, or a figure of the trained model is not
+        finite.
     RuntimeError
         If the device is not there or its memory too small, or another process or thread is training the same run.
     FloatingPointError
@@ -188,8 +189,8 @@ def _complete(folder: Path, model: models.VAE, data: Dataset, settings: Settings
             ) from error
         models.save(model, weights, builder)
     figures = evaluation.evaluate(models.load(weights, device, builder), data)
-    if nameless := [name for name, value in figures.items() if not math.isfinite(value)]:
-        raise ValueError(f"{folder.name} is trained, but its {', '.join(nameless)} is no finite number; {ADVICE}")
+    if wrong := [name for name, value in figures.items() if not math.isfinite(value)]:
+        raise ValueError(f"{folder.name} is trained, but its {', '.join(wrong)} is no finite number; {ADVICE}")
     record = json.dumps(figures, indent=1) + "\n"
     sums = [_sum(name, _content(folder / name, ADVICE)) for name in ("config.json", "metrics.jsonl", weights.name)]
     files.write(folder / SUMS, "".join([*sums, _sum("evaluation.json", record.encode())]))
