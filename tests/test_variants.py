@@ -44,6 +44,7 @@ OBJECTIVES = {
     "annealing": objective.BetaELBO(warm_up=0.5),
     "free bits": objective.FreeBits(0.5),
     "importance-weighted": objective.ImportanceWeighted(3),
+    "mean of samples": objective.MeanELBO(3),
 }
 VARIANTS = {name: {"builder": builder} for name, builder in BUILDERS.items()}
 VARIANTS |= {name: {"objective": each} for name, each in OBJECTIVES.items()}
@@ -349,7 +350,7 @@ def _at(model, each, progress):
 @pytest.mark.parametrize("prior", ["standard", "mixture", "VampPrior"])
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_gradients_are_those_of_finite_differences(linear, name, prior):
-    if prior != "standard" and name == "free bits":
+    if prior != "standard" and name in ("free bits", "mean of samples"):
         return
     if prior == "mixture":
         linear.prior = priors.Mixture(2, components=2).double()
@@ -407,6 +408,14 @@ def test_free_bits_need_independent_dimensions(linear):
         _at(linear, objective.FreeBits(), 0)
 
 
+def test_codes_are_scored_alike_however_many_are_decoded_at_once(linear, monkeypatch):
+    codes = torch.randn(7, 5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = torch.stack([linear.decoder(z).log_prob(X) for z in codes])
+    for pixels in (1, 10, 30, 1000):  # one, one, three, all
+        monkeypatch.setattr(models, "PIXELS", pixels)
+        torch.testing.assert_close(linear.log_likelihood(X, codes), expected)
+
+
 def test_one_importance_sample_is_the_elbo_and_many_are_log_p(linear):
     loss, reconstruction, kl = _at(linear, objective.ImportanceWeighted(1), 0)
     torch.testing.assert_close(loss, kl - reconstruction)
@@ -418,6 +427,32 @@ def test_one_importance_sample_is_the_elbo_and_many_are_log_p(linear):
     assert (reconstruction - kl < -many).all()  # what is recorded is the ELBO
 
 
+def test_a_mean_of_samples_is_the_elbo_with_the_kl_in_closed_form(linear):
+    one = _at(linear, objective.MeanELBO(1), 0)
+    assert all(map(torch.equal, one, _at(linear, objective.negative_elbo, 0)))
+    loss, reconstruction, kl = _at(linear, objective.MeanELBO(2000), 0)
+    assert torch.equal(kl, one[2])
+    torch.testing.assert_close(loss, kl - reconstruction)
+    q, weight = linear.posterior(X), linear.decoder.linear.weight
+    error = (X.view(5, 2) - linear.decoder.linear(q.mean)).square() + q.variance @ weight.T.square()
+    expected = (-0.5 * math.log(2 * math.pi * 0.25) - error / (2 * 0.25)).sum(1)
+    torch.testing.assert_close(reconstruction, expected, atol=0.2, rtol=0)
+
+
+def test_a_mean_of_samples_needs_a_kl_in_closed_form(linear):
+    linear.prior = priors.Mixture(2).double()
+    with pytest.raises(ValueError, match=r"none of DiagonalNormal and _CodeMixture; ImportanceWeighted needs none"):
+        _at(linear, objective.MeanELBO(), 0)
+
+
+def test_a_mean_of_samples_has_less_noise_than_one(linear):
+    draws = {
+        samples: torch.stack([objective.MeanELBO(samples)(linear, X, 0)[0] for _ in range(400)]) for samples in (1, 16)
+    }
+    ratio = draws[1].var(0) / draws[16].var(0)
+    assert ((ratio > 8) & (ratio < 32)).all()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -427,6 +462,7 @@ def test_one_importance_sample_is_the_elbo_and_many_are_log_p(linear):
         lambda: objective.FreeBits(-0.1),
         lambda: objective.ImportanceWeighted(0),
         lambda: objective.ImportanceWeighted(2.5),
+        lambda: objective.MeanELBO(0),
     ],
 )
 def test_objectives_out_of_range_are_refused(wrong):

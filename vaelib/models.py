@@ -119,16 +119,20 @@ class VAE(nn.Module):
         """`elbo`, so that a model compiled by `torch.compile` trains compiled."""
         return self.elbo(x)
 
+    def log_likelihood(self, x: Tensor, codes: Tensor) -> Tensor:
+        """log p(x | z), (samples, B), of observed images (B, C, H, W) and several codes of each, (samples, B, K)."""
+        parts = []
+        for part in codes.split(max(1, PIXELS // x.numel())):  # small batches of many samples are decoded as one
+            repeated = x.expand(len(part), *x.shape).flatten(0, 1)
+            parts.append(self.decoder(part.flatten(0, 1)).log_prob(repeated).unflatten(0, (len(part), len(x))))
+        return torch.cat(parts)
+
     def log_densities(self, x: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor]:
         """log p(x | z), log p(z) and log q(z | x), each (samples, B), of several samples z of each posterior."""
         x = self.observe(x)
         q, p = self.encoder(x), self.prior()
-        terms = []
-        for _ in range(samples):
-            z, log_q = _draw(q)
-            terms.append((self.decoder(z).log_prob(x), p.log_prob(z), log_q))
-        likelihood, prior, posterior = map(torch.stack, zip(*terms, strict=True))
-        return likelihood, prior, posterior
+        codes, posterior = map(torch.stack, zip(*(_draw(q) for _ in range(samples)), strict=True))
+        return self.log_likelihood(x, codes), torch.stack([p.log_prob(z) for z in codes]), posterior
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The posterior of each image, as its mean and log-variance, both of shape (B, K)."""
