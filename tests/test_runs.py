@@ -21,10 +21,17 @@ import pytest
 import torch
 from torch import nn
 from torch.distributions import Cauchy, Independent, Normal, Poisson, StudentT
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    ExponentialLR,
+    LambdaLR,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+)
 
 import vaelib
-from vaelib import Settings, data, evaluation, files, models, priors, runs, training
+from vaelib import Settings, data, evaluation, files, models, objective, priors, runs, training
 from vaelib.data import Dataset, Split
 
 FILES = ["SHA256SUMS", "config.json", "evaluation.json", "metrics.jsonl", "model.safetensors"]
@@ -663,6 +670,29 @@ def test_a_function_without_a_name_is_refused_before_anything_is_written(tiny, t
         with pytest.raises(ValueError, match="define it by `def` at the top level"):
             runs.train(tiny, Settings(latent_dim=1), tmp_path, "cpu", **own)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_function_of_a_wrong_kind_is_refused_before_anything_is_written(tiny, tmp_path):
+    for own in ({"objective": objective.BetaELBO}, {"schedule": ReduceLROnPlateau}):
+        with pytest.raises(ValueError, match=r"give an instance of it|that goes by epochs"):
+            runs.train(tiny, Settings(latent_dim=1), tmp_path, "cpu", **own)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_tell_the_sign_of_an_argument_and_not_how_a_number_was_written():
+    settings = Settings(latent_dim=2)
+    less, more = (runs.name("tiny", settings, objective=partial(_scaled, by)) for by in (-1, 1))
+    assert less.endswith("_-1") and more.endswith("_1") and less != more
+    for whole, number in (
+        (objective.BetaELBO(4), objective.BetaELBO(4.0)),
+        (objective.FreeBits(1), objective.FreeBits(1.0)),
+    ):
+        assert runs.name("tiny", settings, objective=whole) == runs.name("tiny", settings, objective=number)
+
+
+def _scaled(by, model, x, progress):
+    loss, *terms = objective.negative_elbo(model, x, progress)
+    return by * loss, *terms
 
 
 def test_a_tiny_training_ends_where_it_always_did(trained):

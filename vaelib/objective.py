@@ -144,6 +144,8 @@ class BetaELBO:
     def __post_init__(self):
         if not (0 <= self.beta < math.inf and 0 <= self.warm_up <= 1):
             raise ValueError(f"expected a beta of at least 0 and a warm_up from 0 to 1, not {self}")
+        for name, value in (("beta", self.beta), ("warm_up", self.warm_up)):
+            object.__setattr__(self, name, float(value))  # 4 and 4.0 are one objective, with one name
 
     def __call__(self, model: nn.Module, x: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
         reconstruction, kl = model(x)
@@ -168,6 +170,7 @@ class FreeBits:
     def __post_init__(self):
         if not 0 <= self.nats < math.inf:
             raise ValueError(f"expected nats of at least 0, not {self}")
+        object.__setattr__(self, "nats", float(self.nats))
 
     def __call__(self, model: Any, x: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
         x = model.observe(x)

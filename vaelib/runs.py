@@ -91,7 +91,7 @@ def name(
     for key, function in _functions(builder, objective, schedule).items():
         if function and function != PAPER[key]:
             without_modules = re.sub(r"\b(\w+\.)+(?=[A-Za-z_])", "", function)
-            parts.append(re.sub(r"[^\w.=]+", "_", without_modules).strip("_"))
+            parts.append(re.sub(r"[^\w.=-]+", "_", without_modules).strip("_"))
     return "-".join(parts)
 
 
@@ -125,9 +125,9 @@ def train(
     Raises
     ------
     ValueError
-        If no model can be built for such images, or its parts do not fit each other (see `VAE.check`), or the run's
-        folder holds a run with other settings or other data, or a damaged file, or a figure of the trained model is not
-        finite.
+        If no model can be built for such images, or its parts or the functions are of a wrong kind (see
+        `training.check`), or the run's folder holds a run with other settings or other data, or a damaged file, or a
+        figure of the trained model is not finite.
     RuntimeError
         If the device is not there or its memory too small, or another process or thread is training the same run.
     FloatingPointError
@@ -153,7 +153,7 @@ def train(
         model = builder(data.image_shape, settings.latent_dim)
     if not isinstance(models.original(model), models.VAE):
         raise ValueError(f"{described(builder)} must build a vaelib.models.VAE, not a {type(model).__name__}")
-    models.original(model).check()
+    training.check(model, objective, schedule)
     folder = Path(root or default_root()).expanduser() / name(data.name, settings, builder, objective, schedule)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -116,9 +116,7 @@ def fit(
         If the model's parts do not fit each other (see `VAE.check`), the objective or the schedule is of another kind,
         the checkpoint is damaged, or of another training, or batches of one image meet batch norm.
     """
-    if isinstance(objective, type):
-        raise ValueError(f"the objective is a class; give an instance of it: {objective.__name__}(...)")
-    original(model).check()
+    check(model, objective, schedule)
     folder = Path(folder)
     device, checkpoint = model.device, folder / "checkpoint"
     folder.mkdir(parents=True, exist_ok=True)
@@ -155,6 +153,22 @@ def fit(
                         on_epoch(model.eval(), state.history[-1])
     model.eval()
     return state.history
+
+
+def check(model: VAE, objective: Callable, schedule: Callable[[Optimizer], LRScheduler] | None) -> None:
+    """Make sure, before anything is written, that what a training is made of is of the kinds that `fit` asks for.
+
+    Raises
+    ------
+    ValueError
+        If the model's parts do not fit each other, the objective is a class, or the schedule is not one by epochs.
+    """
+    original(model).check()
+    if isinstance(objective, type):
+        raise ValueError(f"the objective is a class; give an instance of it: {objective.__name__}(...)")
+    made = schedule(torch.optim.Adam(model.parameters())) if schedule else None
+    if not isinstance(made, LRScheduler | None) or isinstance(made, ReduceLROnPlateau):
+        raise ValueError(f"expected a schedule of torch's that goes by epochs, not {type(made).__name__}")
 
 
 def batches(order: Tensor, size: int) -> list[Tensor]:
@@ -205,8 +219,6 @@ class _State:
         self.model, self.identity = original(model), identity
         self.optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
         self.schedule = schedule(self.optimizer) if schedule else None
-        if not isinstance(self.schedule, LRScheduler | None) or isinstance(self.schedule, ReduceLROnPlateau):
-            raise ValueError(f"expected a schedule of torch's that goes by epochs, not {type(self.schedule).__name__}")
         self.shuffle = torch.Generator().manual_seed(2 * settings.seed)
         self.history: list[dict] = []
         self._start_epoch()
