@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
+import psutil
 import pytest
 from jupyter_client.manager import KernelManager
 
@@ -22,7 +24,7 @@ print(json.dumps({
     "own session": os.getsid(0) == os.getpid(), "parent": os.environ["JPY_PARENT_PID"] == str(os.getppid()),
     "signals": [str(signal.getsignal(each)) for each in (signal.SIGCHLD, signal.SIGTERM)],
     "interrupt": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
-    "names": sorted(globals()), "main": __name__, "package": "vaelib" in sys.modules,
+    "program": sys.argv[0], "names": sorted(globals()), "main": __name__, "package": "vaelib" in sys.modules,
 }))"""
 
 
@@ -58,6 +60,13 @@ def test_a_forked_kernel_is_like_one_of_jupyters(tmp_path):
         assert ask_usual("print('torch' in sys.modules)") == "False\n"
 
 
+def test_kernels_that_are_forked_from_one_process_draw_other_numbers():
+    draw = "import numpy, random, torch; print(numpy.random.rand(), random.random(), torch.rand(1).item())"
+    with _kernel() as (one, ask), _kernel() as (other, ask_other):
+        assert one.provisioner.process.server is other.provisioner.process.server
+        assert not set(ask(draw).split()) & set(ask_other(draw).split())
+
+
 def test_a_forked_kernel_is_interrupted_restarted_and_ended(tmp_path):
     with _kernel() as (manager, ask):
         ask("import os, threading, time")
@@ -84,15 +93,59 @@ def test_a_forked_kernel_has_the_streams_and_the_threads_that_it_is_given(tmp_pa
     with (tmp_path / "errors").open("w") as errors:
         for threads in ("1", "2"):
             environment = os.environ | {"OMP_NUM_THREADS": threads}
+            environment |= {f"LONG_{number}": 50_000 * "µ" for number in range(3)}
             with _kernel(stderr=errors, env=environment) as (_, ask):
                 assert ask("import torch; print(torch.get_num_threads())") == f"{threads}\n"
                 ask("import os; os.write(2, b'words')")
     assert (tmp_path / "errors").read_text() == "wordswords"
 
 
+STARTER = """import os, sys, time
+from jupyter_client.manager import KernelManager
+manager = KernelManager(kernel_name="python3")
+manager.start_kernel(extra_arguments=["--log-level=ERROR"])
+print(manager.provisioner.pid, manager.provisioner.sockets, manager.connection_file, flush=True)
+if not os.fork():
+    time.sleep(60)  # and lives on
+os._exit(0)"""
+
+
+def _is_alive(number):
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_nothing_is_left_of_kernels_whose_starter_is_gone():
+    environment = os.environ | {"JUPYTER_DEFAULT_PROVISIONER_NAME": "vaelib"}
+    starter = subprocess.Popen([sys.executable, "-c", STARTER], env=environment, stdout=subprocess.PIPE, text=True)
+    number, sockets, connection = starter.stdout.readline().split()
+    assert starter.wait() == 0
+    deadline = time.monotonic() + 5
+    while _is_alive(int(number)) or Path(sockets).exists() or Path(connection).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_kernel_that_cannot_be_forked_is_an_error_and_the_others_live_on(tmp_path, monkeypatch):
+    script = tmp_path / "forking.py"  # where there can be one process only
+    script.write_text(
+        "import os, runpy\n\ndef fork(count=[], fork=os.fork):\n    count.append(1)\n    if len(count) > 1:\n"
+        "        raise BlockingIOError(11, 'too many')\n    return fork()\n\nos.fork = fork\n"
+        f"runpy.run_path({kernels.forking.__file__!r}, run_name='__main__')"
+    )
+    monkeypatch.setattr(kernels.forking, "__file__", str(script))
+    monkeypatch.setattr(kernels, "_servers", {})
+    with _kernel() as (_, ask):
+        with pytest.raises(RuntimeError, match=r"no kernel can be forked: .*too many"), _kernel():
+            pass
+        assert ask("print(1)") == "1\n"
+
+
 def test_what_kernels_are_forked_from_is_started_again_if_it_ended():
     with _kernel():
-        (process, _) = kernels._server(dict(os.environ))
+        process, _ = kernels._server(dict(os.environ))
         process.kill()
         process.wait()
     with _kernel() as (_, ask):

@@ -3,56 +3,85 @@
 It is run as a script, and imports nothing of this package, whose code every kernel reads afresh.
 """
 
-import atexit
 import ctypes
 import gc
 import json
 import os
+import select
+import shutil
 import signal
 import socket
 import sys
+from pathlib import Path
 
 LATER = ("torch._dynamo", "torchvision.utils", "sklearn.datasets", "ipykernel.ipkernel")
 PR_SET_PDEATHSIG = 1
 
 
 def serve(requests: socket.socket) -> list[str]:
-    """Answer each request by the number of a new process, in which this returns with a kernel's arguments."""
+    """Answer each request by the number of a new process, in which this returns with a kernel's arguments.
+
+    A request is one byte and four descriptors: standard output and errors for the kernel, and a file with its
+    arguments, its environment, its folder, and a folder that is to go when whoever asks is gone without removing it.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a kernel has ended
+    here, left = os.getpid(), set()
     while True:
-        message, streams, _, _ = socket.recv_fds(requests, 2**20, 2)
-        if not message:  # who asks is gone
-            sys.exit()
-        if number := os.fork():
-            try:
-                requests.send(str(number).encode())
-            except BrokenPipeError:  # has gone meanwhile
-                sys.exit()
+        try:
+            message, files, _, _ = socket.recv_fds(requests, 1, 3)
+        except ConnectionError:
+            message = b""
+        # Nobody asks for a second kernel before he has the first: there is something to read because he is gone
+        if not message or select.select([requests], [], [], 0)[0]:
+            for folder in left:
+                shutil.rmtree(folder, ignore_errors=True)
+            os._exit(0)  # and the kernels with it
+        *streams, file = files
+        with os.fdopen(file, encoding="utf-8") as lines:
+            arguments, environment, folder, sockets = json.load(lines)
+        left.add(sockets)
+        try:
+            if number := os.fork():
+                answer = str(number)
+        except OSError as error:  # as there are too many processes
+            number, answer = -1, str(error)
+        if number:
             for each in streams:
                 os.close(each)
+            requests.send(answer.encode())
             continue
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # ends with the process it was forked from
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != here:  # it ended before that
+            os._exit(1)
         requests.close()
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number, each in enumerate(streams, 1):  # standard output, and errors
+        for number, each in enumerate(streams, 1):
             os.dup2(each, number)
             os.close(each)
-        arguments, environment, folder = json.loads(message)
         os.chdir(folder)
         os.environ.clear()
-        os.environ |= environment | {"JPY_PARENT_PID": str(os.getppid())}
+        os.environ |= environment | {"JPY_PARENT_PID": str(here)}
         return arguments
 
 
-if __name__ == "__main__":
-    del sys.path[0]  # this file's folder
+def main() -> None:
+    if sys.path[0] == str(Path(__file__).parent):
+        del sys.path[0]
     for name in LATER:
         __import__(name)
     gc.freeze()  # or each kernel's collector would touch, and so copy, all of this
     given = serve(socket.socket(fileno=int(sys.argv[1])))
+    import ipykernel_launcher
+    import numpy
+    import torch
     from ipykernel import kernelapp
 
-    kernelapp.launch_new_instance(given)
-    atexit._run_exitfuncs()
-    os._exit(0)  # to take all those modules apart, as Python's own exit does, takes seconds
+    numpy.random.seed()  # noqa: NPY002 -- both have drawn their seeds already, once for all kernels
+    torch.default_generator.seed()
+    sys.argv = [ipykernel_launcher.__file__, *given]
+    kernelapp.launch_new_instance()
+
+
+if __name__ == "__main__":
+    main()

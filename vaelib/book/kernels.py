@@ -15,19 +15,21 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 from contextlib import suppress
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryFile, mkdtemp
 
 from jupyter_client.provisioning import LocalProvisioner
 
 from . import forking
 
 USUAL = [sys.executable, "-m", "ipykernel_launcher"]
-SPECIAL = (subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL)
-_TURN = threading.Lock()
+KNOWN = {"env", "cwd", "stdout", "stderr", "kernel_id"}  # what is passed on to a kernel that is forked
+EARLY = "PYTHON TORCH PYTORCH OMP_ MKL_ KMP_ OPENBLAS_ LD_ LC_ TZ TMPDIR"  # variables that are read when programs start
 _servers: dict[tuple, tuple[subprocess.Popen, socket.socket]] = {}
+_turn = threading.Lock()
 
 
 class Provisioner(LocalProvisioner):
@@ -45,14 +47,17 @@ class Provisioner(LocalProvisioner):
             self.sockets = mkdtemp(prefix="kernel-", dir="/tmp")
             self.parent.transport, self.parent.ip = "ipc", f"{self.sockets}/socket"
             self.parent.cache_ports = False
+            self.parent.connection_file = self.parent.connection_file or f"{self.sockets}/connection.json"
         return await super().pre_launch(**kwargs)
 
     async def launch_kernel(self, cmd, **kwargs):
         streams = [kwargs.get(name) or number for number, name in enumerate(("stdout", "stderr"), 1)]
-        if sys.platform != "linux" or cmd[:3] != USUAL or any(each in SPECIAL for each in streams):
+        special = any(each in (subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL) for each in streams)
+        if sys.platform != "linux" or cmd[:3] != USUAL or special or kwargs.keys() - KNOWN:
             return await super().launch_kernel(cmd, **kwargs)
-        environment, self.cwd = kwargs.get("env", os.environ), kwargs.get("cwd") or Path.cwd()
-        self.process = await asyncio.to_thread(Forked, cmd[3:], dict(environment), str(self.cwd), streams)
+        self.cwd = Path(kwargs.get("cwd") or "").absolute()
+        request = [cmd[3:], dict(kwargs.get("env", os.environ)), str(self.cwd), self.sockets]
+        self.process = await asyncio.to_thread(Forked, request, streams)
         self.pid = self.pgid = self.process.pid
         return self.connection_info
 
@@ -67,13 +72,19 @@ class Forked:
 
     stdin = stdout = stderr = None
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], folder: str, streams: list):
-        request = json.dumps([arguments, environment, folder]).encode()
-        with _TURN:
-            process, requests = _server(environment)
-            socket.send_fds(requests, [request], [each if isinstance(each, int) else each.fileno() for each in streams])
-            if not (answer := requests.recv(100)):
-                raise RuntimeError(f"no kernel can be forked: {process.args} has ended, see above")
+    def __init__(self, request: list, streams: list):
+        with _turn, TemporaryFile("w+", encoding="utf-8") as file:
+            json.dump(request, file)
+            file.seek(0)
+            self.server, connection = _server(request[1])
+            descriptors = [each if isinstance(each, int) else each.fileno() for each in (*streams, file)]
+            try:
+                socket.send_fds(connection, [b" "], descriptors)
+                answer = connection.recv(1000).decode()
+            except ConnectionError:
+                answer = ""
+        if not answer.isdigit():
+            raise RuntimeError(f"no kernel can be forked: {answer or f'{self.server.args} has ended, see above'}")
         self.pid = int(answer)
 
     def poll(self) -> int | None:
@@ -81,7 +92,7 @@ class Forked:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return 0
-        return None
+        return self.server.poll()  # with which it ends, even if nobody takes note and its number stays
 
     def wait(self) -> int:
         return 0  # Jupyter's polls before
@@ -98,13 +109,26 @@ class Forked:
 
 
 def _server(environment: dict[str, str]) -> tuple[subprocess.Popen, socket.socket]:
-    """What this process' kernels are forked from: for each setting of what Python and libraries read at their start."""
-    early = [(key, value) for key, value in environment.items() if key.startswith("PYTHON") or key.endswith("_THREADS")]
-    key = (os.getpid(), *sorted(early))
+    """What kernels are forked from; another one for other libraries, or other variables that these have read."""
+    early = [(key, value) for key, value in environment.items() if key.startswith((*EARLY.split(),))]
+    key = (Path(sysconfig.get_path("purelib")).stat().st_mtime_ns, *sorted(early))
     if key not in _servers or _servers[key][0].poll() is not None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, forking.__file__, str(theirs.fileno())]
             options = {"env": environment, "pass_fds": [theirs.fileno()], "start_new_session": True}
             _servers[key] = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options), ours
     return _servers[key]
+
+
+def _forget() -> None:
+    """In a process that is forked from one that has started kernels: they are not its own."""
+    global _turn
+    _turn = threading.Lock()
+    for _, connection in _servers.values():
+        connection.close()
+    _servers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
