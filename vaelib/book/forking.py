@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 LATER = ("torch._dynamo", "torchvision.utils", "sklearn.datasets", "ipykernel.ipkernel")
@@ -21,8 +22,8 @@ PR_SET_PDEATHSIG = 1
 def serve(requests: socket.socket) -> list[str]:
     """Answer each request by the number of a new process, in which this returns with a kernel's arguments.
 
-    A request is one byte and four descriptors: standard output and errors for the kernel, and a file with its
-    arguments, its environment, its folder, and a folder that is to go when whoever asks is gone without removing it.
+    A request is one byte and three descriptors: standard output and errors for the kernel, and a file with its
+    arguments, its environment, its folder, and another folder, to be removed when whoever asks is gone.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a kernel has ended
     here, left = os.getpid(), set()
@@ -48,7 +49,8 @@ def serve(requests: socket.socket) -> list[str]:
         if number:
             for each in streams:
                 os.close(each)
-            requests.send(answer.encode())
+            with suppress(ConnectionError):
+                requests.send(answer.encode())
             continue
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != here:  # it ended before that
