@@ -297,7 +297,7 @@ assert all(torch.equal(one, two) for one, two in pairs)
 # training, which grows with every step from 0 to 1. It returns what is
 # minimised, and the ELBO's two terms for the record, each with a value for every
 # image. `objective` has `BetaELBO` (β-VAE, and annealing by its
-# `warm_up`), `FreeBits` and `ImportanceWeighted`. One of your own:
+# `warm_up`), `FreeBits`, `MeanELBO` and `ImportanceWeighted`. One of your own:
 
 
 # %%
