@@ -28,6 +28,12 @@ print(json.dumps({
 }))"""
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_process_more_than_needed():
+    yield
+    kernels._forget()  # ends those for other environments than that of all tests
+
+
 @contextmanager
 def _kernel(provisioner="vaelib", **options):
     os.environ.setdefault("JUPYTER_DEFAULT_PROVISIONER_NAME", "vaelib")  # is looked at once in a process

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,9 +35,12 @@ def serve(requests: socket.socket) -> list[str]:
             message = b""
         # Nobody asks for a second kernel before he has the first: there is something to read because he is gone
         if not message or select.select([requests], [], [], 0)[0]:
-            for folder in left:
-                shutil.rmtree(folder, ignore_errors=True)
-            os._exit(0)  # and the kernels with it
+            with suppress(OSError):  # there may be too many processes
+                if not os.fork():
+                    time.sleep(1)  # meanwhile its parent ends, and with that the kernels, which might write there
+                    for folder in left:
+                        shutil.rmtree(folder, ignore_errors=True)
+            os._exit(0)
         *streams, file = files
         with os.fdopen(file, encoding="utf-8") as lines:
             arguments, environment, folder, sockets = json.load(lines)

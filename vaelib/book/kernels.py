@@ -27,7 +27,7 @@ from . import forking
 
 USUAL = [sys.executable, "-m", "ipykernel_launcher"]
 KNOWN = {"env", "cwd", "stdout", "stderr", "kernel_id"}  # what is passed on to a kernel that is forked
-EARLY = "PYTHON TORCH PYTORCH OMP_ MKL_ KMP_ OPENBLAS_ LD_ LC_ TZ TMPDIR"  # variables that are read when programs start
+EARLY = "PYTHON TORCH PYTORCH OMP_ MKL_ KMP_ OPENBLAS_ LD_ LC_ TQDM_ TZ TMPDIR"  # variables read at the start
 _servers: dict[tuple, tuple[subprocess.Popen, socket.socket]] = {}
 _turn = threading.Lock()
 
