@@ -480,7 +480,7 @@ for K, each in trained.items():
     level[K] = values.mean().item()
     late = [one.metrics[-1]["train_elbo"] for one in each]
     late = np.mean(late) - np.mean(
-        [m.metrics[-6]["train_elbo"] for m in each]
+        [m.metrics[-6:][0]["train_elbo"] for m in each]
     )
     deviation = f"{values.std():.1f}" if len(each) > 1 else "one seed"
     table.append([K, f"{level[K]:.1f}", deviation, f"{late:+.1f}"])
