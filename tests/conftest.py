@@ -3,12 +3,21 @@
 import shutil
 from pathlib import Path
 
+import psutil
 import pytest
 
 from vaelib import Settings, data, runs
 from vaelib.data import Dataset, Split
 
 PAGES = Path(__file__).parents[1] / "_build" / "html" / "book"
+
+
+def is_alive(number: int) -> bool:
+    """Whether there is a process of that number that has not ended."""
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
+from conftest import is_alive
 from jupyter_client.manager import KernelManager
 
 from vaelib.book import kernels
@@ -116,20 +116,13 @@ if not os.fork():
 os._exit(0)"""
 
 
-def _is_alive(number):
-    try:
-        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def test_nothing_is_left_of_kernels_whose_starter_is_gone():
     environment = os.environ | {"JUPYTER_DEFAULT_PROVISIONER_NAME": "vaelib"}
     starter = subprocess.Popen([sys.executable, "-c", STARTER], env=environment, stdout=subprocess.PIPE, text=True)
     number, sockets, connection = starter.stdout.readline().split()
     assert starter.wait() == 0
     deadline = time.monotonic() + 5
-    while _is_alive(int(number)) or Path(sockets).exists() or Path(connection).exists():
+    while is_alive(int(number)) or Path(sockets).exists() or Path(connection).exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

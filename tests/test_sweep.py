@@ -19,10 +19,10 @@ from unittest.mock import Mock
 
 import jsonschema
 import nbformat
-import psutil
 import pytest
 import torch
 import yaml
+from conftest import is_alive
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
@@ -202,7 +202,7 @@ def test_a_sweep_that_is_told_to_stop_or_killed_starts_nothing_more_and_its_kern
             process.send_signal(each)
         began = time.monotonic()
         assert [process.wait(5) for process in sweeps.values()] == [130, -signal.SIGTERM, -signal.SIGKILL]
-        while alive := [number for numbers in kernels.values() for number in numbers if _is_alive(number)]:
+        while alive := [number for numbers in kernels.values() for number in numbers if is_alive(number)]:
             assert time.monotonic() < began + 5, f"kernels {alive} live on"
             time.sleep(0.1)
         time.sleep(1)
@@ -213,7 +213,7 @@ def test_a_sweep_that_is_told_to_stop_or_killed_starts_nothing_more_and_its_kern
         for process in sweeps.values():
             process.kill()
         for number in map(int, (path.stem for path in tmp_path.rglob("*.pid"))):
-            if _is_alive(number):
+            if is_alive(number):
                 os.kill(number, signal.SIGKILL)
 
 
@@ -223,13 +223,6 @@ def _wait_for_kernels(folder, count):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return found
-
-
-def _is_alive(number):
-    try:
-        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_every_run_of_a_profile_has_a_page_and_a_run_of_its_own():

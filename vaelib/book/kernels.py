@@ -1,4 +1,4 @@
-"""Jupyter kernels that are reached through files instead of TCP ports, and start in a fraction of a second.
+"""Jupyter kernels that are reached through files instead of TCP ports; all but the first start in half a second.
 
 Jupyter picks a kernel's ports, frees them, and the kernel binds them a moment later: when another process takes one in
 between, the kernel dies ("Address already in use"). Sockets that are files in a folder of the kernel's own cannot be
