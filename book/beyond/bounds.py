@@ -419,7 +419,7 @@ claims.judge(
 # would favour fewer.
 #
 # **The encoder is another one.** For posteriors on their own, those of the weighted trainings are worse: the ELBO is further from log p(x). (Their bound asks for good
-# proposals in company.) Afresh more dimensions are active, 35 and 40 (Burda et al.: 22 and 25), though the KL is smaller; with fixed pixels 22 to 32. Whether
+# proposals in company.) Afresh more dimensions are active, 35 and 40 (Burda et al.: 22 and 25), though the KL is smaller; with fixed pixels 26 ± 5. Whether
 # that comes of the weights or of the sampled KL, a training with one weighted sample would tell; there is none.
 #
 # **Pixels drawn once** change little: the gain is the same, and one sample ends 0.3 to 0.4 nats worse, on other test pixels. Some noise is learnt by heart already:
@@ -432,5 +432,4 @@ claims.judge(
 # have become zero, not that nothing is left to gain.
 #
 # **Limits.** After twelve epochs every curve still falls. Fifty samples and the long training have one seed. log p(x) of the short trainings is of a tenth of the
-# test images, which are easier than the rest, and from so few samples that it is too low, and not equally for all (200 samples put the long training 0.4 below
-# 5,000); so the two columns are not to be compared with each other, nor the short rows with Burda et al.'s. Adam's ε is torch's, not Burda et al.'s.
+# test images, which are easier than the rest, and from so few samples that it is too low, and not equally for all; so the two columns are not to be compared with each other, nor the short rows with Burda et al.'s. Adam's ε is torch's, not Burda et al.'s.
