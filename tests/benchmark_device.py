@@ -9,6 +9,7 @@ works. Results are printed, and written as JSON into `--output`.
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -27,6 +28,7 @@ from vaelib import Settings, data, evaluation, models, objective, runs, training
 from vaelib.data import Dataset, Split, to_float
 
 MODELS = {"fully connected": ((1, 28, 28), 2), "convolutional": ((3, 64, 48), 64)}
+load = functools.cache(data.load)  # faces are drawn anew each time
 PAPER = {"mnist": ("digits", 60_000, 10_000, 10, (1, 2, 4, 8, 16, 64))}
 PAPER["celeba"] = ("faces", 162_770, 19_962, 10, (2, 8, 16, 32, 64, 96))
 
@@ -44,7 +46,7 @@ def weights(device: torch.device) -> dict:
     """The ELBO of published weights, here and on the CPU, of ten samples of each posterior: within a thousandth?"""
     found = {}
     for name in ("mnist-k1", "mnist-k2", "celeba-k64"):
-        images = data.load("digits").test.images if name.startswith("mnist") else data.load("faces").test.images[:50]
+        images = load("digits").test.images if name.startswith("mnist") else load("faces-small").test.images[:50]
         for precision in ("float32", "bfloat16"):
             here, cpu = (
                 torch.stack([_elbo(name, images, place, on, seed) for seed in range(10)]).mean().item()
@@ -62,7 +64,7 @@ def _elbo(name: str, images: torch.Tensor, device: torch.device, mixed: bool, se
 
 def resuming(device: torch.device, folder: Path) -> dict:
     """A training that is stopped after its first epoch ends where one ends that is not."""
-    few, settings = cut(data.load("digits"), 1000, 100), Settings(2, epochs=3)
+    few, settings = cut(load("digits"), 1000, 100), Settings(2, epochs=3)
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -82,7 +84,7 @@ def memory(device: torch.device, folder: Path) -> dict:
         return {"passed": None, "why": "only a GPU by NVIDIA can be told to have less memory"}
     torch.cuda.set_per_process_memory_fraction(2**30 / torch.cuda.get_device_properties(device).total_memory)
     try:
-        runs.train(cut(data.load("faces"), 8192, 10), Settings(64, 1, batch_size=8192), folder, device)
+        runs.train(cut(load("faces"), 8192, 10), Settings(64, 1, batch_size=8192), folder, device)
     except RuntimeError as error:
         return {"passed": "batch_size" in str(error), "error": str(error)}
     finally:
@@ -95,7 +97,7 @@ def speed(device: torch.device, count: int, short: bool) -> dict:
     """Images a second, in epochs of a training and in one evaluation of the ELBO, each after a first one."""
     found = {}
     for name, (shape, latent_dim) in MODELS.items():
-        images = cut(data.load("digits" if shape[0] == 1 else "faces"), count, max(10, count // 10))
+        images = cut(load("digits" if shape[0] == 1 else "faces"), count, max(10, count // 10))
         for precision in ("float32", "bfloat16"):
             for size in (128,) if short else (128, 1024):
                 model = models.build(shape, latent_dim).to(device)
@@ -111,15 +113,15 @@ def speed(device: torch.device, count: int, short: bool) -> dict:
     return found
 
 
-def profiled(device: torch.device) -> dict:
-    """torch.profiler's table of ten steps of each model."""
+def profiled(device: torch.device, counted: int) -> dict:
+    """torch.profiler's table of so many steps of each model."""
     cuda, found = device.type == "cuda", {}
     activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda]
     for name, (shape, latent_dim) in MODELS.items():
         model = models.build(shape, latent_dim).to(device)
         optimizer = torch.optim.Adam(model.parameters(), fused=True)
         x = to_float(torch.randint(256, (128, *shape), dtype=torch.uint8)).to(device)
-        for steps in (3, 10):  # the first to warm up
+        for steps in (3, counted):  # the first to warm up
             with profile(activities=activities) as record:
                 for _ in range(steps):
                     with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
@@ -139,12 +141,12 @@ def trainings(device: torch.device, place: str | None, folder: Path, short: bool
     found = {}
     for name, (stand_in, train, test, epochs, latent_dims) in PAPER.items():
         try:
-            images = data.load(stand_in if short else name, place)
+            images = load(stand_in if short else name, place)
         except (OSError, ValueError, RuntimeError) as error:
             print(f"{name} is not there ({error}): {stand_in}, repeated", flush=True)
-            images = cut(data.load(stand_in), train, test, f"{stand_in}-repeated")
+            images = cut(load(stand_in), train, test, f"{stand_in}-repeated")
         if short:
-            images, epochs = cut(images, 256, 20, f"{stand_in}-short"), 1
+            images, epochs = cut(images, 128, 10, f"{stand_in}-short"), 1
         for latent_dim in latent_dims:
             started = time.perf_counter()
             run = runs.train(images, Settings(latent_dim, epochs), folder, device)
@@ -186,7 +188,7 @@ def main() -> None:
         note("checks", checks, checks)
         rates = speed(device, 128 if options.short else 12_800, options.short)
         note("images a second", rates, rates)
-        tables = profiled(device)
+        tables = profiled(device, 2 if options.short else 10)
         note("profile", tables, {})
         print(*(f"{name}\n{table}" for name, table in tables.items()), sep="\n")
         times = trainings(device, options.data, folder, options.short)

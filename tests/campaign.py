@@ -596,7 +596,7 @@ def main() -> None:
         expected, seconds = timed(train, dataset, place / "whole")
         kill(table, "training killed", partial(train, dataset), expected, count(60, 4), seconds, chance,
              lambda number: place / "killed" / str(number))  # fmt: skip
-        places = [faces(place / "decoded" / str(number), 1500) for number in range(count(20, 1) + 1)]
+        places = [faces(place / "decoded" / str(number), count(1500, 500)) for number in range(count(20, 1) + 1)]
         right, seconds = timed(decode, places.pop())
         kill(table, "decoding killed", decode, right, count(20, 1), seconds, chance, lambda number: places[number])
         alone(train, dataset, place / "published", Settings(1, epochs=SETTINGS.epochs))

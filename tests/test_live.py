@@ -248,7 +248,7 @@ def test_the_plane_is_given_codes_of_every_fourth_image(digits):
 
 
 def test_the_lab_is_given_the_directions_of_all_attributes_that_are_not_rare():
-    drawn = data.load("faces")
+    drawn = data.load("faces-small")
     labels = drawn.test.labels[:300].clone()
     labels[:, 0] = torch.arange(300) < 9
     few = data.Dataset("few", drawn.train, data.Split(drawn.test.images[:300], labels), drawn.names)
@@ -283,7 +283,7 @@ def test_what_the_lab_says_of_its_directions_is_so():
 @pytest.fixture(scope="module")
 def portrait():
     """A drawn face in a picture of the size of CelebA's aligned photographs, where their crop has it; and that crop."""
-    face = data.load("faces").test.images[7].permute(1, 2, 0).numpy()
+    face = data.load("faces-small").test.images[7].permute(1, 2, 0).numpy()
     noise = np.random.default_rng(0).integers(0, 256, (218, 178, 3), np.uint8)
     box, factor = celeba.CROPS[178, 218]
     picture = Image.fromarray(noise)
@@ -343,7 +343,7 @@ def test_a_photograph_goes_all_the_way_to_the_sliders(visit, portrait):
 def test_the_encoder_in_the_page_is_pytorchs(visit, portrait):
     page = visit("faces")
     choose(page, portrait[0])
-    images = torch.cat([data.load("faces").test.images[:20] / 255, torch.rand(5, 3, 64, 48)])
+    images = torch.cat([data.load("faces-small").test.images[:20] / 255, torch.rand(5, 3, 64, 48)])
     with torch.inference_mode():
         expected, _ = models.published("celeba-k64").encode(images)
     found = torch.tensor(json.loads(page.evaluate(ENCODE, [images.flatten(1).tolist()])))

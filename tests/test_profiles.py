@@ -45,7 +45,7 @@ def _error(monkeypatch, capsys, *arguments):
 def test_a_profile_names_data_and_what_to_train(profile, dataset):
     experiment = profiles.load(profile, "mnist")
     assert experiment.dataset == dataset
-    assert experiment.dataset in ("mnist", "digits", "celeba", "faces")
+    assert experiment.dataset in ("mnist", "digits", "celeba", "faces", "faces-small")
     assert experiment.latent_dims == [1, 2, 4, 8, 16, 64]
     for schedule in (experiment.short, experiment.long):
         assert len(experiment.settings(schedule)) == len(schedule.seeds) * 6
@@ -95,7 +95,7 @@ def test_settings_go_through_the_latent_dimensions_seed_by_seed():
     ]
 
 
-@pytest.mark.parametrize(("profile", "dataset", "smallest"), [("quick", "faces", 2), ("paper", "celeba", 2)])
+@pytest.mark.parametrize(("profile", "dataset", "smallest"), [("quick", "faces-small", 2), ("paper", "celeba", 2)])
 def test_the_faces_have_a_profile_without_a_long_training(profile, dataset, smallest):
     experiment = profiles.load(profile, "celeba")
     assert experiment.dataset == dataset

@@ -29,10 +29,14 @@
 # itself; the figures that you see here are of these.
 
 # %% tags=["parameters"]
+import os
+
+# "quick" shortens the training, for a check that all of this runs
+quick: bool = "quick" in os.environ.get("VAELIB_PROFILE", "")  # shorter
 folder: str = None  # of images of any kind; subfolders are classes
 size: int = 48  # pixels: one number; or two, height and width, by -y
 latent_dim: int = 8  # K
-epochs: int = 20  # passes over the training images
+epochs: int = 8 if quick else 20  # passes over the training images
 batch_size: int = 32  # images in a step
 skip_damaged: bool = False  # leave out, with a warning, what cannot be read
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
@@ -52,7 +56,9 @@ if folder is None:
     made = Path(tempfile.mkdtemp())
     folder, runs_folder = made / "drawn-faces", made / "runs"
     folder.mkdir()
-    for number, face in enumerate(data.load("faces").train.images[:600]):
+    for number, face in enumerate(
+        data.load("faces-small").train.images[:600]
+    ):
         write_png(face, str(folder / f"{number:03}.png"))
     print("No folder was named: these are 600 drawn faces.")
 

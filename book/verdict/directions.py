@@ -84,6 +84,9 @@ def candidates(attribute, means):
 
 
 # %%
+walked = 100 if "paper" in profile else 40  # test images, along each way
+
+
 def study(experiment, latent_dim):
     plan = profiles.load(profile, experiment)
     images = data.load(plan.dataset, data_folder)
@@ -105,7 +108,7 @@ def study(experiment, latent_dim):
     for column, attribute in progress.bar(pairs, desc=label):
         for title, way in candidates(attribute, means).items():
             walks = attributes.traverse(
-                model, means[:100], way, torch.tensor([-4.0, 4])
+                model, means[:walked], way, torch.tensor([-4.0, 4])
             )
             with torch.inference_mode():
                 seen = judge(walks.flatten(0, 1))

@@ -50,7 +50,7 @@ run = trained[latent_dim][seed]
 model = run.model()
 count, test_count = len(photos.train), len(photos.test)
 print(f"{photos.name}: {count:,} training and {test_count:,} test images")
-if photos.name == "faces":
+if photos.name.startswith("faces"):
     print("These faces are drawn. Nothing below is about people.")
 
 

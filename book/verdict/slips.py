@@ -198,7 +198,7 @@ with torch.inference_mode():
 # in batches of 32, one change at a time, two seeds. They can show a gross difference early on, and no more.
 
 # %%
-drawn = data.load("faces")
+drawn = data.load("faces-small")
 counts = (1500, 300) if profile == "paper" else (160, 100)
 parts = [
     data.Split(split.images[:size], split.labels[:size])

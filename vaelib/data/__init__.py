@@ -10,6 +10,7 @@ from .own import folder
 __all__ = ["Dataset", "Split", "folder", "load", "to_float"]
 
 _MODULES = {name: name for name in ("mnist", "digits", "celeba", "faces")}
+_MODULES["faces-small"] = "faces"
 _MODULES |= dict.fromkeys(("fashion-mnist", "kmnist", "qmnist"), "mnist")
 _MODULES |= {f"emnist-{part}": "mnist" for part in ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")}
 
@@ -22,7 +23,8 @@ def load(name: str, folder: str | Path | None = None, skip_damaged: bool = False
     name : "mnist" (60,000 + 10,000 handwritten digits, downloaded once),
         "digits" (1,497 + 300 smaller ones that come with scikit-learn: no folder, no network),
         "celeba" (162,770 + 19,962 photographs of faces with 40 attributes, or any subset of them, decoded once),
-        "faces" (4,000 + 1,000 drawn ones with 15 attributes, from known factors: no folder, no network), or one of
+        "faces" (4,000 + 1,000 drawn ones with 15 attributes, from known factors: no folder, no network),
+        "faces-small" (2,000 + 500 such, for what must be quick), or one of
         MNIST's siblings: "fashion-mnist", "kmnist", "qmnist", "emnist-letters" and EMNIST's other parts
     folder : where the files are, or where a download goes;
         by default the environment variable VAELIB_DATA, else `~/.cache/vaelib`
@@ -43,7 +45,7 @@ def load(name: str, folder: str | Path | None = None, skip_damaged: bool = False
     if skip_damaged and name != "celeba":
         raise ValueError(f"skip_damaged is for CelebA's photographs; {name!r} has none that could be left out")
     options = {"skip_damaged": True} if skip_damaged else {}
-    if _MODULES[name] == "mnist":
+    if _MODULES[name] in ("mnist", "faces"):
         options["name"] = name
     # Imported when it is asked for: torchvision takes longer to import than torch
     place = places.root(folder)

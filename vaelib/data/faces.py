@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import progress
 from .dataset import Dataset, Split
 
+COUNTS = {"faces": (4000, 1000), "faces-small": (2000, 500)}  # of training and test images
 HEIGHT, WIDTH = 64, 48
 SIDES = (-1, 1)  # left, right
 CHUNK = 50  # faces drawn at once: few enough for a processor's cache; it changes no pixel
@@ -59,16 +60,16 @@ BACKGROUND = ((0.32, 0.48, 0.66), (0.46, 0.58, 0.62), (0.62, 0.60, 0.54), (0.70,
 CLOTHES, WHITE, INK = (0.23, 0.27, 0.38), (0.94, 0.93, 0.91), (0.10, 0.07, 0.07)
 
 
-def load(folder: Path) -> Dataset:
-    """4,000 training and 1,000 test images, 3 x 64 x 48, drawn here; nothing is read from the folder.
+def load(folder: Path, name: str) -> Dataset:
+    """Training and test images, 3 x 64 x 48, drawn here, as many as COUNTS says; nothing is read from the folder.
 
     The labels are the ATTRIBUTES, one column each.
     """
     splits = []
-    for count, seed in ((4000, 0), (1000, 1)):
+    for seed, count in enumerate(COUNTS[name]):
         images, factors = generate(count, seed)
         splits.append(Split(images, attributes(factors)))
-    return Dataset("faces", *splits, names=tuple(ATTRIBUTES))
+    return Dataset(name, *splits, names=tuple(ATTRIBUTES))
 
 
 def generate(count: int, seed: int) -> tuple[Tensor, Tensor]:
