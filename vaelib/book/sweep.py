@@ -152,7 +152,8 @@ def execute(job: Job, environment: dict[str, str]) -> None:
                 progress_bar=False,
                 # Not `cwd`, for which papermill changes that of this whole process, under all other threads
                 resources={"metadata": {"path": str(job.notebook.parent)}},
-                extra_arguments=["--log-level=ERROR"],  # or each kernel writes a warning across the progress line
+                # Or a kernel writes warnings, and that it was interrupted at its end, across the progress line
+                extra_arguments=["--log-level=CRITICAL"],
             )
         except Exception:
             if executed.exists():
