@@ -15,7 +15,7 @@ from vaelib import files, runs
 from vaelib.book import profiles
 
 GUIDE = "/book/run"
-EMBEDDED = re.compile(r"\b(?:digits|faces): [\d,]+ training")
+EMBEDDED = re.compile(r"\b(?:digits|faces(?:-small)?): [\d,]+ training")
 ON_EMBEDDED_DATA = (
     "factors",
     "slips",
