@@ -49,7 +49,7 @@ def test_faces_are_uint8_images_with_a_column_an_attribute(drawn):
         assert split.labels.shape == (len(split), len(faces.ATTRIBUTES))
 
 
-def test_the_small_set_is_the_beginning_of_the_large_one(drawn):
+def test_the_small_set_trains_on_the_first_of_the_large_one(drawn):
     small = data.load("faces-small")
     assert (small.name, len(small.train), len(small.test)) == ("faces-small", 2000, 500)
     assert torch.equal(small.train.images, drawn.train.images[:2000])
