@@ -13,8 +13,9 @@ PAGES = sorted(
     if path.exists()
 )
 pytestmark = pytest.mark.skipif(not PAGES, reason="there is no built book; `make book` builds one")
-# Axe is slow: of the pages that papermill made of one notebook it sees one, and of each folder one in the dark
-JUDGED = list({re.sub(r"-k\d+\.html$", "", name): name for name in PAGES}.values())
+# Axe is slow: of the pages that were made of one notebook it sees one, the chapter, and of each folder one in the dark
+MADE_OF = re.compile(r"runs/\w+/(\w+)-([a-z_]+)(-k\d+[\w-]*)?\.html$")
+JUDGED = sorted({MADE_OF.sub(r"\1/\2.html", name): name for name in reversed(PAGES)}.values())
 IN_THE_DARK = {Path(name).parent: name for name in JUDGED}.values()
 DESK, PHONE = {"width": 1200, "height": 900}, {"width": 360, "height": 740}
 
@@ -43,7 +44,7 @@ READ = """() => {
 # Axe takes its time over every token of code and every sign of a formula; the first of each kind says as much
 THIN_OUT = """() => {
     const seen = new Set();
-    for (const token of document.querySelectorAll("pre span[class]")) {
+    for (const token of document.querySelectorAll(":is(pre, .sig, code) span[class]")) {
         if (seen.has(token.className)) token.replaceWith(...token.childNodes);
         else seen.add(token.className);
     }
