@@ -66,16 +66,17 @@ def test_settings_refuse_what_is_no_precision(value):
 
 
 def test_bfloat16_trains_to_about_the_elbo_of_float32(digits, tmp_path):
-    """One training may end half a percent off, as one does whose first weights differ by a millionth; the mean less."""
-    off = []
+    """Of twelve steps: where a processor has no bfloat16, torch takes ten times as long. Of many, one training may end
+    half a percent off, as one does whose first weights differ by a millionth."""
+    few, off = Dataset("few", Split(digits.train.images[:500]), Split(digits.test.images[:100])), []
     for seed in range(3):
         full, coarse = (
-            _fit(digits, Settings(2, epochs=5, seed=seed, precision=each), tmp_path / f"{each}{seed}")[-1]["test_elbo"]
+            _fit(few, Settings(2, epochs=3, seed=seed, precision=each), tmp_path / f"{each}{seed}")[-1]["test_elbo"]
             for each in ("float32", "bfloat16")
         )
         off.append(coarse / full - 1)
     assert all(off)  # it is another training
-    assert abs(sum(off) / 3) < 3e-3
+    assert abs(sum(off) / 3) < 1e-3
 
 
 @pytest.mark.parametrize("name", ["mnist-k2", "celeba-k64"])
