@@ -27,6 +27,14 @@ print(json.dumps({
     "program": sys.argv[0], "names": sorted(globals()), "main": __name__, "package": "vaelib" in sys.modules,
 }))"""
 
+SHOW = """
+import matplotlib.pyplot as plt
+from IPython.utils.capture import capture_output
+with capture_output() as shown:
+    plt.plot([1])
+    plt.show()
+print(plt.rcParams["lines.linewidth"], plt.get_backend(), [sorted(each.data) for each in shown.outputs])"""
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_process_more_than_needed():
@@ -64,6 +72,14 @@ def test_a_forked_kernel_is_like_one_of_jupyters(tmp_path):
         assert ours == theirs
         assert ask("print('torch' in sys.modules)") == "True\n"
         assert ask_usual("print('torch' in sys.modules)") == "False\n"
+
+
+def test_a_forked_kernel_shows_figures_as_jupyters_does(tmp_path):
+    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 7")
+    with _kernel(cwd=tmp_path) as (_, ask), _kernel("local-provisioner", cwd=tmp_path) as (_, ask_usual):
+        ours, theirs = ask(SHOW), ask_usual(SHOW)
+    assert ours == theirs
+    assert ours.startswith("7.0") and "image/png" in ours
 
 
 def test_kernels_that_are_forked_from_one_process_draw_other_numbers():

@@ -16,7 +16,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-LATER = ("torch._dynamo", "torchvision.utils", "sklearn.datasets", "ipykernel.ipkernel")
+LATER = ("torch._dynamo", "torchvision.utils", "torchmetrics.image.fid", "matplotlib.pyplot", "ipykernel.ipkernel")
+LATER += ("sklearn.datasets", "sklearn.linear_model", "sklearn.mixture")
+INLINE = "module://matplotlib_inline.backend_inline"
 PR_SET_PDEATHSIG = 1
 
 
@@ -74,17 +76,21 @@ def serve(requests: socket.socket) -> list[str]:
 def main() -> None:
     if sys.path[0] == str(Path(__file__).parent):
         del sys.path[0]
+    os.environ.setdefault("MPLBACKEND", INLINE)  # as kernels do, too late for what is imported here
     for name in LATER:
         __import__(name)
     gc.freeze()  # or each kernel's collector would touch, and so copy, all of this
     given = serve(socket.socket(fileno=int(sys.argv[1])))
     import ipykernel_launcher
+    import matplotlib
     import numpy
     import torch
     from ipykernel import kernelapp
 
     numpy.random.seed()  # noqa: NPY002 -- both have drawn their seeds already, once for all kernels
     torch.default_generator.seed()
+    if Path("matplotlibrc").exists():  # in the notebook's folder
+        matplotlib.rc_file("matplotlibrc")
     sys.argv = [ipykernel_launcher.__file__, *given]
     kernelapp.launch_new_instance()
 

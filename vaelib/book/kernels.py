@@ -27,7 +27,7 @@ from . import forking
 
 USUAL = [sys.executable, "-m", "ipykernel_launcher"]
 KNOWN = {"env", "cwd", "stdout", "stderr", "kernel_id"}  # what is passed on to a kernel that is forked
-EARLY = "PYTHON TORCH PYTORCH OMP_ MKL_ KMP_ OPENBLAS_ LD_ LC_ TQDM_ TZ TMPDIR"  # variables read at the start
+EARLY = "PYTHON TORCH PYTORCH OMP_ MKL_ KMP_ OPENBLAS_ LD_ LC_ MPL TQDM_ TZ TMPDIR"  # variables read at the start
 _servers: dict[tuple, tuple[subprocess.Popen, socket.socket]] = {}
 _turn = threading.Lock()
 
@@ -117,6 +117,7 @@ def _server(environment: dict[str, str]) -> tuple[subprocess.Popen, socket.socke
         with theirs:
             command = [sys.executable, forking.__file__, str(theirs.fileno())]
             options = {"env": environment, "pass_fds": [theirs.fileno()], "start_new_session": True}
+            options["cwd"] = Path(forking.__file__).parent  # where no matplotlibrc is
             _servers[key] = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options), ours
     return _servers[key]
 
