@@ -58,11 +58,11 @@ def test_a_profile_names_data_and_what_to_train(profile, dataset):
         (("seeds: [0, 1]", "seeds: 0"), "quick.mnist.short.seeds", "valid list, not 0"),
         (("seeds: [0, 1]", "seeds: []"), "quick.mnist.short.seeds", "at least 1 item"),
         (("seeds: [0, 1]", "seeds: [0, 0]"), "quick.mnist", "seed=0.* occurs 2 times"),
-        (("{epochs: 20,", "{epohcs: 20,"), "quick.mnist.short.epohcs", "Unexpected keyword argument, not 20"),
-        (("{epochs: 20,", "{epochs: 0,"), "quick.mnist.short.epochs", "greater than or equal to 1, not 0"),
-        (("{epochs: 20,", "{epochs: 1.5,"), "quick.mnist.short.epochs", "valid integer, not 1.5"),
-        (("    short: {epochs: 20, seeds: [0, 1]}\n", ""), "quick.mnist.short", "required"),
-        (("    long: {epochs: 40", "    long: {epochs: 20"), "quick.mnist", "epochs=20, seed=0.* occurs 2 times"),
+        (("{epochs: 15,", "{epohcs: 15,"), "quick.mnist.short.epohcs", "Unexpected keyword argument, not 15"),
+        (("{epochs: 15,", "{epochs: 0,"), "quick.mnist.short.epochs", "greater than or equal to 1, not 0"),
+        (("{epochs: 15,", "{epochs: 1.5,"), "quick.mnist.short.epochs", "valid integer, not 1.5"),
+        (("    short: {epochs: 15, seeds: [0, 1]}\n", ""), "quick.mnist.short", "required"),
+        (("    long: {epochs: 30", "    long: {epochs: 15"), "quick.mnist", "epochs=15, seed=0.* occurs 2 times"),
         (("[1, 2, 4, 8, 16, 64]", "[1, 2, 2]"), "quick.mnist", "latent_dim=2.* occurs 2 times"),
         (("[1, 2, 4, 8, 16, 64]", "[0]"), "quick.mnist.latent_dims.0", "greater than or equal to 1, not 0"),
         (("quick:", "nothing:\nquick:"), "nothing", "valid dictionary, not None"),
@@ -125,7 +125,7 @@ def test_the_command_trains_all_of_a_profile(monkeypatch, capsys, started):
     experiment = profiles.load("quick", "mnist")
     assert [settings for _, settings, _, _ in started] == experiment.settings(experiment.short)
     assert {(name, root, device) for name, _, root, device in started} == {("digits", None, None)}
-    assert capsys.readouterr().out.splitlines()[0].startswith("digits-k1-e20-s0: test ELBO -100.00 nats, in ")
+    assert capsys.readouterr().out.splitlines()[0].startswith("digits-k1-e15-s0: test ELBO -100.00 nats, in ")
 
 
 def test_the_command_trains_the_long_schedule(monkeypatch, started):

@@ -57,7 +57,7 @@ plan = profiles.load(profile, "faces")
 drawn = data.load(plan.dataset)
 if latent_dim is None:
     (latent_dim,) = plan.latent_dims
-settings = Settings(latent_dim, plan.short.epochs, seed)
+settings = Settings(latent_dim, plan.short.epochs, seed, plan.batch_size)
 run = train(drawn, settings, runs_folder)
 model = run.model()
 count, test_count = len(drawn.train), len(drawn.test)
@@ -159,11 +159,12 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
 # %%
 found = attributes.fit(codes, drawn.test.labels, drawn.names)
 ends = torch.tensor([-2.0, 2.0])
+walked = 300 if "paper" in profile else 100  # test faces
 
 
 def moved(direction):
     """The mean change of every factor along a walk, (15,)."""
-    walks = attributes.traverse(model, codes[:300], direction, ends)
+    walks = attributes.traverse(model, codes[:walked], direction, ends)
     return (read(walks[:, 1]) - read(walks[:, 0])).mean(0)
 
 
@@ -189,7 +190,8 @@ figures.matrix(effect, list(found), faces.FACTORS, label)
 # %%
 def true_direction(factor):
     """Where codes go when only this factor is raised from -1 to 1."""
-    low, high = test_factors[:300].clone(), test_factors[:300].clone()
+    low = test_factors[:walked].clone()
+    high = low.clone()
     low[:, factor], high[:, factor] = -1, 1
     pair = [
         evaluation.encode(model, faces.render(each))[0]

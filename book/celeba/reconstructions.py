@@ -54,7 +54,7 @@ from vaelib.objective import reparameterize
 
 plan = profiles.load(profile, "celeba")
 photos = data.load(plan.dataset, data_folder)
-settings = Settings(latent_dim, plan.short.epochs, seed)
+settings = Settings(latent_dim, plan.short.epochs, seed, plan.batch_size)
 run = train(photos, settings, runs_folder)
 model = run.model()
 count, test_count = len(photos.train), len(photos.test)

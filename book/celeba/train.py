@@ -57,7 +57,7 @@ plan = profiles.load(profile, "celeba")
 if epochs is None:
     epochs = plan.short.epochs
 settings = Settings(
-    latent_dim, epochs, seed
+    latent_dim, epochs, seed, plan.batch_size
 )  # wrong ones fail before data load
 print(f"K = {latent_dim}, {settings.epochs} epochs, seed {seed}")
 photos = data.load(dataset or plan.dataset, data_folder)
@@ -131,7 +131,8 @@ print(f"{encoder:,} parameters in the encoder, {decoder:,} in the decoder")
 # ## The training
 #
 # The objective is that of the digits, and so are the settings: Adam with a step
-# of 0.001, batches of 128, one posterior sample for each image. While training,
+# of 0.001, batches of 128 (of 32 in the quick profile, which has few images), one
+# posterior sample for each image. While training,
 # batch normalisation uses the statistics of the batch; everything that follows
 # uses the running averages that it has collected.
 #

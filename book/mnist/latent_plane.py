@@ -41,7 +41,11 @@ from vaelib.book import profiles
 plan = profiles.load(profile, "mnist")
 digits = data.load(plan.dataset, data_folder)
 line, plane = (
-    train(digits, Settings(K, plan.short.epochs, seed), runs_folder).model()
+    train(
+        digits,
+        Settings(K, plan.short.epochs, seed, plan.batch_size),
+        runs_folder,
+    ).model()
     for K in (1, 2)
 )
 count, test_count = len(digits.train), len(digits.test)

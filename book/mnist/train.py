@@ -55,7 +55,7 @@ plan = profiles.load(profile, "mnist")
 if epochs is None:
     epochs = plan.short.epochs
 settings = Settings(
-    latent_dim, epochs, seed
+    latent_dim, epochs, seed, plan.batch_size
 )  # wrong ones fail before data load
 print(f"K = {latent_dim}, {settings.epochs} epochs, seed {seed}")
 digits = data.load(dataset or plan.dataset, data_folder)
@@ -141,14 +141,14 @@ headers = ["on all test images", "nats per image, or as named"]
 Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".4g"))
 
 # %% [markdown]
-# How many samples does the estimate need? Each row is of the same 200 test images (40
+# How many samples does the estimate need? Each row is of the same 200 test images (16
 # in the quick profile).
 # As long as it climbs it is a bound and no more: true values are higher. Its Monte
 # Carlo error tells only how it would scatter with other samples, and too little
 # of that where a few weights dominate.
 
 # %%
-images = digits.test.images[: 200 if "paper" in profile else 40]
+images = digits.test.images[: 200 if "paper" in profile else 16]
 table = []
 for samples in (10, 50, 250, 1000):
     estimate, error = evaluation.log_prob(model, images, samples)

@@ -90,7 +90,9 @@ walked = 100 if "paper" in profile else 40  # test images, along each way
 def study(experiment, latent_dim):
     plan = profiles.load(profile, experiment)
     images = data.load(plan.dataset, data_folder)
-    settings = Settings(latent_dim, plan.short.epochs, plan.short.seeds[0])
+    settings = Settings(
+        latent_dim, plan.short.epochs, plan.short.seeds[0], plan.batch_size
+    )
     run = train(images, settings, runs_folder)
     model, judge = run.model(), features.train(images, runs_folder)
     labels = images.test.labels

@@ -73,7 +73,7 @@ trained = runs.train_all(photos, every, runs_folder)
 run = trained[latent_dim][seed]
 plan_grey = profiles.load(profile, "mnist")
 grey = data.load(plan_grey.dataset, data_folder)
-two = Settings(2, plan_grey.short.epochs, seed)
+two = Settings(2, plan_grey.short.epochs, seed, plan_grey.batch_size)
 run_grey = runs.train(grey, two, runs_folder)
 model, model_grey = run.model(), run_grey.model()
 means, log_variances = encode(model, photos.test.images)
@@ -198,7 +198,7 @@ with torch.inference_mode():
 # in batches of 32, one change at a time, two seeds. They can show a gross difference early on, and no more.
 
 # %%
-drawn = data.load("faces-small")
+drawn = data.load("faces" if profile == "paper" else "faces-small")
 counts = (1500, 300) if profile == "paper" else (160, 100)
 parts = [
     data.Split(split.images[:size], split.labels[:size])

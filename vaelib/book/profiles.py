@@ -35,6 +35,7 @@ class Experiment:
     latent_dims: Annotated[list[Count], Field(min_length=1)]
     short: Schedule
     long: Schedule | None = None
+    batch_size: Count = Settings.batch_size
 
     def __post_init__(self):
         for settings, count in Counter(self.settings(self.short) + self.settings(self.long)).items():
@@ -47,7 +48,7 @@ class Experiment:
             return []
         pairs = [(latent_dim, seed) for seed in schedule.seeds for latent_dim in self.latent_dims]
         pairs += [(latent_dim, seed) for latent_dim, seeds in schedule.more_seeds.items() for seed in seeds]
-        return [Settings(latent_dim=latent_dim, epochs=schedule.epochs, seed=seed) for latent_dim, seed in pairs]
+        return [Settings(latent_dim, schedule.epochs, seed, self.batch_size) for latent_dim, seed in pairs]
 
 
 def load(profile: str, experiment: str) -> Experiment:
