@@ -77,6 +77,7 @@ def main() -> None:
     if sys.path[0] == str(Path(__file__).parent):
         del sys.path[0]
     os.environ.setdefault("MPLBACKEND", INLINE)  # as kernels do, too late for what is imported here
+    os.chdir(Path(__file__).parent)  # has no matplotlibrc. Not before: PYTHONPATH may be relative
     for name in LATER:
         __import__(name)
     gc.freeze()  # or each kernel's collector would touch, and so copy, all of this

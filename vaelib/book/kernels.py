@@ -117,7 +117,6 @@ def _server(environment: dict[str, str]) -> tuple[subprocess.Popen, socket.socke
         with theirs:
             command = [sys.executable, forking.__file__, str(theirs.fileno())]
             options = {"env": environment, "pass_fds": [theirs.fileno()], "start_new_session": True}
-            options["cwd"] = Path(forking.__file__).parent  # where no matplotlibrc is
             _servers[key] = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options), ours
     return _servers[key]
 
