@@ -132,10 +132,10 @@ def number(page, name):
 
 
 def test_it_learns_fast_and_the_page_answers_meanwhile(browser, visit, small, learned):
-    """60 updates a second, drawing included; hardly ever busy for 50 ms; PyTorch's ELBO within 40 s, or 2,400 updates.
+    """60 updates a second, drawing included; never busy for 0.1 s; PyTorch's ELBO within 40 s, that is 2,400 updates.
 
-    Times are those that the page's thread is at work, so that what else the machine does matters little; but now and
-    then it tidies up its memory, which took 54 ms on a slow processor.
+    Times are those that the page's thread is at work, so that what else the machine does matters little. A frame in
+    which all is drawn takes the longest: 25 ms on a slow processor, and 54 once while the core's other half was busy.
     """
     page = visit("live/training")
     page.get_by_role("button", name="Start").click()
@@ -148,7 +148,7 @@ def test_it_learns_fast_and_the_page_answers_meanwhile(browser, visit, small, le
     tasks = [each for each in events if each["name"] == "RunTask" and (each["pid"], each["tid"]) == thread]
     seconds = [each["tdur"] / 1e6 for each in tasks if "tdur" in each]
     assert updates / sum(seconds) > 60
-    assert sorted(seconds)[-3] < 0.05 and max(seconds) < 0.1
+    assert max(seconds) < 0.1
     goal = 1.02 * sum(prices(learned, small[1]))
     while number(page, "sum") > goal:
         assert number(page, "updates") < 2400
