@@ -555,7 +555,7 @@ for title in trained:
 
 # %% [markdown]
 # In the {doc}`ledger </book/verdict/claims>`, of the model whose samples a prior that was
-# fitted afterwards repairs most, and of the one that a VampPrior does:
+# fitted afterwards repairs most, and of the K at which a VampPrior does most:
 
 
 # %% tags=["hide-input"]
@@ -594,11 +594,11 @@ claims.judge(
 # hardly sees what spoils its samples. This holds for priors fitted afterwards, to codes that were trained
 # towards N(0, I).
 #
-# **Trained along, a prior gains more nats, and not always better samples.** With K = 16 the VampPrior's log p(x) is 2.8 nats higher than that of
+# **Trained along, a prior does more for nats or for samples, not for both.** With K = 16 the VampPrior's log p(x) is 2.8 nats higher than that of
 # N(0, I), where the best fitted prior gains 1.5; but its samples are farther from test images than those of the mixture, which left the decoder
 # as it was. With K = 64 they are nearer than those of any fitted prior, and with K = 2 nearer than what the first model makes of codes of
-# training images. So its rows are not of dead spots alone: with the prior, encoder and decoder have become others, and what each contributes was not
-# separated. Its ELBO gains less than its log p(x) in all three, and falls with K = 64; is its posterior a worse fit there? That was not asked.
+# training images; there what it gains in log p(x) cannot be told from what a fitted prior gains. So its rows are not of dead spots alone: with the
+# prior, encoder and decoder have become others, and what each contributes was not separated. With K = 64 its ELBO is lower than that of N(0, I); why was not asked.
 #
 # **What is left of the paper's explanation** (claim C10, in {doc}`/book/verdict/claims`)? The dead
 # spots are real: with K = 2 they are seen. With more, what is measured is a mismatch of any kind; codes of test images, too, lie
