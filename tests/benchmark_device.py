@@ -30,8 +30,7 @@ from vaelib.data import Dataset, Split, to_float
 MODELS = {"fully connected": ((1, 28, 28), 2), "convolutional": ((3, 64, 48), 64)}
 load = functools.cache(data.load)  # faces are drawn anew each time
 PAPER = {"mnist": ("digits", 60_000, 10_000, 10, (1, 2, 4, 8, 16, 64))}
-PAPER["celeba"] = ("faces", 162_770, 19_962, 10, (2, 8, 16, 32, 64, 96))
-SMALL = {"mnist": "digits", "celeba": "faces-small"}
+PAPER["celeba"] = ("faces-small", 162_770, 19_962, 10, (2, 8, 16, 32, 64, 96))
 
 
 def cut(given: Dataset, train: int, test: int, name: str | None = None) -> Dataset:
@@ -85,7 +84,7 @@ def memory(device: torch.device, folder: Path) -> dict:
         return {"passed": None, "why": "only a GPU by NVIDIA can be told to have less memory"}
     torch.cuda.set_per_process_memory_fraction(2**30 / torch.cuda.get_device_properties(device).total_memory)
     try:
-        runs.train(cut(load("faces"), 8192, 10), Settings(64, 1, batch_size=8192), folder, device)
+        runs.train(cut(load("faces-small"), 8192, 10), Settings(64, 1, batch_size=8192), folder, device)
     except RuntimeError as error:
         return {"passed": "batch_size" in str(error), "error": str(error)}
     finally:
@@ -98,8 +97,7 @@ def speed(device: torch.device, count: int, short: bool) -> dict:
     """Images a second, in epochs of a training and in one evaluation of the ELBO, each after a first one."""
     found = {}
     for name, (shape, latent_dim) in MODELS.items():
-        drawn = "faces-small" if short else "faces"
-        images = cut(load("digits" if shape[0] == 1 else drawn), count, max(10, count // 10))
+        images = cut(load("digits" if shape[0] == 1 else "faces-small"), count, max(10, count // 10))
         for precision in ("float32", "bfloat16"):
             for size in (128,) if short else (128, 1024):
                 model = models.build(shape, latent_dim).to(device)
@@ -143,7 +141,7 @@ def trainings(device: torch.device, place: str | None, folder: Path, short: bool
     found = {}
     for name, (stand_in, train, test, epochs, latent_dims) in PAPER.items():
         try:
-            images = load(SMALL[name] if short else name, place)
+            images = load(stand_in if short else name, place)
         except (OSError, ValueError, RuntimeError) as error:
             print(f"{name} is not there ({error}): {stand_in}, repeated", flush=True)
             images = cut(load(stand_in), train, test, f"{stand_in}-repeated")

@@ -23,7 +23,8 @@ MEASURE = """(name) => {
 }"""
 
 with sync_playwright() as playwright:
-    browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+    path = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+    browser = playwright.chromium.launch(executable_path=path)
     rows = []
     for name, page in MODELS.items():
         tab = browser.new_page()

@@ -44,13 +44,13 @@ def trained(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def browser():
-    """A Chromium of the system's, without a window; the one that has none to hide takes half the time."""
+    """A Chromium of the system's, without a window; the one that has none to hide opens a page in half the time."""
     from playwright.sync_api import sync_playwright
 
     names = "chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"
     path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
-        pytest.skip("there is no browser for the pages; `apt-get install chromium-headless-shell` brings one")
+        pytest.skip("there is no browser for the pages; Debian has chromium-headless-shell, others chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path)
         yield browser

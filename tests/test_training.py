@@ -66,8 +66,8 @@ def test_settings_refuse_what_is_no_precision(value):
 
 
 def test_bfloat16_trains_to_about_the_elbo_of_float32(digits, tmp_path):
-    """Of twelve steps: where a processor has no bfloat16, torch takes ten times as long. Of many, one training may end
-    half a percent off, as one does whose first weights differ by a millionth."""
+    """In twelve steps, for without bfloat16 in the processor each takes 13 times as long. After many, one training may
+    end half a percent off, as one does whose first weights differ by a millionth."""
     few, off = Dataset("few", Split(digits.train.images[:500]), Split(digits.test.images[:100])), []
     for seed in range(3):
         full, coarse = (

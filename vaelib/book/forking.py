@@ -18,7 +18,6 @@ from pathlib import Path
 
 LATER = ("torch._dynamo", "torchvision.utils", "torchmetrics.image.fid", "matplotlib.pyplot", "ipykernel.ipkernel")
 LATER += ("sklearn.datasets", "sklearn.linear_model", "sklearn.mixture")
-INLINE = "module://matplotlib_inline.backend_inline"
 PR_SET_PDEATHSIG = 1
 
 
@@ -76,7 +75,7 @@ def serve(requests: socket.socket) -> list[str]:
 def main() -> None:
     if sys.path[0] == str(Path(__file__).parent):
         del sys.path[0]
-    os.environ.setdefault("MPLBACKEND", INLINE)  # as kernels do, too late for what is imported here
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # kernels do, but too late
     os.chdir(Path(__file__).parent)  # has no matplotlibrc. Not before: PYTHONPATH may be relative
     for name in LATER:
         __import__(name)

@@ -10,7 +10,8 @@ from torch import Tensor
 from .. import progress
 from .dataset import Dataset, Split
 
-# Of training and test images. Of a multiple of 16, torch draws the same numbers as of more such to begin with
+# Training and test images. The small set is the beginning of the large one, being multiples of 16: when numbers do not
+# fill the last sixteen, torch draws these otherwise
 COUNTS = {"faces": (4000, 1000), "faces-small": (1024, 320)}
 HEIGHT, WIDTH = 64, 48
 SIDES = (-1, 1)  # left, right
