@@ -3,7 +3,7 @@
 import benchmark
 import pytest
 
-CASES = {"digits": ("digits", 256, 64, 2, 1), "faces": ("faces", 128, 32, 4, 1)}
+CASES = {"digits": ("digits", 256, 64, 2, 1), "faces": ("faces-small", 128, 32, 4, 1)}
 
 
 @pytest.fixture(autouse=True)
@@ -12,7 +12,7 @@ def small(monkeypatch):
     monkeypatch.setattr(benchmark.torch, "set_flush_denormal", lambda _: True)  # it is of the whole process
 
 
-@pytest.mark.parametrize("loop", [benchmark.memory, benchmark.tuned, benchmark.ours])
+@pytest.mark.parametrize("loop", [benchmark.memory, benchmark.tuned, benchmark.complete, benchmark.ours])
 @pytest.mark.parametrize("case", CASES)
 def test_every_loop_takes_all_steps(monkeypatch, loop, case):
     steps, step = [], benchmark.torch.optim.Adam.step
