@@ -74,12 +74,17 @@ def test_a_forked_kernel_is_like_one_of_jupyters(tmp_path):
         assert ask_usual("print('torch' in sys.modules)") == "False\n"
 
 
-def test_a_forked_kernel_shows_figures_as_jupyters_does(tmp_path):
+def test_a_forked_kernel_shows_figures_as_jupyters_does_before_and_after_matplotlib_is_imported(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "_servers", {})
     (tmp_path / "matplotlibrc").write_text("lines.linewidth: 7")
-    with _kernel(cwd=tmp_path) as (_, ask), _kernel("local-provisioner", cwd=tmp_path) as (_, ask_usual):
-        ours, theirs = ask(SHOW), ask_usual(SHOW)
-    assert ours == theirs
-    assert ours.startswith("7.0") and "image/png" in ours
+    with _kernel("local-provisioner", cwd=tmp_path) as (_, ask):
+        expected = ask(SHOW)
+    assert expected.startswith("7.0") and "image/png" in expected
+    for imported in (False, True):
+        time.sleep(imported * (kernels.forking.PAUSE + 1))
+        with _kernel(cwd=tmp_path) as (_, ask):
+            assert ask("import sys; print('matplotlib.pyplot' in sys.modules)") == f"{imported}\n"
+            assert ask(SHOW) == expected
 
 
 def test_kernels_that_are_forked_from_one_process_draw_other_numbers():

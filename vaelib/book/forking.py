@@ -16,8 +16,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-LATER = ("torch._dynamo", "torchvision.utils", "torchmetrics.image.fid", "matplotlib.pyplot", "ipykernel.ipkernel")
-LATER += ("sklearn.datasets", "sklearn.linear_model", "sklearn.mixture")
+FIRST = "torch", "ipykernel.ipkernel"
+LATER = ("matplotlib.pyplot", "torch._dynamo", "torchvision.utils", "sklearn.datasets", "sklearn.linear_model")
+LATER += ("sklearn.mixture", "torchmetrics.image.fid")
+PAUSE = 3  # seconds after which nobody seems to wait for a kernel, and the rest is imported
 PR_SET_PDEATHSIG = 1
 
 
@@ -27,9 +29,14 @@ def serve(requests: socket.socket) -> list[str]:
     A request is one byte and three descriptors: standard output and errors for the kernel, and a file with its
     arguments, its environment, its folder, and another folder, to be removed when whoever asks is gone.
     """
+    later = [*LATER]
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a kernel has ended
     here, left = os.getpid(), set()
     while True:
+        pause = PAUSE
+        while later and not select.select([requests], [], [], pause)[0]:
+            load(later.pop(0))
+            pause = 0
         try:
             message, files, _, _ = socket.recv_fds(requests, 1, 3)
         except ConnectionError:
@@ -72,24 +79,28 @@ def serve(requests: socket.socket) -> list[str]:
         return arguments
 
 
+def load(*names: str) -> None:
+    for name in names:
+        __import__(name)
+    gc.freeze()  # or each kernel's collector would touch, and so copy, all of this
+
+
 def main() -> None:
     if sys.path[0] == str(Path(__file__).parent):
         del sys.path[0]
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # kernels do, but too late
     os.chdir(Path(__file__).parent)  # has no matplotlibrc. Not before: PYTHONPATH may be relative
-    for name in LATER:
-        __import__(name)
-    gc.freeze()  # or each kernel's collector would touch, and so copy, all of this
+    load(*FIRST)
     given = serve(socket.socket(fileno=int(sys.argv[1])))
     import ipykernel_launcher
-    import matplotlib
     import numpy
     import torch
     from ipykernel import kernelapp
 
     numpy.random.seed()  # noqa: NPY002 -- both have drawn their seeds already, once for all kernels
     torch.default_generator.seed()
-    if Path("matplotlibrc").exists():  # in the notebook's folder
+    matplotlib = sys.modules.get("matplotlib")
+    if matplotlib and Path("matplotlibrc").exists():  # in the notebook's folder
         matplotlib.rc_file("matplotlibrc")
     sys.argv = [ipykernel_launcher.__file__, *given]
     kernelapp.launch_new_instance()
