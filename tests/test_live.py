@@ -23,9 +23,9 @@ PIXELS = "(it) => JSON.stringify([...it.getContext('2d').getImageData(0, 0, it.w
 CODES = json.loads((ROOT / "book" / "live" / "celeba.json").read_text())
 WORSE = ("Wearing_Hat", "Eyeglasses", "Male")  # served, as faces.md tells
 WALKS = (("Male", 4), ("Wearing_Lipstick", 3.5))  # that faces.md tells of
-ENCODE = """([images]) => {
+ENCODE = """(images) => {
   const encode = vae.convolutionalEncoder(live["celeba-k64-mean"]);
-  return JSON.stringify(images.map((image) => [...encode(image)]));
+  return JSON.stringify(JSON.parse(images).map((image) => [...encode(image)]));
 }"""
 CAMERA = """(allowed) => {
   const canvas = Object.assign(document.createElement("canvas"), { width: 320, height: 240 });
@@ -346,7 +346,7 @@ def test_the_encoder_in_the_page_is_pytorchs(visit, portrait):
     images = torch.cat([data.load("faces-small").test.images[:20] / 255, torch.rand(5, 3, 64, 48)])
     with torch.inference_mode():
         expected, _ = models.published("celeba-k64").encode(images)
-    found = torch.tensor(json.loads(page.evaluate(ENCODE, [images.flatten(1).tolist()])))
+    found = torch.tensor(json.loads(page.evaluate(ENCODE, json.dumps(images.flatten(1).tolist()))))
     assert (found - expected).abs().max() < 1e-3 * expected.std()
 
 
