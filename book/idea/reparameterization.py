@@ -29,10 +29,10 @@ import os
 quick: bool = "quick" in os.environ.get("VAELIB_PROFILE", "")  # shorter
 latent_dim: int = 8  # K of the VAE
 batch_size: int = 16  # images in a step
-long_passes: int = 6 if quick else 20  # before gradients are measured
+long_passes: int = 4 if quick else 20  # before gradients are measured
 short_passes: int = 3 if quick else 5  # of the trainings to compare
 seeds: list = range(2 if quick else 3)  # of those with 1, 5 and 25 codes
-rounds: int = 60 if quick else 200  # minibatches to compare gradients
+rounds: int = 40 if quick else 200  # minibatches to compare gradients
 
 # %% tags=["hide-input"]
 import copy

@@ -30,7 +30,7 @@ import os
 # "quick" shortens the trainings, for a check that all of this runs
 quick: bool = "quick" in os.environ.get("VAELIB_PROFILE", "")  # shorter
 latent_dim: int = 8  # K
-epochs: int = 4 if quick else 10  # passes over the training images
+epochs: int = 3 if quick else 10  # passes over the training images
 
 # %% tags=["hide-input"]
 import contextlib
