@@ -246,6 +246,7 @@ def test_leftovers_of_a_killed_process_are_cleared_away(trained, tiny, tmp_path)
 # Importing takes seconds, so one process imports, and then forks one that trains for every line it reads.
 SCRIPT = """
 import os, sys
+import torch._dynamo  # as the first optimizer does, which here is each child's
 from vaelib import Settings, data, runs, training
 
 def train(root):
