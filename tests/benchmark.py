@@ -170,6 +170,7 @@ def ours(case: str, folder: str | None, precision: str | None = None) -> float:
     """vaelib.training.fit, with its random order, progress, metrics on test images after each epoch, checkpoints."""
     settings = Settings(CASES[case][3], CASES[case][4], precision=precision)
     dataset, model = images(case, folder), build(case)
+    torch.set_flush_denormal(True)  # as importing the package does, which here has long been undone
     with tempfile.TemporaryDirectory() as runs:
         started = time.perf_counter()
         training.fit(model, dataset, settings, Path(runs))
@@ -203,6 +204,7 @@ def alone(loop: Callable, *arguments: object) -> tuple[float, float]:
 def rate(case: str, folder: str | None, latent_dim: int, batch_size: int, count: int) -> float:
     """Images a second of fit in its second epoch, the evaluation after it included."""
     dataset = images(case, folder, count)
+    torch.set_flush_denormal(True)
     with tempfile.TemporaryDirectory() as runs:
         settings = Settings(latent_dim, 2, batch_size=batch_size)
         lines = training.fit(build(case, latent_dim), dataset, settings, Path(runs))
@@ -320,8 +322,9 @@ def main() -> None:
 
 
 def processor() -> str:
-    lines = _cpuinfo()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    lines, tiles = _cpuinfo(), "amx_bf16" in processor_flags()  # bfloat16 gains more by these
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return name + tiles * " (with AMX)"
 
 
 def processor_flags() -> list[str]:
