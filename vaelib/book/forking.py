@@ -17,8 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 
 FIRST = "torch", "ipykernel.ipkernel"
-LATER = ("matplotlib.pyplot", "torch._dynamo", "torchvision.utils", "sklearn.datasets", "sklearn.linear_model")
-LATER += ("sklearn.mixture", "torchmetrics.image.fid")
+# In pieces of less than a second, since only between them is it seen that whoever asks is gone
+LATER = ("matplotlib.pyplot", "sympy", "torch._dynamo", "torchvision.utils", "scipy.stats", "sklearn.datasets")
+LATER += ("sklearn.linear_model", "sklearn.mixture", "torchmetrics.image.fid")
 PAUSE = 3  # seconds after which nobody seems to wait for a kernel, and the rest is imported
 PR_SET_PDEATHSIG = 1
 
