@@ -318,7 +318,7 @@ for kind, (dataset, *_) in studied.items():
     print(f"{kind}, histograms, no code: {-met.log2().mean():.2f} bits")
 
 # %% [markdown]
-# So on digits every likelihood but the mixture does worse with a VAE around it than histograms do without one, and these bits tell foremost
+# So on digits, by these upper bounds, every likelihood but the mixture does worse with a VAE around it than histograms do without one, and the bits tell foremost
 # how well a likelihood can say "exactly black". On faces all but σ = 1 gain by their codes.
 #
 # ## The looks

@@ -237,10 +237,10 @@ for case in models:  # asked afterwards
 # The rule is met in the mean, and not in every round: for digits the tuned bare loop, which draws no order, checks nothing, writes nothing and never looks at test images, was ahead in one of three. What
 # `fit` does for a training to be stopped, watched and trusted is seen beside the complete loop, which has as much to compute: some 7% for digits, which is what rounds differ by. Where convolutions
 # take the time, as in the faces' model, none of this shows, and all loops that have their images in
-# memory are equally fast. What pays is bfloat16, where a processor has it, and how much differs from processor to processor: an earlier one gained 1.8 times for digits and 1.5 for faces. It is off unless asked for, since its numbers are another run's
+# memory are equally fast. What pays is bfloat16, where a processor has it, and how much differs from processor to processor: in the earlier record named below, of another one, it was 1.8 times for digits and 1.5 for faces. It is off unless asked for, since its numbers are another run's
 # ({doc}`/book/run`).
 #
 # (An earlier record of this page had the tuned loop ahead for digits, 0.92. Its benchmark switched off for all loops, and on again for the tuned one alone, that tiny numbers are rounded to zero, which this package does from its import on.)
 #
-# **Limits.** One virtual machine with two threads of one core, three rounds, and short ones, which differ by up to a half: a tenth is not to be relied on. No GPU was measured, here or anywhere in this book (`tests/benchmark_device.py` does, on yours), no energy, and
+# **Limits.** One virtual machine with two threads of one core, three rounds, and short ones; the tuned loop's differ by more than a half: a tenth is not to be relied on. No GPU was measured, here or anywhere in this book (`tests/benchmark_device.py` does, on yours), no energy, and
 # nothing on more than two cores. The predictions leave evaluations out.
