@@ -1,6 +1,7 @@
 """What a GPU would be asked to do, on one that is pretended: see `pretended`."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ pytestmark = [
 ]
 PAPER = {"builder": models.build, "objective": negative_elbo}
 SETTINGS = Settings(latent_dim=2, epochs=2, batch_size=16)
+FLOAT32 = replace(SETTINGS, precision="float32")
 
 
 @pytest.fixture(params=["cuda", "mps"])
@@ -53,25 +55,25 @@ def test_the_pretended_gpu_refuses_what_a_real_one_does(gpu):
 
 
 def test_a_run_on_a_gpu_is_that_of_the_cpu(gpu, images, tmp_path):
-    expected = runs.train(images, SETTINGS, tmp_path / "cpu", "cpu")
+    expected = runs.train(images, FLOAT32, tmp_path / "cpu", "cpu")
     with gpu:
-        run = runs.train(images, SETTINGS, tmp_path / "gpu", gpu.device)
+        run = runs.train(images, FLOAT32, tmp_path / "gpu", gpu.device)
     _assert_same(run, expected)
 
 
 def test_an_interrupted_run_on_a_gpu_goes_on_with_the_noise_of_its_generator(gpu, images, tmp_path, monkeypatch):
-    expected = runs.train(images, SETTINGS, tmp_path / "cpu", "cpu")
+    expected = runs.train(images, FLOAT32, tmp_path / "cpu", "cpu")
     with gpu, monkeypatch.context() as patch:
         _interrupt(patch, evaluation, "elbo", 2)
         with pytest.raises(KeyboardInterrupt):
-            runs.train(images, SETTINGS, tmp_path / "gpu", gpu.device, checkpoint_seconds=0)
+            runs.train(images, FLOAT32, tmp_path / "gpu", gpu.device, checkpoint_seconds=0)
         gpu.generator.manual_seed(5)  # as it would be in another process
-        run = runs.train(images, SETTINGS, tmp_path / "gpu", gpu.device)
+        run = runs.train(images, FLOAT32, tmp_path / "gpu", gpu.device)
     _assert_same(run, expected)
 
 
 def test_a_run_in_blocks_on_a_gpu_is_that_of_the_cpu(gpu, images, tmp_path, monkeypatch):
-    settings, pinned = Settings(latent_dim=2, epochs=2, batch_size=16, block=32), []
+    settings, pinned = replace(FLOAT32, block=32), []
     expected = runs.train(images, settings, tmp_path / "cpu", "cpu")
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda block: pinned.append(len(block)) or block.clone())
     with gpu:

@@ -755,13 +755,14 @@ def test_a_run_of_the_digits_can_be_trained_through_the_package(tmp_path):
     assert run.model().sample(16).shape == (16, 1, 28, 28)
 
 
-def test_a_colour_run_resumes_with_its_running_statistics(tmp_path, monkeypatch):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_colour_run_resumes_with_its_running_statistics(precision, tmp_path, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (60, 3, 16, 16), generator=generator, dtype=torch.uint8)
     colour = Dataset(
         "colour", Split(pixels[:48], torch.zeros(48).long()), Split(pixels[48:], torch.zeros(12).long()), ("none",)
     )
-    settings = Settings(latent_dim=2, epochs=3, batch_size=16)
+    settings = Settings(latent_dim=2, epochs=3, batch_size=16, precision=precision)
     whole = runs.train(colour, settings, tmp_path / "whole")
     with monkeypatch.context() as patch:
         _interrupt(patch, evaluation, "elbo", 2)

@@ -322,6 +322,17 @@ def test_batches_of_one_image_are_refused_where_there_is_batch_norm(tmp_path, co
         training.fit(models.conv(data.image_shape, 2), data, Settings(2, epochs=1, batch_size=size), tmp_path)
 
 
+@pytest.mark.parametrize(("precision", "order"), [("float32", (512, 16, 4, 1)), ("bfloat16", (512, 1, 128, 32))])
+def test_channels_lie_last_where_convolutions_are_in_bfloat16(tmp_path, precision, order):
+    data = _colour(32)
+    model = models.conv(data.image_shape, 2)
+    training.fit(model, data, Settings(2, epochs=1, precision=precision), tmp_path)
+    weight = model.encoder.features[3].weight
+    assert weight.stride() == weight.grad.stride() == order
+    models.save(model, tmp_path / "saved")
+    assert torch.equal(models.load(tmp_path / "saved").encoder.features[3].weight, weight)
+
+
 @pytest.mark.parametrize("kind", [np.int64, np.int8, np.uint32])
 def test_settings_take_numpys_numbers(kind):
     settings = Settings(latent_dim=kind(8), learning_rate=np.float32(0.5))

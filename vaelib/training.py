@@ -127,6 +127,9 @@ def fit(
     identity = asdict(settings) | {"data": data.fingerprint, "device": device.type}
     identity |= {"objective": described(objective), "schedule": schedule and described(schedule)}
     identity |= {"model": hashlib.sha256(repr(layout(model)).encode()).hexdigest()[:16]}
+    mixed = (settings.precision or ("bfloat16" if device.type == "cuda" else "float32")) == "bfloat16"
+    if mixed:  # in this order convolutions in bfloat16 work; they would turn all that they are given into it, and back
+        model.to(memory_format=torch.channels_last)
     state = _State(model, settings, schedule, identity)
     with seeding.seeded(2 * settings.seed + 1, device):  # the noise; the order of the batches has another stream
         if checkpoint.exists():
@@ -136,7 +139,7 @@ def fit(
             while len(state.history) < settings.epochs:
                 epoch, started = len(state.history) + 1, time.monotonic() - state.seconds
                 parts = images.epoch(state.shuffle, state.step)
-                for count, loss in _train(model, parts, steps, state, objective, settings):
+                for count, loss in _train(model, parts, steps, state, objective, settings.epochs, mixed):
                     bar.update(count)
                     bar.set_postfix({"epoch": epoch, "loss": f"{loss:.2f}"})
                     if time.monotonic() - saved >= checkpoint_seconds:
@@ -265,15 +268,14 @@ class _State:
 
 
 def _train(
-    model: VAE, parts: Iterator[Tensor], steps: int, state: _State, objective: Callable, settings: Settings
+    model: VAE, parts: Iterator[Tensor], steps: int, state: _State, objective: Callable, epochs: int, mixed: bool
 ) -> Iterator[tuple[int, float]]:
     """Do the epoch's steps from the state's on; gives, at each look at the loss, the steps since the last, and it."""
     model.train()
-    mixed = (settings.precision or ("bfloat16" if model.device.type == "cuda" else "float32")) == "bfloat16"
     pending, looked = [], time.monotonic()
     for part in parts:
         x = to_float(part)
-        fraction = (len(state.history) + state.step / steps) / settings.epochs
+        fraction = (len(state.history) + state.step / steps) / epochs
         with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
             losses, *terms = _checked(objective(model, x, fraction), objective, len(x))
         loss = losses.mean()
