@@ -211,6 +211,18 @@ def rate(case: str, folder: str | None, latent_dim: int, batch_size: int, count:
     return count / lines[1]["seconds"]
 
 
+def halved(case: str, folder: str | None) -> list[tuple[float, float]]:
+    """Seconds of a short epoch in float32 and in bfloat16, in turn in one process."""
+    found = images(case, folder, 6_400 if case == "digits" else 1_280)
+    few, seconds = Dataset("few", found.train, Split(found.test.images[:1])), []
+    torch.set_flush_denormal(True)
+    for precision in ("float32", "bfloat16") * 12:
+        with tempfile.TemporaryDirectory() as runs:
+            settings = Settings(CASES[case][3], 1, precision=precision)
+            seconds += [line["seconds"] for line in training.fit(build(case), few, settings, Path(runs))]
+    return list(zip(seconds[2::2], seconds[3::2], strict=True))  # at first, torch writes the code for it
+
+
 KINDS = {"matrix products": ("mm", "linear"), "convolutions": ("conv",), "normalisation": ("norm",), "Adam": ("adam",)}
 KINDS |= {"copies": ("copy", "index", "cat", "clone"), "random numbers": ("normal_",)}
 
@@ -298,6 +310,9 @@ def main() -> None:
                 found[loop.__name__]["megabytes"].append(megabytes)
         count = CASES[case][1] * CASES[case][4]
         note(case, {"images": count, "threads": cores, "loops": found, "parts": alone(parts, 1, case)[0]})
+        if bfloat16 in loops:
+            halves = {threads: alone(halved, threads, case, folder)[0] for threads in (1, cores)}
+            note(case, result[case] | {"bfloat16": halves})
         rows = [(name, count / min(row["seconds"]), max(row["megabytes"])) for name, row in found.items()]
         print(tabulate(rows, [f"{case}, {count:,} images", "images/s, best", "MB"], floatfmt=",.0f"), flush=True)
     count = {"digits": 38_400, "faces": 2_560}

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import importlib
+import inspect
 import io
 import json
 import os
@@ -212,13 +213,14 @@ def notebook(path: Path) -> Path:
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
     code = (
-        "import sys; sys.path.insert(0, HERE)\n"
         "import torch; torch.set_num_threads(1)\n"
-        "from campaign import tiny, runs, Settings\n"
-        "run = runs.train(tiny(), Settings(latent_dim, epochs=4, batch_size=32), ROOT, 'cpu')\n"
+        "from vaelib import Settings, data, runs\n"
+        "from vaelib.data import Dataset, Split\n"
+        f"{inspect.getsource(tiny)}"
+        "settings = Settings(latent_dim, epochs=4, batch_size=32)\n"
+        f"run = runs.train(tiny(), settings, {str(path.parent / 'runs')!r}, 'cpu')\n"
         "run.evaluation['test_elbo']"
     )
-    code = code.replace("HERE", repr(str(Path(__file__).parent))).replace("ROOT", repr(str(path.parent / "runs")))
     cells = [new_markdown_cell("# A page"), new_code_cell("latent_dim = 1", metadata={"tags": ["parameters"]})]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     path.parent.mkdir(parents=True)
