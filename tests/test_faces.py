@@ -51,7 +51,7 @@ def test_faces_are_uint8_images_with_a_column_an_attribute(drawn):
 
 def test_the_small_set_is_the_first_of_the_large_one(drawn):
     small = data.load("faces-small")
-    assert (small.name, len(small.train), len(small.test)) == ("faces-small", 1024, 320)
+    assert (small.name, len(small.train), len(small.test)) == ("faces-small", 1024, 160)
     for few, all_ in ((small.train, drawn.train), (small.test, drawn.test)):
         assert torch.equal(few.images, all_.images[: len(few)])
         assert torch.equal(few.labels, all_.labels[: len(few)])

@@ -397,7 +397,7 @@ show(table, ["n", "accuracy", "scatter", "√(a (1 - a) / n)"])
 
 # %%
 shown, ceiling, table = {grey.name: run_grey, photos.name: run}, {}, []
-for name in dict.fromkeys((*shown, "digits", "faces")):
+for name in dict.fromkeys((*shown, "digits", drawn.name)):
     x = data.to_float(data.load(name, data_folder).test.images).flatten(1)
     entropy = torch.special.entr(x) + torch.special.entr(1 - x)
     ceiling[name] = -entropy.sum(1).mean().item()

@@ -24,7 +24,7 @@ def load(name: str, folder: str | Path | None = None, skip_damaged: bool = False
         "digits" (1,497 + 300 smaller ones that come with scikit-learn: no folder, no network),
         "celeba" (162,770 + 19,962 photographs of faces with 40 attributes, or any subset of them, decoded once),
         "faces" (4,000 + 1,000 drawn ones with 15 attributes, from known factors: no folder, no network),
-        "faces-small" (1,024 + 320 such, for what must be quick), or one of
+        "faces-small" (1,024 + 160 such, for what must be quick), or one of
         MNIST's siblings: "fashion-mnist", "kmnist", "qmnist", "emnist-letters" and EMNIST's other parts
     folder : where the files are, or where a download goes;
         by default the environment variable VAELIB_DATA, else `~/.cache/vaelib`

@@ -12,7 +12,7 @@ from .dataset import Dataset, Split
 
 # Training and test images. The small set is the beginning of the large one, being multiples of 16: when numbers do not
 # fill the last sixteen, torch draws these otherwise
-COUNTS = {"faces": (4000, 1000), "faces-small": (1024, 320)}
+COUNTS = {"faces": (4000, 1000), "faces-small": (1024, 160)}
 HEIGHT, WIDTH = 64, 48
 SIDES = (-1, 1)  # left, right
 CHUNK = 50  # faces drawn at once: few enough for a processor's cache; it changes no pixel
