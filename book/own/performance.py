@@ -242,13 +242,17 @@ for case in models:  # asked afterwards
         )
 
 # %% [markdown]
-# The rule is met in the mean, and not in every round: for digits the tuned bare loop, which draws no order, checks nothing, writes nothing and never looks at test images, was ahead in one of three. What
-# `fit` does for a training to be stopped, watched and trusted is seen beside the complete loop, which has as much to compute: some 7% for digits, which is what rounds differ by. Where convolutions
-# take the time, as in the faces' model, none of this shows, and all loops that have their images in
-# memory are equally fast. What pays is bfloat16, where a processor has it, and how much differs from processor to processor: in the earlier record named below, of another one, it was 1.8 times for digits and 1.5 for faces. It is off unless asked for, since its numbers are another run's
+# Beside the tuned bare loop, which draws no order, checks nothing, writes nothing and never looks at test images, `fit` is some hundredths slower for digits in the mean: the rule is not
+# met there, by less than rounds differ by. (In an earlier record of three rounds on the same machine, of the same loop, it was met: 1.09.) What
+# `fit` does for a training to be stopped, watched and trusted is seen beside the complete loop, which has as much to compute: nothing that could be told from chance. Where convolutions
+# take the time, as in the faces' model, all loops that have their images in memory are equally fast.
+#
+# What pays is bfloat16, where a processor has it. A training alone tells best how much, since both precisions take turns in one process, a second or two each, and hardly anything is evaluated
+# (evaluations are float32 always): with one thread 1.4 times for digits and 1.6 for faces, with two less. Over whole rounds it was less again, here, where the rest of the machine's memory
+# was busy for minutes with what others did on it; another processor gained 1.8 times for digits, in the faulty record that is named below. It is off unless asked for, since its numbers are another run's
 # ({doc}`/book/run`).
 #
-# (An earlier record of this page had the tuned loop ahead for digits, 0.92. Its benchmark switched off for all loops, and on again for the tuned one alone, that tiny numbers are rounded to zero, which this package does from its import on.)
+# (A still earlier record, of that other processor, had the tuned loop ahead for digits, 0.92. Its benchmark switched off for all loops, and on again for the tuned one alone, that tiny numbers are rounded to zero, which this package does from its import on.)
 #
-# **Limits.** One virtual machine with two threads of one core, three rounds, and short ones; the tuned loop's differ by more than a half: a tenth is not to be relied on. No GPU was measured, here or anywhere in this book (`tests/benchmark_device.py` does, on yours), no energy, and
+# **Limits.** One virtual machine with two threads of one core, four rounds, and short ones; the same loop's differ by up to two thirds: a tenth is not to be relied on. No GPU was measured, here or anywhere in this book (`tests/benchmark_device.py` does, on yours), no energy, and
 # nothing on more than two cores. The predictions leave evaluations out.
