@@ -249,9 +249,9 @@ def test_the_plane_is_given_codes_of_every_fourth_image(digits):
 
 def test_the_lab_is_given_the_directions_of_all_attributes_that_are_not_rare():
     drawn = data.load("faces-small")
-    labels = drawn.test.labels[:300].clone()
+    labels = drawn.train.labels[:300].clone()
     labels[:, 0] = torch.arange(300) < 9
-    few = data.Dataset("few", drawn.train, data.Split(drawn.test.images[:300], labels), drawn.names)
+    few = data.Dataset("few", drawn.train, data.Split(drawn.train.images[:300], labels), drawn.names)
     model = models.conv(few.image_shape, 8).eval()
     given, _ = live.lab(few, [model])
     means = evaluation.encode(model, few.test.images)[0]

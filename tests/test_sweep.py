@@ -500,6 +500,14 @@ def test_weights_that_half_precision_would_change_are_not_published(trained, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("trained_plan")
+def test_weights_that_cannot_be_published_leave_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "CARD", "{of no such thing}")
+    with pytest.raises(KeyError):
+        publish.weights("quick", "mnist", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interactive_page_gets_its_data_and_a_picture(trained, trained_plan, tiny, tmp_path, monkeypatch):
     def page(dataset, models):
         assert dataset is tiny and [model.latent_dim for model in models] == [2]

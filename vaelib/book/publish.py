@@ -200,25 +200,27 @@ def _published_runs(profile: str, experiment: str) -> list[runs.Run]:
 def _write_weights(run: runs.Run, experiment: str, folder: Path) -> Path:
     path = folder / f"{experiment}-k{run.settings.latent_dim}.safetensors"
     temporary = path.with_suffix(".part")
-    models.save(run.model().half(), temporary)
-    pair = [model.sample(1000, seed=0) for model in (run.model(), models.load(temporary))]
-    difference = 255 * (pair[0] - pair[1]).abs().max().item()
-    if not difference < 2:  # nor is nan
-        temporary.unlink()
-        raise ValueError(f"half precision changes {run.folder.name}'s pixels by {difference:.1f}/255, 2 or more")
-    card = CARD.format(
-        name=path.stem,
-        architecture="fully connected" if run.config["data"]["image_shape"][0] == 1 else "convolutional",
-        difference=difference,
-        data=run.config["data"]["name"],
-        fingerprint=run.config["data"]["fingerprint"],
-        image_shape=" x ".join(map(str, run.config["data"]["image_shape"])),
-        environment=", ".join(f"{key} {value}" for key, value in run.config["environment"].items()),
-        licence=LICENCES[experiment],
-        latent_dim=run.settings.latent_dim,
-        settings=", ".join(f"{key} {value}" for key, value in run.config["settings"].items()),
-        **run.evaluation,
-    )
-    files.place(temporary, path)
+    try:
+        models.save(run.model().half(), temporary)
+        pair = [model.sample(1000, seed=0) for model in (run.model(), models.load(temporary))]
+        difference = 255 * (pair[0] - pair[1]).abs().max().item()
+        if not difference < 2:  # nor is nan
+            raise ValueError(f"half precision changes {run.folder.name}'s pixels by {difference:.1f}/255, 2 or more")
+        card = CARD.format(
+            name=path.stem,
+            architecture="fully connected" if run.config["data"]["image_shape"][0] == 1 else "convolutional",
+            difference=difference,
+            data=run.config["data"]["name"],
+            fingerprint=run.config["data"]["fingerprint"],
+            image_shape=" x ".join(map(str, run.config["data"]["image_shape"])),
+            environment=", ".join(f"{key} {value}" for key, value in run.config["environment"].items()),
+            licence=LICENCES[experiment],
+            latent_dim=run.settings.latent_dim,
+            settings=", ".join(f"{key} {value}" for key, value in run.config["settings"].items()),
+            **run.evaluation,
+        )
+        files.place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     files.write(path.with_suffix(".md"), card)
     return path
