@@ -172,7 +172,10 @@ for kind, (dataset, network, K, count) in studied.items():
     ]
     tests[kind] = tests[kind][:judged]
     # each run ends with an evaluation, here of few images: see below for all
-    few = data.Split(dataset.test.images[:100], dataset.test.labels[:100])
+    evaluated = judged // 20
+    few = data.Split(
+        dataset.test.images[:evaluated], dataset.test.labels[:evaluated]
+    )
     part = data.Dataset(
         f"{dataset.name}-likelihoods", dataset.train, few, dataset.names
     )

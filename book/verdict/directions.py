@@ -84,7 +84,7 @@ def candidates(attribute, means):
 
 
 # %%
-walked = 100 if "paper" in profile else 40  # test images, along each way
+walked = 100 if "paper" in profile else 20  # test images, along each way
 
 
 def study(experiment, latent_dim):
