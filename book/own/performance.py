@@ -230,6 +230,8 @@ for (case, loop), least in needed.items():
 for case in models:  # asked afterwards
     beside = runs.plus_minus(ratios(case, "complete"), ".2f")
     print(f"{case}, {names['complete']}: {beside}")
+    if "bfloat16" not in record[case]:  # the processor had none
+        continue
     halves = runs.plus_minus(ratios(case, "ours", "bfloat16"), ".2f")
     print(f"{case}, bfloat16 beside float32: {halves}")
     for threads, pairs in record[case]["bfloat16"].items():
@@ -248,8 +250,8 @@ for case in models:  # asked afterwards
 # take the time, as in the faces' model, all loops that have their images in memory are equally fast.
 #
 # What pays is bfloat16, where a processor has it. A training alone tells best how much, since both precisions take turns in one process, a second or two each, and hardly anything is evaluated
-# (evaluations are float32 always): with one thread 1.4 times for digits and 1.6 for faces, with two less. Over whole rounds it was less again, here, where the rest of the machine's memory
-# was busy for minutes with what others did on it; another processor gained 1.8 times for digits, in the faulty record that is named below. It is off unless asked for, since its numbers are another run's
+# (evaluations are float32 always): with one thread 1.4 times for digits and 1.6 for faces, with two less. Over whole rounds it was less again: this machine, which others use
+# too, has slow minutes, in which both precisions lose about as many seconds. Another processor gained 1.8 times for digits, in the faulty record that is named below. It is off unless asked for, since its numbers are another run's
 # ({doc}`/book/run`).
 #
 # (A still earlier record, of that other processor, had the tuned loop ahead for digits, 0.92. Its benchmark switched off for all loops, and on again for the tuned one alone, that tiny numbers are rounded to zero, which this package does from its import on.)
