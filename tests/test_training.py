@@ -1,5 +1,8 @@
 """The settings and the training loop: what it writes, where it stops, and what it refuses."""
 
+import copy
+import hashlib
+import io
 import json
 import math
 import re
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vaelib import data, evaluation, likelihoods, models, training
 from vaelib.data import Dataset, Split, to_float
@@ -331,6 +335,28 @@ def test_channels_lie_last_where_convolutions_are_in_bfloat16(tmp_path, precisio
     assert weight.stride() == weight.grad.stride() == order
     models.save(model, tmp_path / "saved")
     assert torch.equal(models.load(tmp_path / "saved").encoder.features[3].weight, weight)
+
+
+def test_a_checkpoint_whose_tensors_lie_in_another_order_is_the_same(tmp_path):
+    """As one does that an earlier version wrote, of a training in bfloat16."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    data, settings, weights = _colour(32), Settings(2, epochs=3, batch_size=16, precision="bfloat16"), []
+    start = models.conv(data.image_shape, 2)
+    for turned in (False, True):
+        model, folder = copy.deepcopy(start), tmp_path / str(turned)
+        with pytest.raises(KeyboardInterrupt):
+            training.fit(model, data, settings, folder, on_epoch=stop, checkpoint_seconds=0)
+        if turned:
+            state = torch.load(io.BytesIO((folder / "checkpoint").read_bytes()[32:]), weights_only=True)
+            assert any(not each.is_contiguous() for each in tree_leaves(state["optimizer"]) if torch.is_tensor(each))
+            torch.save(tree_map_only(torch.Tensor, torch.Tensor.contiguous, state), buffer := io.BytesIO())
+            (folder / "checkpoint").write_bytes(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getvalue())
+        training.fit(model, data, settings, folder)
+        weights.append(model.state_dict())
+    assert all(map(torch.equal, weights[0].values(), weights[1].values()))
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.int8, np.uint32])

@@ -257,6 +257,8 @@ class _State:
                 raise ValueError(f"{path} is of a training with {key} {found!r}, not {wanted!r}; {advice}")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for weight, kept in self.optimizer.state.items():  # Adam takes all to lie in one order in memory, unseen
+            kept |= {name: torch.empty_like(weight).copy_(kept[name]) for name in ("exp_avg", "exp_avg_sq")}
         if self.schedule:
             self.schedule.load_state_dict(state["schedule"])
         self.shuffle.set_state(state["shuffle"].cpu())
