@@ -238,9 +238,8 @@ for case in models:  # asked afterwards
         gains = sorted(full / half for full, half in pairs)
         middle = gains[len(gains) // 2]
         print(
-            f"{case}, the same in {len(pairs)} pairs of short epochs, "
-            f"threads: {threads}: {middle:.2f} "
-            f"({gains[0]:.2f} to {gains[-1]:.2f})"
+            f"{case}, the same in turn, threads: {threads}: "
+            f"{middle:.2f} ({gains[0]:.2f} to {gains[-1]:.2f})"
         )
 
 # %% [markdown]
@@ -249,7 +248,7 @@ for case in models:  # asked afterwards
 # `fit` does for a training to be stopped, watched and trusted is seen beside the complete loop, which has as much to compute: nothing that could be told from chance. Where convolutions
 # take the time, as in the faces' model, all loops that have their images in memory are equally fast.
 #
-# What pays is bfloat16, where a processor has it. A training alone tells best how much, since both precisions take turns in one process, a second or two each, and hardly anything is evaluated
+# What pays is bfloat16, where a processor has it. A training alone tells best how much, since both precisions take turns in one process, eleven times, a second or two each, and hardly anything is evaluated
 # (evaluations are float32 always): with one thread 1.4 times for digits and 1.6 for faces, with two less. Over whole rounds it was less again: this machine, which others use
 # too, has slow minutes, in which both precisions lose about as many seconds. Another processor gained 1.8 times for digits, in the faulty record that is named below. It is off unless asked for, since its numbers are another run's
 # ({doc}`/book/run`).
