@@ -21,6 +21,18 @@ def test_every_loop_takes_all_steps(monkeypatch, loop, case):
     assert len(steps) == CASES[case][1] / 128
 
 
+def test_both_precisions_take_turns_and_the_first_turn_does_not_count(monkeypatch):
+    turns = iter(range(24))
+
+    def fit(model, images, settings, folder):
+        turn = next(turns)
+        assert settings.precision == ("float32", "bfloat16")[turn % 2]
+        return [{"seconds": turn}]
+
+    monkeypatch.setattr(benchmark.training, "fit", fit)
+    assert benchmark.halved("digits", None) == [(turn, turn + 1) for turn in range(2, 24, 2)]
+
+
 def test_the_authors_loop_gives_the_pixels_that_the_others_have():
     whole = benchmark.images("digits", None).train.images
     shown = benchmark.Photographs("digits", None)

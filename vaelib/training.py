@@ -93,7 +93,8 @@ def fit(
 
     Parameters
     ----------
-    model : VAE, on the device to train on; trained in place
+    model : VAE, on the device to train on; trained in place. After a training in bfloat16 its convolutions' weights lie
+        in another order in memory, channels last
     data : Dataset; all of its training images go to that device, as uint8, or `settings.block` of them at a time
     settings : Settings
     folder : made if need be; gets `metrics.jsonl`, a line an epoch, and `checkpoint`; names the progress bar
@@ -257,7 +258,7 @@ class _State:
                 raise ValueError(f"{path} is of a training with {key} {found!r}, not {wanted!r}; {advice}")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for weight, kept in self.optimizer.state.items():  # Adam takes all to lie in one order in memory, unseen
+        for weight, kept in self.optimizer.state.items():  # fused Adam does not look whether they lie in one order
             kept |= {name: torch.empty_like(weight).copy_(kept[name]) for name in ("exp_avg", "exp_avg_sq")}
         if self.schedule:
             self.schedule.load_state_dict(state["schedule"])

@@ -248,9 +248,9 @@ for case in models:  # asked afterwards
 # `fit` does for a training to be stopped, watched and trusted is seen beside the complete loop, which has as much to compute: nothing that could be told from chance. Where convolutions
 # take the time, as in the faces' model, all loops that have their images in memory are equally fast.
 #
-# What pays is bfloat16, where a processor has it. A training alone tells best how much, since both precisions take turns in one process, eleven times, a second or two each, and hardly anything is evaluated
-# (evaluations are float32 always): with one thread 1.4 times for digits and 1.6 for faces, with two less. Over whole rounds it was less again: this machine, which others use
-# too, has slow minutes, in which both precisions lose about as many seconds. Another processor gained 1.8 times for digits, in the faulty record that is named below. It is off unless asked for, since its numbers are another run's
+# What pays is bfloat16, where a processor has it. A training alone tells best how much, since both precisions take turns in one process, eleven times, from a third of a second to seven each, and hardly anything is evaluated
+# (evaluations are float32 always): with one thread 1.4 times for digits and 1.6 for faces, with two less. Over whole rounds it was less again, by more than the
+# evaluations explain. Another processor gained 1.8 times for digits, in the faulty record that is named below. It is off unless asked for, since its numbers are another run's
 # ({doc}`/book/run`).
 #
 # (A still earlier record, of that other processor, had the tuned loop ahead for digits, 0.92. Its benchmark switched off for all loops, and on again for the tuned one alone, that tiny numbers are rounded to zero, which this package does from its import on.)
