@@ -23,6 +23,7 @@
 # %% tags=["hide-input"]
 import json
 from pathlib import Path
+from statistics import median
 
 import matplotlib.pyplot as plt
 from IPython.display import Markdown
@@ -32,7 +33,7 @@ from vaelib import figures, runs
 
 records = Path("../records")
 record = json.loads((records / "performance.json").read_bytes())
-print(f"{record['processor']}, {record['cores']} cores, no GPU; ", end="")
+print(f"{record['processor']}, {record['cores']} cores, no GPU")
 print(f"torch {record['torch']}, Python {record['python']}")
 
 # %% [markdown]
@@ -72,15 +73,19 @@ def ratios(case, loop, to="ours"):
     return [theirs / ours for theirs, ours in pairs]
 
 
+def rate(case, loop):
+    seconds = record[case]["loops"][loop]["seconds"]
+    return record[case]["images"] / median(seconds)
+
+
 rows = []
 for case, model in models.items():
     for loop, found in record[case]["loops"].items():
-        median = sorted(found["seconds"])[len(found["seconds"]) // 2]
-        rate = record[case]["images"] / median
         memory = f"{max(found['megabytes']) / 1000:.1f} GB"
         faster = runs.plus_minus(ratios(case, loop), ".2f")
         faster = "" if loop == "ours" else faster
-        rows.append([model, names[loop], f"{rate:,.0f}", faster, memory])
+        row = [f"{rate(case, loop):,.0f}", faster, memory]
+        rows.append([model, names[loop], *row])
         model = ""
 headers = ["model", "loop", "images/s", "faster", "memory"]
 Markdown(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
@@ -169,15 +174,9 @@ plt.show()
 paper = {"digits": 6 * 10 * 60_000, "faces": 6 * 10 * 162_770}
 rows = []
 for case, images in paper.items():
-    rates = {
-        loop: record[case]["images"] / min(found["seconds"])
-        for loop, found in record[case]["loops"].items()
-    }
-    minutes = {loop: images / rate / 60 for loop, rate in rates.items()}
-    rows += [
-        [models[case], names[loop], f"{minutes[loop]:.0f} min"]
-        for loop in minutes
-    ]
+    for loop in record[case]["loops"]:
+        minutes = images / rate(case, loop) / 60
+        rows.append([models[case], names[loop], f"{minutes:.0f} min"])
 headers = ["model", "loop", "six trainings, predicted"]
 Markdown(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
 
@@ -235,11 +234,10 @@ for case in models:  # asked afterwards
     halves = runs.plus_minus(ratios(case, "ours", "bfloat16"), ".2f")
     print(f"{case}, bfloat16 beside float32: {halves}")
     for threads, pairs in record[case]["bfloat16"].items():
-        gains = sorted(full / half for full, half in pairs)
-        middle = gains[len(gains) // 2]
+        gains = [full / half for full, half in pairs]
         print(
             f"{case}, the same in turn, threads: {threads}: "
-            f"{middle:.2f} ({gains[0]:.2f} to {gains[-1]:.2f})"
+            f"{median(gains):.2f} ({min(gains):.2f} to {max(gains):.2f})"
         )
 
 # %% [markdown]
@@ -256,4 +254,4 @@ for case in models:  # asked afterwards
 # (A still earlier record, of that other processor, had the tuned loop ahead for digits, 0.92. Its benchmark switched off for all loops, and on again for the tuned one alone, that tiny numbers are rounded to zero, which this package does from its import on.)
 #
 # **Limits.** One virtual machine with two threads of one core, four rounds, and short ones; the same loop's differ by up to two thirds: a tenth is not to be relied on. No GPU was measured, here or anywhere in this book (`tests/benchmark_device.py` does, on yours), no energy, and
-# nothing on more than two cores. The predictions leave evaluations out.
+# nothing on more than two cores. The predictions leave out the evaluation at the end of each training.
