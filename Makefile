@@ -8,20 +8,22 @@ NOTEBOOKS := $(wildcard book/*/*.py)
 UNSWEPT := $(filter-out book/mnist/% book/celeba/%, $(NOTEBOOKS)) $(wildcard book/*/train.py)
 # Kernels without ports, see vaelib/book/kernels.py
 export JUPYTER_DEFAULT_PROVISIONER_NAME := vaelib
+# Or each process would compile all that it imports anew
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help book style test reproduce lock platforms lab clean quick
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/'
 
-# uv installs in a fraction of pip's time. Bytecode is written here, or each kernel would make it where PYTHONDONTWRITEBYTECODE is set
+# uv installs in a fraction of pip's time
 $(READY): requirements.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here. Install Python 3.11 to 3.14, or name one: make $(MAKECMDGOALS) PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || { echo "$(PYTHON) is $$($(PYTHON) --version); this needs 3.11 to 3.14. Name one: make $(MAKECMDGOALS) PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv==0.13.9
-	$(BIN)/uv pip install --quiet --python .venv --compile-bytecode --require-hashes --requirement requirements.txt
+	$(BIN)/uv pip install --quiet --python .venv --require-hashes --requirement requirements.txt
 	$(BIN)/uv pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
 	touch $@
 
