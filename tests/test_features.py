@@ -7,6 +7,13 @@ from vaelib import features
 from vaelib.data import Dataset, Split, to_float
 
 
+@pytest.fixture(scope="module")
+def trained(digits, tmp_path_factory):
+    """The digits' classifier, and the folder in which it was trained."""
+    folder = tmp_path_factory.mktemp("runs")
+    return features.train(digits, folder, "cpu"), folder
+
+
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 64, 48)])
 def test_a_classifier_takes_digits_and_faces(shape):
     network = features.classifier(shape, 7).eval()
@@ -15,21 +22,21 @@ def test_a_classifier_takes_digits_and_faces(shape):
     assert features.extract(network, images).shape == (5, features.FEATURES)
 
 
-def test_it_learns_classes_and_is_trained_only_once(digits, tmp_path, monkeypatch):
-    network = features.train(digits, tmp_path, "cpu")
+def test_it_learns_classes_and_is_trained_only_once(digits, trained, monkeypatch):
+    network, root = trained
     with torch.inference_mode():
         right = network(to_float(digits.test.images)).argmax(1) == digits.test.labels
     assert right.float().mean() > 0.95
     monkeypatch.setattr(features, "_fit", lambda *_: pytest.fail("trained again"))
-    again = features.train(digits, tmp_path, "cpu")
+    again = features.train(digits, root, "cpu")
     assert not again.training
     pair = [features.extract(each, digits.test.images) for each in (network, again)]
     assert torch.equal(*pair)
-    assert {path.suffix for path in tmp_path.iterdir() if path.name != ".lock"} == {".safetensors"}
+    assert {path.suffix for path in root.iterdir() if path.name != ".lock"} == {".safetensors"}
 
 
-def test_features_have_a_scale(digits, tmp_path):
-    found = features.extract(features.train(digits, tmp_path, "cpu"), digits.train.images)
+def test_features_have_a_scale(digits, trained):
+    found = features.extract(trained[0], digits.train.images)
     alive = found.std(0) > 1e-3
     assert alive.sum() > features.FEATURES / 2
     assert found[:, alive].std(0).mean() == pytest.approx(1, abs=0.2)
