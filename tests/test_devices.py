@@ -36,10 +36,16 @@ def colour():
     return Dataset("colour", Split(pixels[:40]), Split(pixels[40:]))
 
 
-@pytest.fixture(params=["tiny", "colour"])
+@pytest.fixture(scope="module", params=["tiny", "colour"])
 def images(request):
     """Those of the fully connected model, and of the convolutional one."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def expected(images, tmp_path_factory):
+    """What the CPU makes of them."""
+    return runs.train(images, FLOAT32, tmp_path_factory.mktemp("cpu"), "cpu")
 
 
 def test_the_pretended_gpu_refuses_what_a_real_one_does(gpu):
@@ -54,15 +60,15 @@ def test_the_pretended_gpu_refuses_what_a_real_one_does(gpu):
                 x.double()
 
 
-def test_a_run_on_a_gpu_is_that_of_the_cpu(gpu, images, tmp_path):
-    expected = runs.train(images, FLOAT32, tmp_path / "cpu", "cpu")
+def test_a_run_on_a_gpu_is_that_of_the_cpu(gpu, images, expected, tmp_path):
     with gpu:
         run = runs.train(images, FLOAT32, tmp_path / "gpu", gpu.device)
     _assert_same(run, expected)
 
 
-def test_an_interrupted_run_on_a_gpu_goes_on_with_the_noise_of_its_generator(gpu, images, tmp_path, monkeypatch):
-    expected = runs.train(images, FLOAT32, tmp_path / "cpu", "cpu")
+def test_an_interrupted_run_on_a_gpu_goes_on_with_the_noise_of_its_generator(
+    gpu, images, expected, tmp_path, monkeypatch
+):
     with gpu, monkeypatch.context() as patch:
         _interrupt(patch, evaluation, "elbo", 2)
         with pytest.raises(KeyboardInterrupt):

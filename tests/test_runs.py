@@ -249,16 +249,17 @@ import os, sys
 import torch._dynamo  # as the first optimizer does, which here is each child's
 from vaelib import Settings, data, runs, training
 
+digits = data.load("digits")
+splits = [data.Split(s.images[:200, :, ::4, ::4], s.labels[:200]) for s in (digits.train, digits.test)]
+dataset = data.Dataset("killed", *splits, digits.names)
+
 def train(root):
     check = training._check_finite
     def progress(*arguments):
         print("step", flush=True)
         check(*arguments)
     training._check_finite, training.CHECK_EVERY = progress, 2
-    digits = data.load("digits")
-    splits = (data.Split(s.images[:200, :, ::4, ::4], s.labels[:200]) for s in (digits.train, digits.test))
-    runs.train(data.Dataset("killed", *splits, digits.names), Settings(2, epochs=8, batch_size=32), root, "cpu",
-               checkpoint_seconds=0)
+    runs.train(dataset, Settings(2, epochs=8, batch_size=32), root, "cpu", checkpoint_seconds=0)
 
 for line in sys.stdin:
     child = os.fork()
