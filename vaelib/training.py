@@ -198,7 +198,8 @@ class _Images:
         blocks = [self.blocks[number] for number in torch.randperm(len(self.blocks), generator=shuffle)]
         orders = [block[torch.randperm(len(block), generator=shuffle)] for block in blocks]
         if len(orders) == 1:
-            yield from (self.images[batch] for batch in batches(orders[0].to(self.device), self.size)[done:])
+            order = orders[0].to(self.device)  # index_select copies whole images; [...] would go byte by byte
+            yield from (self.images.index_select(0, batch) for batch in batches(order, self.size)[done:])
             return
         while orders and done >= (steps := len(batches(orders[0], self.size))):  # need not be read again
             orders, done = orders[1:], done - steps
@@ -212,7 +213,7 @@ class _Images:
                 done = 0
 
     def _read(self, order: Tensor) -> Tensor:
-        images = self.images[order]
+        images = self.images.index_select(0, order)
         return images.pin_memory() if self.pinned else images
 
 
