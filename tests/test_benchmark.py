@@ -8,7 +8,7 @@ CASES = {"digits": ("digits", 256, 64, 2, 1), "faces": ("faces-small", 128, 32, 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(benchmark, "CASES", CASES)
+    monkeypatch.setattr(benchmark, "CASES", dict(CASES))
     monkeypatch.setattr(benchmark.torch, "set_flush_denormal", lambda _: True)  # it is of the whole process
 
 
@@ -21,16 +21,19 @@ def test_every_loop_takes_all_steps(monkeypatch, loop, case):
     assert len(steps) == CASES[case][1] / 128
 
 
-def test_both_precisions_take_turns_and_the_first_turn_does_not_count(monkeypatch):
+def test_loops_take_turns_with_a_fifth_of_the_images_and_the_first_turn_does_not_count():
     turns = iter(range(24))
 
-    def fit(model, images, settings, folder):
+    def one(case, folder):
         turn = next(turns)
-        assert settings.precision == ("float32", "bfloat16")[turn % 2]
-        return [{"seconds": turn}]
+        assert benchmark.CASES[case] == ("digits", 51, 12, 2, 1)
+        return turn
 
-    monkeypatch.setattr(benchmark.training, "fit", fit)
-    assert benchmark.halved("digits", None) == [(turn, turn + 1) for turn in range(2, 24, 2)]
+    def other(case, folder):
+        return one(case, folder)
+
+    found = benchmark.turns("digits", None, [one, other])
+    assert found == {"one": list(range(2, 24, 2)), "other": list(range(3, 24, 2))}
 
 
 def test_the_authors_loop_gives_the_pixels_that_the_others_have():
