@@ -310,9 +310,9 @@ def main() -> None:
                 found[loop.__name__]["megabytes"].append(megabytes)
         count = CASES[case][1] * CASES[case][4]
         note(case, {"images": count, "threads": cores, "loops": found, "parts": alone(parts, 1, case)[0]})
-        level = [loop for loop in loops if loop in (tuned, complete, ours, bfloat16)]
-        level = {threads: alone(turns, threads, case, folder, level)[0] for threads in (1, cores)}
-        note(case, result[case] | {"turns": level})
+        near = [loop for loop in loops if loop in (tuned, complete, ours, bfloat16)]
+        in_turn = {threads: alone(turns, threads, case, folder, near)[0] for threads in (1, cores)}
+        note(case, result[case] | {"turns": in_turn})
         rows = [(name, count / min(row["seconds"]), max(row["megabytes"])) for name, row in found.items()]
         print(tabulate(rows, [f"{case}, {count:,} images", "images/s, best", "MB"], floatfmt=",.0f"), flush=True)
     count = {"digits": 38_400, "faces": 2_560}

@@ -130,8 +130,8 @@ plt.show()
 # %% [markdown]
 # ## How cost grows
 #
-# Images a second while one thing changes and the others stay: K = 2, batches of 128, all cores. The number of dimensions costs
-# little, since only the layers beside the code grow with it; so a sweep's cost is its number of trainings, more or less.
+# Images a second while one thing changes and the others stay: K = 2, batches of 128, all cores. Up to K = 64 the number of dimensions costs
+# little, since only the layers beside the code grow with it (at 256 these are nearly a quarter of the digits' weights); so a sweep's cost is its number of trainings, more or less.
 
 # %% mystnb={"figure": {"caption": "Images a second in training against latent dimensions, batch size, number of images and threads, each over that of the first point.", "name": "fig-performance-growth"}, "image": {"alt": "Four small plots with a line for each model."}} tags=["hide-input"]
 varied = {
