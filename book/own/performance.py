@@ -263,9 +263,9 @@ Markdown(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
 
 # %% [markdown]
 # The rule is not met twice: for digits beside the tuned loop and for faces beside pythae, in the mean, by less than rounds differ by. Neither of those two looks at
-# test images after each epoch, and the tuned one draws no order. In turn it is clearer: `fit` takes 4 to 9% longer than the tuned loop, and at most 3% longer than
-# the complete one, which has as much to compute. So nearly all of the difference is the test images; what a training needs to be stopped, watched and trusted costs hardly anything,
-# and where convolutions take the time, all loops that have their images in memory are about equally fast.
+# test images after each epoch, and the tuned one draws no order. In turn it is clearer: `fit` takes 4 to 8% longer than the tuned loop, and at most 3% longer than
+# the complete one, which has as much to compute. So for digits nearly all of the difference is what the tuned loop leaves out; what a training needs to be stopped, watched and trusted costs hardly anything.
+# Where convolutions take the time, all loops that have their images in memory are about equally fast.
 #
 # What pays is bfloat16, where a processor has it: 1.4 to 1.7 times float32, though the test images in between are float32 always. It is off unless asked for, since its numbers are another run's
 # ({doc}`/book/run`).
