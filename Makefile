@@ -41,6 +41,7 @@ book: quick ## train on the embedded data, and build the book into _build/html
 style: $(READY) ## check the code's style, and that each notebook agrees with its text
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 	$(BIN)/jupytext --sync --pre-commit-mode $(NOTEBOOKS)
 
 test: style book ## check the style, build the book, run the tests, and the notebooks that no sweep has executed

@@ -15,7 +15,7 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
-from vaelib import files, models
+from vaelib import files, storage
 from vaelib.book import live
 from vaelib.data import digits
 
@@ -90,7 +90,9 @@ def stored(notebook: Path, kind: str) -> str:
 def script(name: str, source: Path) -> str:
     """The text of a script: from weights (a model's name is its decoder's), from data, or as it is."""
     model = re.sub("-(encoder|mean)$", "", name)
-    path = source.parents[1] / "vaelib" / "weights" / f"{model}.safetensors"
+    path = (
+        source.parents[1] / "vaelib" / "pretrained" / f"{model}.safetensors"
+    )
     if path.exists():
         tensors = part(path, PARTS[name.removeprefix(model)])
         value = f'"{base64.b64encode(tensors).decode()}"'
@@ -99,7 +101,9 @@ def script(name: str, source: Path) -> str:
     elif name == "posteriors":
         content = json.loads((source / "mnist.json").read_bytes())
         value = json.dumps(
-            live.exact_posteriors(models.published("mnist-k1"), content)
+            live.exact_posteriors(
+                storage.from_pretrained("mnist-k1"), content
+            )
         )
     elif name == "betas":
         value = stored(source.parent / "idea" / "kl.ipynb", live.CLOUDS)

@@ -2,9 +2,10 @@
 
 Every loop trains the same model on the same images with the same settings, in a process of its own, in turn; those
 closest to each other then take turns with short epochs in one process. The folder holds MNIST and CelebA (default:
-VAELIB_DATA, else ~/.cache/vaelib); of CelebA its first images are taken. pythae and bfloat16 take part where there are
-such. Then: what a step is made of, how cost grows, memory, decoding. Results are printed, and written as JSON into
-`--output`, which the book's page on performance shows. Use a machine that does no other work.
+VAELIB_DATA, else ~/.cache/vaelib); of CelebA its first images are taken. pythae, JAX (with optax) and bfloat16 take
+part where there are such. Then: small batches, what a step is made of, how cost grows, memory, decoding. Results are
+printed, and written as JSON into `--output`, which the book's page on performance shows. Use a machine that does no
+other work.
 """
 
 import argparse
@@ -20,6 +21,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ["TQDM_DISABLE"] = "1"
@@ -28,15 +31,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from PIL import Image
 from tabulate import tabulate
+from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import crop, to_tensor
 
-from vaelib import Settings, data, models, objective, posteriors, training
+from vaelib import TrainConfig, binarization, burda, data, distributions, models, objective, training
 from vaelib.data import Dataset, Split, to_float
 
-# of the data set, how many images train and test the model, K, and how many epochs are timed
-CASES = {"digits": ("mnist", 60_000, 10_000, 2, 2), "faces": ("celeba", 7_680, 768, 64, 1)}
+# of the data set, how many images train and test the model, K, how many epochs are timed, and the batch size
+CASES = {"digits": ("mnist", 60_000, 10_000, 2, 2, 128), "faces": ("celeba", 7_680, 768, 64, 1, 128)}
+CASES["binary"] = ("mnist", 60_000, 10_000, 50, 1, 20)  # Burda's model of pixels that are drawn: here overhead counts
 
 
 def images(case: str, folder: str | None, count: int | None = None) -> Dataset:
@@ -141,7 +146,7 @@ def pythae(case: str, folder: str | None) -> float:
             self.part = ours.encoder
 
         def forward(self, x):
-            mean, log_variance = posteriors.moments(self.part(x))
+            mean, log_variance = distributions.mean_and_log_variance(self.part(x))
             return ModelOutput(embedding=mean, log_covariance=log_variance)
 
     class Decoder(BaseDecoder):
@@ -168,12 +173,12 @@ def pythae(case: str, folder: str | None) -> float:
 
 def ours(case: str, folder: str | None, precision: str | None = None) -> float:
     """vaelib.training.fit, with its random order, progress, metrics on test images after each epoch, checkpoints."""
-    settings = Settings(CASES[case][3], CASES[case][4], precision=precision)
+    config = TrainConfig(CASES[case][3], CASES[case][4], batch_size=CASES[case][5], precision=precision)
     dataset, model = images(case, folder), build(case)
     torch.set_flush_denormal(True)  # as importing the package does, which here has long been undone
     with tempfile.TemporaryDirectory() as runs:
         started = time.perf_counter()
-        training.fit(model, dataset, settings, Path(runs))
+        training.fit(model, dataset, config, Path(runs))
         return time.perf_counter() - started
 
 
@@ -183,7 +188,94 @@ def bfloat16(case: str, folder: str | None) -> float:
 
 
 def build(case: str, latent_dim: int | None = None) -> models.VAE:
-    return models.build((1, 28, 28) if case == "digits" else (3, 64, 48), latent_dim or CASES[case][3])
+    size, grey = latent_dim or CASES[case][3], (1, 28, 28)
+    if case == "binary":
+        return binarization.binarized(grey, size, partial(burda.build, means=torch.full(grey, 0.1)))
+    return models.build(grey if case == "digits" else (3, 64, 48), size)
+
+
+def plain20(case: str, folder: str | None) -> float:
+    """The binary case in plain functions of torch: no modules, no distributions, no sums for each image."""
+    found, weights = images(case, folder), [*build(case).parameters()]
+    train, test = found.train.images.flatten(1), found.test.images.flatten(1)
+    optimizer = torch.optim.Adam(weights, fused=True)
+    torch.set_flush_denormal(True)
+
+    def layer(number: int, h: torch.Tensor) -> torch.Tensor:
+        return F.linear(h, weights[2 * number], weights[2 * number + 1])
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        x = to_float(x)
+        x = (torch.rand_like(x) < x).float()
+        h = layer(1, layer(0, x).tanh()).tanh()
+        mean, log_variance = layer(2, h), layer(3, h)
+        z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        logits = layer(6, layer(5, layer(4, z).tanh()).tanh())
+        kl = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum()
+        return (kl + F.binary_cross_entropy_with_logits(logits, x, reduction="sum")) / len(x)
+
+    started = time.perf_counter()
+    for _ in range(CASES[case][4]):
+        for part in torch.randperm(len(train)).split(CASES[case][5]):
+            value = loss(train.index_select(0, part))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+        with torch.inference_mode():
+            for x in test.split(1000):
+                loss(x)
+    return time.perf_counter() - started
+
+
+def jax(case: str, folder: str | None) -> float:
+    """A fully connected case in JAX: pure functions, an epoch as one scan, compiled before the clock starts."""
+    import optax
+    from jax import Array, grad, jit, lax, nn, random
+    from jax import numpy as jnp
+
+    if hasattr(os, "sched_setaffinity"):  # it starts as many threads as it finds cores
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: torch.get_num_threads()])
+    found, size = images(case, folder), CASES[case][5]
+    train, test = (jnp.asarray(split.images.flatten(1).numpy()) for split in (found.train, found.test))
+    weights = [jnp.asarray(each.detach().numpy().T) for each in build(case).parameters()]
+    optimizer, bend = optax.adam(1e-3), jnp.tanh if case == "binary" else nn.relu
+
+    def loss(weights: list[Array], x: Array, key: Array) -> Array:
+        def layer(number: int, h: Array) -> Array:
+            return h @ weights[2 * number] + weights[2 * number + 1]
+
+        drawn, noise = random.split(key)
+        x = x.astype(jnp.float32) / 255
+        if case == "binary":
+            x = (random.uniform(drawn, x.shape) < x).astype(jnp.float32)
+        h = bend(layer(1, bend(layer(0, x))))
+        mean, log_variance = layer(2, h), layer(3, h)
+        z = mean + jnp.exp(0.5 * log_variance) * random.normal(noise, mean.shape)
+        logits = layer(6, bend(layer(5, bend(layer(4, z)))))
+        kl = -0.5 * (1 + log_variance - mean**2 - jnp.exp(log_variance)).sum(1)
+        return (kl - (logits * x - nn.softplus(logits)).sum(1)).mean()
+
+    def epoch(state: tuple, train: Array, test: Array) -> tuple[tuple, Array]:
+        def step(state: tuple, batch: Array) -> tuple[tuple, None]:
+            weights, moments, key = state
+            key, own = random.split(key)
+            changes, moments = optimizer.update(grad(loss)(weights, train[batch], own), moments)
+            return (optax.apply_updates(weights, changes), moments, key), None
+
+        *state, key = state
+        key, order, noise = random.split(key, 3)
+        # a scan wants batches of one size: the last is filled up with images that come once more
+        batches = jnp.resize(random.permutation(order, len(train)), (-(-len(train) // size), size))
+        state, _ = lax.scan(step, (*state, key), batches)
+        return state, loss(state[0], test, noise)
+
+    state = weights, optimizer.init(weights), random.key(0)
+    compiled = jit(epoch, donate_argnums=0).lower(state, train, test).compile()
+    started = time.perf_counter()
+    for _ in range(CASES[case][4]):
+        state, value = compiled(state, train, test)
+        value.block_until_ready()
+    return time.perf_counter() - started
 
 
 def measured(loop: Callable, threads: int, *arguments: object) -> tuple[float, float]:
@@ -206,8 +298,8 @@ def rate(case: str, folder: str | None, latent_dim: int, batch_size: int, count:
     dataset = images(case, folder, count)
     torch.set_flush_denormal(True)
     with tempfile.TemporaryDirectory() as runs:
-        settings = Settings(latent_dim, 2, batch_size=batch_size)
-        lines = training.fit(build(case, latent_dim), dataset, settings, Path(runs))
+        config = TrainConfig(latent_dim, 2, batch_size=batch_size)
+        lines = training.fit(build(case, latent_dim), dataset, config, Path(runs))
     return count / lines[1]["seconds"]
 
 
@@ -216,8 +308,8 @@ def turns(case: str, folder: str | None, loops: list[Callable]) -> dict[str, lis
 
     Only loops that round tiny numbers to zero are to be compared so: there are none yet after so few steps.
     """
-    name, train, test, latent_dim, _ = CASES[case]
-    CASES[case] = (name, train // 5, test // 5, latent_dim, 1)
+    name, train, test, latent_dim, _, size = CASES[case]
+    CASES[case] = (name, train // 5, test // 5, latent_dim, 1, size)
     rounds = [[loop(case, folder) for loop in loops] for _ in range(12)]
     seconds = zip(*rounds[1:], strict=True)  # in the first, torch writes the code for bfloat16
     return {loop.__name__: list(found) for loop, found in zip(loops, seconds, strict=True)}
@@ -234,7 +326,7 @@ def parts(case: str) -> dict[str, float]:
     for steps in (3, 10):  # the first to warm up
         with profile(activities=[ProfilerActivity.CPU]) as record:
             for _ in range(steps):
-                loss = objective.negative_elbo(model, x, 0.0)[0].mean()
+                loss = objective.negative_elbo(model(x), 0.0).mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -292,29 +384,31 @@ def main() -> None:
         result[part] = found
         options.output.write_text(json.dumps(result, indent=1) + "\n")
 
-    loops = [authors, memory, tuned, complete, ours]
+    loops, peers = [authors, memory, tuned, complete, ours], []
     if "avx512_bf16" in processor_flags():
         loops.append(bfloat16)
-    try:
-        import pythae as _
-
-        loops.insert(1, pythae)
-    except ImportError:
-        print("pythae is not installed, and takes no part")
-    for case in CASES:
-        found = {loop.__name__: {"seconds": [], "megabytes": []} for loop in loops}
+    for module, insert in (("pythae", partial(loops.insert, 1, pythae)), ("optax", partial(peers.append, jax))):
+        if find_spec(module):
+            insert()
+        else:
+            print(f"{module} is not installed, and takes no part")
+    for case, others in {"digits": loops + peers, "faces": loops}.items():
+        found = {loop.__name__: {"seconds": [], "megabytes": []} for loop in others}
         for _ in range(options.repeats):  # in turn, so that a machine that drifts is unfair to nobody
-            for loop in loops:
+            for loop in others:
                 seconds, megabytes = alone(loop, cores, case, folder)
                 found[loop.__name__]["seconds"].append(seconds)
                 found[loop.__name__]["megabytes"].append(megabytes)
         count = CASES[case][1] * CASES[case][4]
         note(case, {"images": count, "threads": cores, "loops": found, "parts": alone(parts, 1, case)[0]})
-        near = [loop for loop in loops if loop in (tuned, complete, ours, bfloat16)]
+        near = [loop for loop in others if loop in (tuned, complete, ours, bfloat16, jax)]
         in_turn = {threads: alone(turns, threads, case, folder, near)[0] for threads in (1, cores)}
         note(case, result[case] | {"turns": in_turn})
         rows = [(name, count / min(row["seconds"]), max(row["megabytes"])) for name, row in found.items()]
         print(tabulate(rows, [f"{case}, {count:,} images", "images/s, best", "MB"], floatfmt=",.0f"), flush=True)
+    small = alone(turns, 1, "binary", folder, [plain20, ours, *peers])[0]
+    note("binary", {"images": CASES["binary"][1] // 5, "turns": {"1": small}})
+    print("binary, batches of 20, best:", *(f"{name} {min(found):.2f} s" for name, found in small.items()), flush=True)
     count = {"digits": 38_400, "faces": 2_560}
     varied = {
         "latent_dim": [(K, 128, 1.0, cores) for K in (2, 16, 64, 256)],
@@ -323,7 +417,7 @@ def main() -> None:
         "threads": [(2, 128, 1.0, threads) for threads in range(1, cores + 1)],
     }
     growth = {}
-    for case in CASES:
+    for case in count:
         for name, rows in varied.items():
             growth[f"{case}, {name}"] = [
                 [*row, alone(rate, row[3], case, folder, row[0], row[1], int(row[2] * count[case]))[0]] for row in rows

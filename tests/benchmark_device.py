@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from vaelib import Settings, data, evaluation, models, objective, runs, training
+from vaelib import TrainConfig, data, evaluation, models, objective, runs, storage, training
 from vaelib.data import Dataset, Split, to_float
 
 MODELS = {"fully connected": ((1, 28, 28), 2), "convolutional": ((3, 64, 48), 64)}
@@ -58,13 +58,13 @@ def weights(device: torch.device, samples: int = 10) -> dict:
 
 def _elbo(name: str, images: torch.Tensor, device: torch.device, mixed: bool, seed: int) -> torch.Tensor:
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-        reconstruction, kl = evaluation.elbo(models.published(name, device), images, seed)
+        reconstruction, kl = evaluation.elbo(storage.from_pretrained(name, device), images, seed)
     return (reconstruction - kl).mean()
 
 
 def resuming(device: torch.device, folder: Path) -> dict:
     """A training that is stopped after its first epoch ends where one ends that is not."""
-    few, settings = cut(load("digits"), 1000, 100), Settings(2, epochs=3)
+    few, settings = cut(load("digits"), 1000, 100), TrainConfig(2, epochs=3)
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -84,7 +84,7 @@ def memory(device: torch.device, folder: Path) -> dict:
         return {"passed": None, "why": "only a GPU by NVIDIA can be told to have less memory"}
     torch.cuda.set_per_process_memory_fraction(2**30 / torch.cuda.get_device_properties(device).total_memory)
     try:
-        runs.train(cut(load("faces-small"), 8192, 10), Settings(64, 1, batch_size=8192), folder, device)
+        runs.train(cut(load("faces-small"), 8192, 10), TrainConfig(64, 1, batch_size=8192), folder, device)
     except RuntimeError as error:
         return {"passed": "batch_size" in str(error), "error": str(error)}
     finally:
@@ -102,7 +102,7 @@ def speed(device: torch.device, count: int, short: bool) -> dict:
             for size in (128,) if short else (128, 1024):
                 model = models.build(shape, latent_dim).to(device)
                 with tempfile.TemporaryDirectory() as folder:
-                    settings = Settings(latent_dim, 3, batch_size=size, precision=precision)
+                    settings = TrainConfig(latent_dim, 3, batch_size=size, precision=precision)
                     lines = training.fit(model, images, settings, Path(folder))
                 trained = count / min(line["seconds"] for line in lines[1:])
                 for _ in range(2):
@@ -125,7 +125,8 @@ def profiled(device: torch.device, counted: int) -> dict:
             with profile(activities=activities) as record:
                 for _ in range(steps):
                     with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
-                        loss = objective.negative_elbo(model, x, 0.0)[0].mean()
+                        terms = model(x)
+                    loss = objective.negative_elbo(terms, 0.0).mean()
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
@@ -149,7 +150,7 @@ def trainings(device: torch.device, place: str | None, folder: Path, short: bool
             images, epochs = cut(images, 16, 10, f"{stand_in}-short"), 1
         for latent_dim in latent_dims:
             started = time.perf_counter()
-            run = runs.train(images, Settings(latent_dim, epochs), folder, device)
+            run = runs.train(images, TrainConfig(latent_dim, epochs), folder, device)
             trained = sum(line["seconds"] for line in run.metrics)
             found[run.folder.name] = {"images": len(images.train), "epochs": epochs, "trained_s": trained}
             found[run.folder.name] |= {"all_s": time.perf_counter() - started, **run.evaluation}

@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vaelib import Settings, data, runs
+from vaelib import TrainConfig, data, runs
 from vaelib.data import Dataset, Split
 
 PAGES = Path(__file__).parents[1] / "_build" / "html" / "book"
@@ -38,7 +38,7 @@ def tiny(digits):
 @pytest.fixture(scope="session")
 def trained(tiny, tmp_path_factory):
     """A complete run, trained without interruption: 3 epochs of 7 steps, the last of them of 8 images."""
-    settings = Settings(latent_dim=2, epochs=3, batch_size=32)
+    settings = TrainConfig(latent_dim=2, epochs=3, batch_size=32)
     return runs.train(tiny, settings, tmp_path_factory.mktemp("runs"), "cpu")
 
 

@@ -27,18 +27,18 @@ from distributed import Client
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from tabulate import tabulate
 
-from vaelib import Settings, runs
+from vaelib import TrainConfig, runs
 from vaelib.book import sweep as batch
 
 CODE = """from pathlib import Path
 with Path(folder, "begun").open("a") as file:
     file.write(f"{latent_dim}\\n")
 import torch
-from vaelib import Settings, train
+from vaelib import TrainConfig, train
 from vaelib.data import Dataset, Split
 pixels = torch.randint(256, (1100, 1, 14, 14), generator=torch.manual_seed(0), dtype=torch.uint8)
 noise = Dataset("noise", Split(pixels[:1000]), Split(pixels[1000:]))
-run = train(noise, Settings(latent_dim, epochs=10), Path(folder, "runs"), "cpu", checkpoint_seconds=0.1)
+run = train(noise, TrainConfig(latent_dim, epochs=10), Path(folder, "runs"), "cpu", checkpoint_seconds=0.1)
 print(run.evaluation["test_elbo"])"""
 
 
@@ -57,7 +57,7 @@ def jobs(folder: Path, pages: int) -> list[batch.Job]:
             folder / "pages" / f"k{K}.ipynb",
             {"latent_dim": K, "folder": str(folder)},
             f"K = {K}",
-            folder / "runs" / runs.name("noise", Settings(K, epochs=10)),
+            folder / "runs" / runs.name("noise", TrainConfig(K, epochs=10)),
         )
         for K in range(1, pages + 1)
     ]

@@ -5,6 +5,7 @@ of two devices in one operation, float64 on Apple's, a generator that a checkpoi
 """
 
 from collections import Counter
+from contextlib import nullcontext
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -58,11 +59,12 @@ class PretendedGPU(TorchDispatchMode):
         module, load = getattr(torch, kind), torch.load
         monkeypatch.setattr(module, "get_rng_state", lambda device: generator.get_state())
         monkeypatch.setattr(module, "set_rng_state", lambda state, device: generator.set_state(state))
-        monkeypatch.setattr(module, "manual_seed" if kind == "mps" else "manual_seed_all", generator.manual_seed)
+        monkeypatch.setattr(module, "manual_seed", generator.manual_seed)
         monkeypatch.setattr(module, "is_available", lambda: True)
         monkeypatch.setattr(torch, "load", lambda *args, map_location, **options: self._put(load(*args, **options)))
         if kind == "cuda":
             monkeypatch.setattr(module, "_lazy_init", lambda: None)
+            monkeypatch.setattr(module, "device", lambda device: nullcontext())
             monkeypatch.setattr(module, "is_current_stream_capturing", lambda: False)
             monkeypatch.setattr(module, "get_device_name", lambda device: "pretended")
             monkeypatch.setattr(module, "is_bf16_supported", lambda *_, **__: True)

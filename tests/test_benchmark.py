@@ -1,24 +1,35 @@
 """The loops of `benchmark`, in short: they run on what every machine has, and a step is made of what the models are."""
 
+import math
+
 import benchmark
 import pytest
 
-CASES = {"digits": ("digits", 256, 64, 2, 1), "faces": ("faces-small", 128, 32, 4, 1)}
+CASES = {"digits": ("digits", 256, 64, 2, 1, 128), "faces": ("faces-small", 128, 32, 4, 1, 128)}
+CASES["binary"] = ("digits", 256, 64, 50, 1, 20)
+PAIRS = [(loop, case) for loop in ("memory", "tuned", "complete", "ours") for case in ("digits", "faces")]
+PAIRS += [("plain20", "binary"), ("ours", "binary")]
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(benchmark, "CASES", dict(CASES))
     monkeypatch.setattr(benchmark.torch, "set_flush_denormal", lambda _: True)  # it is of the whole process
+    monkeypatch.setattr(benchmark.os, "sched_setaffinity", lambda *_: None, raising=False)  # and so is this
 
 
-@pytest.mark.parametrize("loop", [benchmark.memory, benchmark.tuned, benchmark.complete, benchmark.ours])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("loop", "case"), PAIRS)
 def test_every_loop_takes_all_steps(monkeypatch, loop, case):
     steps, step = [], benchmark.torch.optim.Adam.step
     monkeypatch.setattr(benchmark.torch.optim.Adam, "step", lambda self, *rest: steps.append(step(self, *rest)))
-    assert loop(case, None) > 0
-    assert len(steps) == CASES[case][1] / 128
+    assert getattr(benchmark, loop)(case, None) > 0
+    assert len(steps) == math.ceil(CASES[case][1] / CASES[case][5])
+
+
+@pytest.mark.parametrize("case", ["digits", "binary"])
+def test_jax_takes_part_where_it_is(case):
+    pytest.importorskip("optax")
+    assert benchmark.jax(case, None) > 0
 
 
 def test_loops_take_turns_with_a_fifth_of_the_images_and_the_first_turn_does_not_count():
@@ -26,7 +37,7 @@ def test_loops_take_turns_with_a_fifth_of_the_images_and_the_first_turn_does_not
 
     def one(case, folder):
         turn = next(turns)
-        assert benchmark.CASES[case] == ("digits", 51, 12, 2, 1)
+        assert benchmark.CASES[case] == ("digits", 51, 12, 2, 1, 128)
         return turn
 
     def other(case, folder):

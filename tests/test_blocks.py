@@ -7,10 +7,10 @@ import pytest
 import torch
 from test_runs import _assert_same, _interrupt, _often_saved
 
-from vaelib import Settings, models, runs, training
+from vaelib import TrainConfig, models, runs, training
 from vaelib.data import Dataset, Split
 
-BLOCKS = Settings(latent_dim=2, epochs=3, batch_size=16, block=64)
+BLOCKS = TrainConfig(latent_dim=2, epochs=3, batch_size=16, block=64)
 
 
 def _numbered(count):
@@ -26,8 +26,8 @@ def _numbers(images):
 
 def _epochs(data, settings, done=0):
     """The numbers of each batch's images, in two epochs."""
-    images, shuffle = training._Images(data.train.images, settings, torch.device("cpu")), torch.Generator()
-    return [[_numbers(batch) for batch in images.epoch(shuffle, done)] for _ in range(2)]
+    images, shuffle = training._Images(data.train, settings, torch.device("cpu"), False), torch.Generator()
+    return [[_numbers(batch) for (batch,) in images.epoch(shuffle, done)] for _ in range(2)]
 
 
 @pytest.mark.filterwarnings("ignore:the largest pixel value")
@@ -63,25 +63,25 @@ def test_every_epoch_sees_every_image_once_and_its_blocks_in_another_order(count
 def test_an_epoch_that_goes_on_reads_only_what_is_left(done, monkeypatch):
     data, read = _numbered(200), []
     expected = _epochs(data, BLOCKS)[0][done:]
-    monkeypatch.setattr(training._Images, "_read", lambda self, order: read.append(len(order)) or self.images[order])
-    images = training._Images(data.train.images, BLOCKS, torch.device("cpu"))
-    assert [_numbers(batch) for batch in images.epoch(torch.Generator(), done)] == expected
+    monkeypatch.setattr(training._Images, "_read", lambda self, order: read.append(len(order)) or self._gather(order))
+    images = training._Images(data.train, BLOCKS, torch.device("cpu"), False)
+    assert [_numbers(batch) for (batch,) in images.epoch(torch.Generator(), done)] == expected
     left = sum(map(len, expected))
     assert left <= sum(read) < left + BLOCKS.block
 
 
 @pytest.mark.parametrize("block", [224, 320])
 def test_a_block_of_all_images_trains_as_no_block_does(trained, tiny, tmp_path, block):
-    run = runs.train(tiny, replace(trained.settings, block=block), tmp_path, "cpu")
+    run = runs.train(tiny, replace(trained.config, block=block), tmp_path, "cpu")
     _assert_same(run, trained)
 
 
 def test_a_smaller_block_is_another_run_which_its_name_and_record_tell(trained, tiny, tmp_path):
-    run = runs.train(tiny, replace(trained.settings, block=64), tmp_path, "cpu")
+    run = runs.train(tiny, replace(trained.config, block=64), tmp_path, "cpu")
     assert run.folder.name == f"{trained.folder.name}-block64"
-    assert run.config["settings"]["block"] == run.settings.block == 64
+    assert run.record["settings"]["block"] == run.config.block == 64
     assert run.evaluation != trained.evaluation
-    again = runs.train(tiny, replace(trained.settings, block=64), tmp_path / "again", "cpu")
+    again = runs.train(tiny, replace(trained.config, block=64), tmp_path / "again", "cpu")
     _assert_same(again, run)
 
 
@@ -90,7 +90,7 @@ def test_a_run_in_blocks_that_is_interrupted_goes_on_as_if_it_had_not_been(tiny,
     _often_saved(monkeypatch)
     for call in (3, 4, 5, 9, 11, 13):  # within blocks, between two, and at the end of an epoch
         with monkeypatch.context() as patch:
-            _interrupt(patch, training, "to_float", call)
+            _interrupt(patch, training._State, "take_step", call)
             with pytest.raises(KeyboardInterrupt):
                 runs.train(tiny, BLOCKS, tmp_path / "parts", "cpu")
         assert (tmp_path / "parts" / whole.folder.name / "checkpoint").exists()
@@ -114,10 +114,10 @@ def test_images_that_are_mapped_from_a_file_are_trained_in_blocks(tiny, tmp_path
 @pytest.mark.parametrize("value", [0, -16, 2.5, "many", True])
 def test_settings_refuse_a_block_that_is_no_positive_whole_number(value):
     with pytest.raises(ValueError, match="block must be a whole number of at least 1, not"):
-        Settings(2, block=value)
+        TrainConfig(2, block=value)
 
 
 def test_settings_refuse_a_block_that_batches_do_not_fill():
     with pytest.raises(ValueError, match="block must be a multiple of the batch size, 128, not 1000"):
-        Settings(2, block=1000)
-    assert Settings(2, batch_size=100, block=np.int64(1000)).block == 1000
+        TrainConfig(2, block=1000)
+    assert TrainConfig(2, batch_size=100, block=np.int64(1000)).block == 1000

@@ -119,18 +119,18 @@ def test_every_published_run_has_a_record_on_all_of_the_data(experiment):
     for schedule in (plan.short, plan.long):
         for settings in plan.settings(schedule):
             run = runs.load(BOOK / "records" / "paper" / runs.name(experiment, settings))
-            assert run.settings == settings
-            assert run.config["data"]["name"] == experiment
-            assert run.config["data"]["fingerprint"] == FINGERPRINTS[experiment]
+            assert run.config == settings
+            assert run.record["data"]["name"] == experiment
+            assert run.record["data"]["fingerprint"] == FINGERPRINTS[experiment]
             assert len(run.metrics) == settings.epochs
 
 
 @pytest.mark.parametrize("K", PLANS["mnist"].latent_dims)
 def test_the_digits_page_and_the_readme_show_what_the_records_hold(K):
     plan, short = PLANS["mnist"], _short_runs("mnist", K)
-    elbo, deviation = runs.spread(short, "test_elbo")
+    elbo, deviation = runs.mean_and_std(short, "test_elbo")
     assert -elbo == pytest.approx(float(_glued("mnist/dimensions.ipynb")[f"negative_elbo_{K}"]))
-    log_prob, units = (runs.spread(short, key)[0] for key in ("log_prob", "active_units"))
+    log_prob, units = (runs.mean_and_std(short, key)[0] for key in ("log_prob", "active_units"))
     long_settings = next(each for each in plan.settings(plan.long) if each.latent_dim == K)
     long = runs.load(BOOK / "records" / "paper" / runs.name("mnist", long_settings)).evaluation["test_elbo"]
     row = f"| {K} | {-elbo:.1f} ± {deviation:.1f} | {-log_prob:.1f} | {units:.1f} | {-long:.1f} |"

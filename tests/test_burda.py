@@ -4,13 +4,14 @@ import torch
 from torch import nn
 
 from vaelib import burda
+from vaelib.checks import check_model
 
 MEANS = torch.linspace(0, 1, 784).view(1, 28, 28)
 
 
 def test_their_model_has_their_sizes():
     model = burda.build((1, 28, 28), 50, MEANS)
-    model.check()
+    check_model(model)
     shapes = [tuple(each.weight.shape) for each in model.modules() if isinstance(each, nn.Linear)]
     assert shapes == [(200, 784), (200, 200), (50, 200), (50, 200), (200, 50), (200, 200), (784, 200)]
 

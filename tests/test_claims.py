@@ -1,5 +1,6 @@
 import json
 import math
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,27 @@ def test_another_training_of_the_same_settings_has_another_fingerprint():
     before = claims.fingerprint(run)
     run.evaluation["test_elbo"] += 1e-9
     assert claims.fingerprint(run) != before
+
+
+def test_the_next_rules_can_be_met_and_missed():
+    written = claims.next_rules()
+    for claim, each in written["claims"].items():
+        assert each["says"] and each["data"] and each["conditions"], claim
+        for rule in each["conditions"].values():
+            assert rule.keys() in ({"measure", "above"}, {"measure", "below"}), claim
+            assert math.isfinite(rule.get("above", rule.get("below")))
+    measures = [rule["measure"] for each in written["claims"].values() for rule in each["conditions"].values()]
+    for seeds in written["seeds"].values():
+        assert seeds and min(seeds) >= 10  # none that an earlier run has used
+    assert len(measures) > 40
+
+
+def test_the_digest_of_the_rules_changes_with_what_decides_and_not_with_prose():
+    written = claims.next_rules()
+    before = claims.digest(written)
+    prose, bound, seeds = (deepcopy(written) for _ in range(3))
+    prose["claims"]["C1"]["says"] = prose["procedure"]["met"] = "other words"
+    bound["claims"]["C1"]["conditions"]["gain"]["below"] = 2
+    seeds["seeds"]["mnist"] = [10, 11]
+    assert claims.digest(prose) == before
+    assert len({before, claims.digest(bound), claims.digest(seeds)}) == 3

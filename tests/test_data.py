@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -23,7 +24,7 @@ from torchvision.datasets import EMNIST, MNIST, QMNIST, FashionMNIST
 
 import vaelib
 from vaelib import data
-from vaelib.data import Dataset, Split, mnist, places, to_float
+from vaelib.data import Dataset, Split, mnist, paths, to_float
 
 PAGE = Path(__file__).parents[1] / "book" / "mnist" / "train.ipynb"
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -186,20 +187,23 @@ def test_the_fingerprint_changes_with_the_shape():
     assert Dataset("mine", flat, flat, "abcd").fingerprint != Dataset("mine", tall, tall, "abcd").fingerprint
 
 
-def test_a_given_fingerprint_is_kept():
-    assert Dataset("mine", _split(), _split(), "abcd", "0123456789abcdef").fingerprint == "0123456789abcdef"
+def test_a_changed_copy_has_a_fingerprint_of_its_own():
+    mine = Dataset("mine", _split(), _split(), "abcd")
+    assert replace(mine, train=_split(seed=1)).fingerprint != mine.fingerprint
+    assert replace(mine, name="other").fingerprint == mine.fingerprint
 
 
 @pytest.mark.parametrize(
     ("images", "found"),
     [
-        (torch.zeros(4, 1, 3, 3), "torch.float32 of shape (4, 1, 3, 3)"),
+        (torch.zeros(4, 1, 3, 3, dtype=torch.int32), "torch.int32 of shape (4, 1, 3, 3)"),
         (torch.zeros(4, 3, 3, dtype=torch.uint8), "torch.uint8 of shape (4, 3, 3)"),
         (torch.zeros(0, 1, 3, 3, dtype=torch.uint8), "torch.uint8 of shape (0, 1, 3, 3)"),
     ],
 )
 def test_a_split_refuses_what_are_not_images(images, found):
-    with pytest.raises(ValueError, match=re.escape("uint8 tensor of shape (N, C, H, W)") + ".*" + re.escape(found)):
+    expected = "uint8 or uint16 pixels or of floats, of shape (N, C, H, W)"
+    with pytest.raises(ValueError, match=f"{re.escape(expected)}.*{re.escape(found)}"):
         Split(images, torch.zeros(len(images)))
 
 
@@ -213,7 +217,7 @@ def test_images_need_no_labels(tiny, tmp_path):
     mine = Dataset("mine", train, test)
     assert mine.names == () and mine.train.labels.shape == (60, 0)
     assert mine.fingerprint != Dataset("mine", test, train).fingerprint
-    assert vaelib.train(mine, vaelib.Settings(2, 1), tmp_path, "cpu").evaluation["test_elbo"] < 0
+    assert vaelib.train(mine, vaelib.TrainConfig(2, 1), tmp_path, "cpu").evaluation["test_elbo"] < 0
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -289,7 +293,7 @@ def test_a_split_takes_a_column_an_attribute():
 
 
 def test_a_dataset_refuses_splits_of_different_shapes():
-    with pytest.raises(ValueError, match=re.escape("(1, 3, 3) and (1, 3, 4)")):
+    with pytest.raises(ValueError, match=re.escape("torch.uint8 (1, 3, 3) and torch.uint8 (1, 3, 4)")):
         Dataset("mine", _split(), _split(shape=(1, 3, 4)), "abcd")
 
 
@@ -303,10 +307,11 @@ def test_to_float_divides_by_255():
     assert torch.equal(pixels, before)
 
 
-def test_to_float_refuses_what_is_float_already():
+def test_to_float_leaves_floats_as_they_are_and_refuses_other_numbers():
     values = torch.ones(2, 1, 3, 3)
-    with pytest.raises(ValueError, match="uint8"):
-        to_float(values)
+    assert torch.equal(to_float(values), values)
+    with pytest.raises(ValueError, match=r"expected uint8 or uint16 pixels, or floats, got torch.int32"):
+        to_float(values.int())
     assert torch.equal(values, torch.ones(2, 1, 3, 3))
 
 
@@ -522,7 +527,7 @@ def test_what_arrived_before_a_download_broke_stays(tmp_path, arrays, monkeypatc
 
 def test_a_silent_network_ends_the_download(tmp_path, arrays, monkeypatch, capsys):
     """A proxy that takes connections and never answers."""
-    monkeypatch.setattr(places, "PATIENCE", 0.3)
+    monkeypatch.setattr(paths, "PATIENCE", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{listener.getsockname()[1]}/"])
         begun = time.monotonic()
@@ -759,9 +764,9 @@ def test_the_variables_folder_is_meant_from_the_project_where_a_notebook_runs_in
     monkeypatch.setenv("VAELIB_DATA", "mydata")
     for inside in (project, project / "book" / "mnist"):
         monkeypatch.chdir(inside)
-        assert places.root() == project / "mydata"
+        assert paths.root() == project / "mydata"
     monkeypatch.chdir(tmp_path)
-    assert places.root() == tmp_path / "mydata"
+    assert paths.root() == tmp_path / "mydata"
 
 
 def test_without_a_home_the_variable_is_named(monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vaelib import data
-from vaelib.data import faces, to_float
+from vaelib.data import synthetic_faces, to_float
 
 FINGERPRINT = "3db61e260b4295d4"
 MOUTH = (slice(39, 57), slice(9, 39))  # rows, columns
@@ -21,16 +21,16 @@ LEFT_HALF, RIGHT_HALF = (slice(None), slice(0, 24)), (slice(None), slice(24, 48)
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("faces")
-    faces = data.load("faces", folder / "nothing")
+    drawn_faces = data.load("faces", folder / "nothing")
     assert list(folder.iterdir()) == []
-    return faces
+    return drawn_faces
 
 
 def _strip(name, values, base=None):
     """Faces that differ in one factor only, as floats."""
-    factors = torch.zeros(len(values), len(faces.FACTORS)) if base is None else base.repeat(len(values), 1)
-    factors[:, faces.FACTORS.index(name)] = torch.tensor(values)
-    return to_float(faces.render(factors))
+    factors = torch.zeros(len(values), len(synthetic_faces.FACTORS)) if base is None else base.repeat(len(values), 1)
+    factors[:, synthetic_faces.FACTORS.index(name)] = torch.tensor(values)
+    return to_float(synthetic_faces.render(factors))
 
 
 def _mean(images, place):
@@ -42,11 +42,11 @@ def _mean(images, place):
 
 def test_faces_are_uint8_images_with_a_column_an_attribute(drawn):
     assert drawn.fingerprint == FINGERPRINT
-    assert (drawn.name, drawn.image_shape, drawn.names) == ("faces", (3, 64, 48), tuple(faces.ATTRIBUTES))
+    assert (drawn.name, drawn.image_shape, drawn.names) == ("faces", (3, 64, 48), tuple(synthetic_faces.ATTRIBUTES))
     assert (len(drawn.train), len(drawn.test)) == (4000, 1000)
     for split in (drawn.train, drawn.test):
         assert (split.images.dtype, split.labels.dtype) == (torch.uint8, torch.bool)
-        assert split.labels.shape == (len(split), len(faces.ATTRIBUTES))
+        assert split.labels.shape == (len(split), len(synthetic_faces.ATTRIBUTES))
 
 
 def test_the_small_set_is_the_first_of_the_large_one(drawn):
@@ -70,12 +70,12 @@ def test_no_test_face_is_also_a_training_one(drawn):
 
 
 def test_labels_follow_the_table(monkeypatch, drawn):
-    render = faces.render
-    monkeypatch.setattr(faces, "render", lambda factors: None)
-    factors = faces.generate(1000, 1)[1]
+    render = synthetic_faces.render
+    monkeypatch.setattr(synthetic_faces, "render", lambda factors: None)
+    factors = synthetic_faces.generate(1000, 1)[1]
     assert torch.equal(render(factors[-50:]), drawn.test.images[-50:])
-    for column, (name, low, high) in zip(drawn.test.labels.T, faces.ATTRIBUTES.values(), strict=True):
-        values = factors[:, faces.FACTORS.index(name)].tolist()
+    for column, (name, low, high) in zip(drawn.test.labels.T, synthetic_faces.ATTRIBUTES.values(), strict=True):
+        values = factors[:, synthetic_faces.FACTORS.index(name)].tolist()
         assert column.tolist() == [low < value <= high for value in values]
 
 
@@ -88,44 +88,45 @@ def test_a_face_has_exactly_one_hair_colour(drawn):
 
 
 def test_generate_gives_images_and_factors():
-    images, factors = faces.generate(7, 3)
+    images, factors = synthetic_faces.generate(7, 3)
     assert (images.shape, images.dtype) == ((7, 3, 64, 48), torch.uint8)
-    assert (factors.shape, factors.dtype) == ((7, len(faces.FACTORS)), torch.float32)
-    assert torch.equal(faces.render(factors), images)
+    assert (factors.shape, factors.dtype) == ((7, len(synthetic_faces.FACTORS)), torch.float32)
+    assert torch.equal(synthetic_faces.render(factors), images)
 
 
 def test_a_seed_gives_the_same_faces_and_another_seed_others():
-    (images, factors), (again, same), (others, _) = (faces.generate(20, seed) for seed in (3, 3, 4))
+    (images, factors), (again, same), (others, _) = (synthetic_faces.generate(20, seed) for seed in (3, 3, 4))
     assert torch.equal(images, again) and torch.equal(factors, same)
     assert all((image != other).any() for image in images for other in others)
 
 
 def test_generate_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
-    faces.generate(2, 0)
+    synthetic_faces.generate(2, 0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_the_chunk_size_changes_no_pixel(monkeypatch, chunk):
-    images, factors = faces.generate(60, 3)
-    monkeypatch.setattr(faces, "CHUNK", chunk)
-    again, same = faces.generate(60, 3)
+    images, factors = synthetic_faces.generate(60, 3)
+    monkeypatch.setattr(synthetic_faces, "CHUNK", chunk)
+    again, same = synthetic_faces.generate(60, 3)
     assert torch.equal(images, again) and torch.equal(factors, same)
 
 
 def test_no_part_of_a_face_reaches_beyond_the_rows_that_are_said(monkeypatch):
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(300, len(faces.FACTORS), generator=generator).clamp(-2.5, 2.5)
+    drawn = torch.randn(300, len(synthetic_faces.FACTORS), generator=generator).clamp(-2.5, 2.5)
     factors = torch.cat([drawn, 2.5 * drawn.sign()])  # and the corners of what may be drawn
-    images = faces.render(factors)
-    monkeypatch.setattr(faces, "ROWS", {})
-    assert torch.equal(images, faces.render(factors))
+    images = synthetic_faces.render(factors)
+    monkeypatch.setattr(synthetic_faces, "ROWS", {})
+    assert torch.equal(images, synthetic_faces.render(factors))
 
 
 def test_a_processor_without_vector_instructions_draws_the_same_faces():
-    images = faces.generate(100, 3)[0]
-    code = "import sys; from vaelib.data import faces; sys.stdout.buffer.write(faces.generate(100, 3)[0].numpy())"
+    images = synthetic_faces.generate(100, 3)[0]
+    code = "import sys; from vaelib.data.synthetic_faces import generate\n"
+    code += "sys.stdout.buffer.write(generate(100, 3)[0].numpy())"
     environment = os.environ | {"ATEN_CPU_CAPABILITY": "default"}
     plain = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout
     assert plain == images.numpy().tobytes()
@@ -133,55 +134,55 @@ def test_a_processor_without_vector_instructions_draws_the_same_faces():
 
 def test_roots_are_those_of_ieee_754():
     numbers = 10 * torch.rand(100_000, generator=torch.Generator().manual_seed(0))
-    assert (faces._root(numbers).numpy() == np.sqrt(numbers.numpy())).all()  # NumPy asks the processor
+    assert (synthetic_faces._root(numbers).numpy() == np.sqrt(numbers.numpy())).all()  # NumPy asks the processor
 
 
 def test_factors_are_independent_standard_normals(monkeypatch):
-    monkeypatch.setattr(faces, "render", lambda factors: None)
-    factors = faces.generate(4000, 0)[1]
+    monkeypatch.setattr(synthetic_faces, "render", lambda factors: None)
+    factors = synthetic_faces.generate(4000, 0)[1]
     assert factors.abs().max() == 2.5
     assert factors.mean(0).abs().max() < 0.06
     assert (factors.std(0) - 0.99).abs().max() < 0.05
-    assert (factors.T.corrcoef() - torch.eye(len(faces.FACTORS))).abs().max() < 0.06
+    assert (factors.T.corrcoef() - torch.eye(len(synthetic_faces.FACTORS))).abs().max() < 0.06
 
 
 @pytest.mark.parametrize("count", [0, -1, 2.0, True, "3", None])
 def test_a_bad_count_is_refused(count):
     with pytest.raises(ValueError, match=re.escape(f"count must be a positive integer, not {count!r}")):
-        faces.generate(count, 0)
+        synthetic_faces.generate(count, 0)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 0.0, False, "0", None])
 def test_a_bad_seed_is_refused(seed):
     with pytest.raises(ValueError, match=re.escape(f"seed must be an integer from 0 to 2^63 - 1, not {seed!r}")):
-        faces.generate(1, seed)
+        synthetic_faces.generate(1, seed)
 
 
 @pytest.mark.parametrize(
     "factors",
     [
-        torch.zeros(2, len(faces.FACTORS) + 1),
-        torch.zeros(len(faces.FACTORS)),
-        torch.zeros(0, len(faces.FACTORS)),
-        torch.zeros(2, len(faces.FACTORS), dtype=torch.int64),
+        torch.zeros(2, len(synthetic_faces.FACTORS) + 1),
+        torch.zeros(len(synthetic_faces.FACTORS)),
+        torch.zeros(0, len(synthetic_faces.FACTORS)),
+        torch.zeros(2, len(synthetic_faces.FACTORS), dtype=torch.int64),
     ],
 )
 def test_render_refuses_what_are_no_factors(factors):
     with pytest.raises(ValueError, match=re.escape(f"not {factors.dtype} of shape {tuple(factors.shape)}")):
-        faces.render(factors)
+        synthetic_faces.render(factors)
 
 
 # What each factor does
 
 
-@pytest.mark.parametrize("name", faces.FACTORS)
+@pytest.mark.parametrize("name", synthetic_faces.FACTORS)
 def test_every_factor_is_seen(name):
     low, high = _strip(name, [-2.0, 2.0])
     assert (low - high).abs().max() > 0.15
     assert (low - high).abs().mean() > 0.002
 
 
-@pytest.mark.parametrize("name", faces.FACTORS)
+@pytest.mark.parametrize("name", synthetic_faces.FACTORS)
 def test_extreme_factors_give_faces_too(name):
     for image in _strip(name, [-2.5, 2.5]):
         assert image.std() > 0.05

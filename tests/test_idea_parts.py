@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from vaelib import models, objective
+from vaelib import objective, storage
 from vaelib.book import live, publish
 from vaelib.data import digits
 
@@ -77,7 +77,7 @@ def log_likelihood(model, x, z):
 
 
 def test_the_bounds_terms_are_pytorchs(part):
-    model = models.published("mnist-k1").double()
+    model = storage.from_pretrained("mnist-k1").double()
     page = part("bound")
     images = json.loads(page.evaluate("() => JSON.stringify(live.posteriors)"))
     assert len(images) == 6
@@ -317,7 +317,7 @@ def test_a_part_has_a_still_picture(name):
 def test_the_still_pictures_are_written(tmp_path):
     content = json.loads((ROOT / "book" / "live" / "mnist.json").read_text())
     (tmp_path / "mnist.json").write_text(json.dumps({"digits": content["digits"][:1]}))
-    publish.stills(models.WEIGHTS / "mnist-k1.safetensors", tmp_path)
+    publish.stills(storage.PRETRAINED / "mnist-k1.safetensors", tmp_path)
     assert {path.stem for path in tmp_path.glob("*.png")} == set(WITH_STILLS)
     css = (ROOT / "book" / "_static" / "book.css").read_text()
     for part, colour in live.COLOURS.items():

@@ -24,16 +24,16 @@ def allowed(name, *arguments, load=builtins.__import__):
 builtins.__import__ = allowed
 
 import vaelib
-from vaelib import Settings, attributes, data, figures, models, train
+from vaelib import storage, TrainConfig, attributes, data, models, plots, train
 
 assert vaelib.__file__.startswith(sys.argv[1]), vaelib.__file__
 digits = data.load("digits")
 few = data.Dataset("few", *(data.Split(part.images[:50], part.labels[:50]) for part in (digits.train, digits.test)),
                    names=digits.names)
-run = train(few, Settings(2, epochs=1), sys.argv[1] + "/runs", "cpu")
+run = train(few, TrainConfig(2, epochs=1), sys.argv[1] + "/runs", "cpu")
 assert run.evaluation["log_prob"] < 0
-assert models.published("mnist-k2").sample(4).shape == (4, 1, 28, 28)
-figures.training(run.metrics)
+assert storage.from_pretrained("mnist-k2").sample(4).shape == (4, 1, 28, 28)
+plots.training(run.metrics)
 """
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vaelib import attributes, data, evaluation, models
+from vaelib import attributes, data, evaluation, models, storage
 from vaelib.book import live
 from vaelib.data import celeba
 
@@ -60,7 +60,7 @@ def slide(page, name, value):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_decoder_in_the_page_is_pytorchs(visit, name):
-    model = models.published(name)
+    model = storage.from_pretrained(name)
     codes = 1.5 * torch.randn(50, model.latent_dim, generator=torch.manual_seed(0))
     with torch.inference_mode():
         expected = model.decode(codes).flatten(1)
@@ -75,7 +75,7 @@ def test_the_lab_shows_the_code_that_its_sliders_say(visit):
         attribute = next(each for each in CODES["attributes"] if each["name"] == name)
         code += steps * attribute["spread"] * torch.tensor(attribute["direction"])
     with torch.inference_mode():
-        expected = models.published("celeba-k64").decode(code[None])[0].permute(1, 2, 0).flatten(0, 1)
+        expected = storage.from_pretrained("celeba-k64").decode(code[None])[0].permute(1, 2, 0).flatten(0, 1)
     pixels, caption = seen(page, ".live")
     assert (torch.tensor(json.loads(pixels)).view(-1, 4)[:, :3] - 255 * expected).abs().max() < 1
     assert caption == "Test image 75, reconstructed, Smiling +2.5, Male −1.0"
@@ -275,7 +275,9 @@ def test_what_the_lab_says_of_its_directions_is_so():
     assert f"a cosine of {directions['Male'] @ directions['Wearing_Lipstick']:.2f}" in text
     male, lipstick = (steps * table[name]["spread"] * directions[name] for name, steps in WALKS)
     with torch.inference_mode():
-        average, far, back = models.published("celeba-k64").decode(torch.stack([0 * male, male, male + lipstick]))
+        average, far, back = storage.from_pretrained("celeba-k64").decode(
+            torch.stack([0 * male, male, male + lipstick])
+        )
     changes = [255 * (each - average).abs().mean().item() for each in (far, back)]
     assert changes[1] < changes[0] / 2, "most of the change is undone"
 
@@ -320,7 +322,7 @@ def test_a_photograph_goes_all_the_way_to_the_sliders(visit, portrait):
     assert asked == ["celeba-k64-mean.js"]
     pixels = crop(page)
     assert abs(pixels - expected).max() <= 1  # Pillow rounds a half upwards
-    model = models.published("celeba-k64")
+    model = storage.from_pretrained("celeba-k64")
     with torch.inference_mode():
         mean, _ = model.encode(torch.tensor(pixels).permute(2, 0, 1)[None] / 255)
         smiling = next(each for each in CODES["attributes"] if each["name"] == "Smiling")
@@ -345,7 +347,7 @@ def test_the_encoder_in_the_page_is_pytorchs(visit, portrait):
     choose(page, portrait[0])
     images = torch.cat([data.load("faces-small").test.images[:20] / 255, torch.rand(5, 3, 64, 48)])
     with torch.inference_mode():
-        expected, _ = models.published("celeba-k64").encode(images)
+        expected, _ = storage.from_pretrained("celeba-k64").encode(images)
     found = torch.tensor(json.loads(page.evaluate(ENCODE, json.dumps(images.flatten(1).tolist()))))
     assert (found - expected).abs().max() < 1e-3 * expected.std()
 

@@ -9,7 +9,7 @@ import torch
 
 from vaelib import __main__, runs
 from vaelib.book import profiles
-from vaelib.training import Settings
+from vaelib.training import TrainConfig
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_settings_go_through_the_latent_dimensions_seed_by_seed():
     schedule = profiles.Schedule(epochs=7, seeds=[3, 0])
     experiment = profiles.Experiment("digits", [1, 8], schedule)
     assert experiment.settings(schedule) == [
-        Settings(latent_dim=latent_dim, epochs=7, seed=seed) for seed, latent_dim in ((3, 1), (3, 8), (0, 1), (0, 8))
+        TrainConfig(latent_dim=latent_dim, epochs=7, seed=seed) for seed, latent_dim in ((3, 1), (3, 8), (0, 1), (0, 8))
     ]
 
 
@@ -140,7 +140,7 @@ def test_the_command_trains_what_its_options_say(monkeypatch, started, tmp_path)
     _command(monkeypatch, "train", "mnist", "--profile", "quick", *options)
     chosen = {"precision": "bfloat16", "block": 1280}
     assert started == [
-        ("digits", Settings(latent_dim=latent_dim, epochs=8, seed=seed, **chosen), str(tmp_path), "cpu")
+        ("digits", TrainConfig(latent_dim=latent_dim, epochs=8, seed=seed, **chosen), str(tmp_path), "cpu")
         for seed in (0, 5)
         for latent_dim in (2, 3)
     ]
@@ -150,7 +150,7 @@ def test_the_command_trains_and_evaluates(monkeypatch, capsys, tmp_path):
     options = ["--latent-dim", 2, "--seed", 0, "--epochs", 1, "--runs", tmp_path, "--device", "cpu"]
     _command(monkeypatch, "train", "mnist", "--profile", "quick", *options)
     run = runs.load(tmp_path / "digits-k2-e1-s0")
-    assert run.settings == Settings(latent_dim=2, epochs=1)
+    assert run.config == TrainConfig(latent_dim=2, epochs=1)
     assert (
         capsys.readouterr().out
         == f"digits-k2-e1-s0: test ELBO {run.evaluation['test_elbo']:.2f} nats, in {run.folder}\n"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchvision.io import write_jpeg, write_png
 
-from vaelib import data, models, training
+from vaelib import data, models, storage, training
 from vaelib.objective import negative_elbo
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +43,7 @@ def test_the_recipe_for_several_gpus_trains_as_one_process_with_the_same_batches
     """On two processes of the CPU, and on small digits; the one process computes both halves of every batch."""
     (recipe,) = (each for each in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "DistributedData" in each)
     (tmp_path / "together.py").write_text(
-        recipe.replace('"mnist"', '"digits"').replace("Settings(2, 10", "Settings(2, 2")
+        recipe.replace('"mnist"', '"digits"').replace("TrainConfig(2, 10", "TrainConfig(2, 2")
     )
     (command,) = re.findall(r"^\.venv/bin/torchrun (.*)$", PAGE, re.MULTILINE)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *command.split()]
@@ -69,14 +69,14 @@ def test_the_recipe_for_several_gpus_trains_as_one_process_with_the_same_batches
                 optimizer.zero_grad()
                 for rank in (0, 1):
                     torch.set_rng_state(noises[rank])
-                    loss = negative_elbo(model, data.to_float(shares[rank][pair[rank]]), 0.0)[0]
+                    loss = negative_elbo(model(data.to_float(shares[rank][pair[rank]])), 0.0)
                     noises[rank] = torch.get_rng_state()
                     (loss.mean() / 2).backward()
                     losses.append(loss.detach())
                 optimizer.step()
             trained = [-(torch.cat(losses[rank::2])).mean().item() for rank in (0, 1)]
             assert [first[epoch]["train_elbo"], second[epoch]["train_elbo"]] == pytest.approx(trained, rel=1e-5)
-    together = models.load(tmp_path / "together" / "model.safetensors")
+    together = storage.load(tmp_path / "together" / "model.safetensors")
     for name, each in together.state_dict().items():
         torch.testing.assert_close(each, model.state_dict()[name], rtol=1e-3, atol=1e-4)
 

@@ -27,7 +27,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from vaelib import __main__ as command_line
-from vaelib import data, figures, models, runs
+from vaelib import data, plots, runs, storage
 from vaelib.book import pictures, profiles, publish
 from vaelib.book import sweep as batch
 from vaelib.book.sweep import Job, sweep, training_jobs
@@ -408,7 +408,7 @@ def test_published_records_are_the_runs_without_their_weights(small_plan, tmp_pa
 def test_only_the_paper_profile_publishes_weights_and_pictures_unless_told_where(small_plan, tmp_path, monkeypatch):
     _complete_runs(small_plan)
     book = tmp_path / "book"
-    monkeypatch.setattr(models, "WEIGHTS", tmp_path / "package")
+    monkeypatch.setattr(storage, "PRETRAINED", tmp_path / "package")
     monkeypatch.setattr(sys, "argv", ["vaelib", "publish", "mnist", "--profile", "mine", "--book", str(book)])
     command_line.main()
     assert [path.name for path in book.iterdir()] == ["records"] and len(
@@ -468,7 +468,7 @@ def trained_plan(trained, monkeypatch, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     shutil.copytree(trained.folder, root / "tiny-k2-e3-s0")  # the name that the plan's settings give
     monkeypatch.setenv("VAELIB_RUNS", str(root))
-    plan = profiles.Experiment("tiny", [2], profiles.Schedule(trained.settings.epochs, [0, 1]))
+    plan = profiles.Experiment("tiny", [2], profiles.Schedule(trained.config.epochs, [0, 1]))
     monkeypatch.setattr(profiles, "load", lambda *_: plan)
     monkeypatch.setattr(publish, "WEIGHTS", {"mnist": (2,)})
     return plan
@@ -477,13 +477,13 @@ def trained_plan(trained, monkeypatch, tmp_path_factory):
 def test_published_weights_decode_as_the_run_does_and_come_with_a_card(trained, trained_plan, tmp_path, monkeypatch):
     (path,) = publish.weights("quick", "mnist", tmp_path / "weights")
     assert path.stat().st_size < 0.6 * (trained.folder / "model.safetensors").stat().st_size
-    monkeypatch.setattr(models, "WEIGHTS", path.parent)
-    published, z = models.published("mnist-k2"), 2 * torch.randn(1000, 2)
+    monkeypatch.setattr(storage, "PRETRAINED", path.parent)
+    published, z = storage.from_pretrained("mnist-k2"), 2 * torch.randn(1000, 2)
     assert {each.dtype for each in published.parameters()} == {torch.float32}
     torch.testing.assert_close(published.decode(z), trained.model().decode(z), rtol=0, atol=2 / 255)
     card = path.with_suffix(".md").read_text()
     assert f"test ELBO | {trained.evaluation['test_elbo']:.2f} nats" in card
-    assert "learning_rate 0.001" in card and trained.config["data"]["fingerprint"] in card
+    assert "learning_rate 0.001" in card and trained.record["data"]["fingerprint"] in card
     assert {each.name for each in path.parent.iterdir()} == {"mnist-k2.safetensors", "mnist-k2.md"}
 
 
@@ -511,7 +511,7 @@ def test_weights_that_cannot_be_published_leave_nothing(tmp_path, monkeypatch):
 def test_an_interactive_page_gets_its_data_and_a_picture(trained, trained_plan, tiny, tmp_path, monkeypatch):
     def page(dataset, models):
         assert dataset is tiny and [model.latent_dim for model in models] == [2]
-        return {"codes": [[0.5, -1.25]], "labels": [3]}, figures.panels({"": models[0].sample(4)}, columns=2)
+        return {"codes": [[0.5, -1.25]], "labels": [3]}, plots.panels({"": models[0].sample(4)}, columns=2)
 
     monkeypatch.setattr(publish, "LIVE", {"mnist": page})
     monkeypatch.setattr(data, "load", lambda name: tiny)
@@ -536,19 +536,19 @@ def test_an_interactive_page_is_refused_other_data_and_missing_runs(
 
 def test_an_unknown_published_model_lists_the_known_ones():
     with pytest.raises(ValueError, match="no published model 'nope'; known: "):
-        models.published("nope")
+        storage.from_pretrained("nope")
 
 
 def test_the_animation_is_a_loop_of_frames_side_by_side(tmp_path):
-    publish.animation(models.WEIGHTS / "celeba-k64.safetensors", tmp_path / "walk.webp", faces=3, frames=4, zoom=1)
+    publish.animation(storage.PRETRAINED / "celeba-k64.safetensors", tmp_path / "walk.webp", faces=3, frames=4, zoom=1)
     with Image.open(tmp_path / "walk.webp") as picture:
         assert picture.n_frames == 4 and picture.info["loop"] == 0
         assert picture.size == (3 * 49 + 1, 64 + 2)
 
 
 def test_a_notebook_is_shrunk_once_and_its_pictures_hardly_change(tmp_path):
-    model = models.published("celeba-k64")
-    figure = figures.panels({"faces": model.sample(32, seed=0)}, columns=8, panels_in_row=1)
+    model = storage.from_pretrained("celeba-k64")
+    figure = plots.panels({"faces": model.sample(32, seed=0)}, columns=8, panels_in_row=1)
     figure.savefig(drawn := io.BytesIO(), format="png")
     notebook = _notebook(tmp_path / "page.ipynb", "draw()")
     page = nbformat.read(notebook, as_version=4)

@@ -14,12 +14,12 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from vaelib import data, evaluation, likelihoods, models, training
+from vaelib import data, decoders, evaluation, models, storage, training
 from vaelib.data import Dataset, Split, to_float
 from vaelib.objective import BetaELBO, negative_elbo
-from vaelib.training import Settings
+from vaelib.training import TrainConfig
 
-SETTINGS = Settings(latent_dim=2, epochs=3, batch_size=32)
+SETTINGS = TrainConfig(latent_dim=2, epochs=3, batch_size=32)
 STEPS = 7  # an epoch, for 200 images
 KEYS = {"epoch", "seconds"} | {
     f"{split}_{term}" for split in ("train", "test") for term in ("elbo", "reconstruction", "kl")
@@ -48,25 +48,25 @@ def checkpoint(tiny, tmp_path_factory):
 @pytest.mark.parametrize("name", ["latent_dim", "epochs", "batch_size"])
 def test_settings_refuse_what_is_no_positive_whole_number(name, value):
     with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, not {re.escape(repr(value))}"):
-        Settings(**{"latent_dim": 2, name: value})
+        TrainConfig(**{"latent_dim": 2, name: value})
 
 
 @pytest.mark.parametrize("value", [-1, 2.5, "three", True, None])
 def test_settings_refuse_what_is_no_seed(value):
     with pytest.raises(ValueError, match="seed must be a whole number of at least 0"):
-        Settings(latent_dim=2, seed=value)
+        TrainConfig(latent_dim=2, seed=value)
 
 
 @pytest.mark.parametrize("value", [0, -1e-3, math.nan, math.inf, "fast", None, True])
 def test_settings_refuse_what_is_no_learning_rate(value):
     with pytest.raises(ValueError, match="learning_rate must be a positive number"):
-        Settings(latent_dim=2, learning_rate=value)
+        TrainConfig(latent_dim=2, learning_rate=value)
 
 
 @pytest.mark.parametrize("value", ["float16", 16, torch.bfloat16, ""])
 def test_settings_refuse_what_is_no_precision(value):
     with pytest.raises(ValueError, match="precision must be 'float32' or 'bfloat16', if it is given, not"):
-        Settings(latent_dim=2, precision=value)
+        TrainConfig(latent_dim=2, precision=value)
 
 
 def test_bfloat16_trains_to_about_the_elbo_of_float32(digits, tmp_path):
@@ -75,7 +75,7 @@ def test_bfloat16_trains_to_about_the_elbo_of_float32(digits, tmp_path):
     few, off = Dataset("few", Split(digits.train.images[:500]), Split(digits.test.images[:100])), []
     for seed in range(3):
         full, coarse = (
-            _fit(few, Settings(2, epochs=3, seed=seed, precision=each), tmp_path / f"{each}{seed}")[-1]["test_elbo"]
+            _fit(few, TrainConfig(2, epochs=3, seed=seed, precision=each), tmp_path / f"{each}{seed}")[-1]["test_elbo"]
             for each in ("float32", "bfloat16")
         )
         off.append(coarse / full - 1)
@@ -85,7 +85,7 @@ def test_bfloat16_trains_to_about_the_elbo_of_float32(digits, tmp_path):
 
 @pytest.mark.parametrize("name", ["mnist-k2", "celeba-k64"])
 def test_bfloat16_gives_the_elbo_of_trained_weights_to_a_thousandth(name, digits):
-    model = models.published(name)
+    model = storage.from_pretrained(name)
     images = digits.test.images[:100] if name == "mnist-k2" else data.load("faces-small").test.images[:20]
     full = evaluation.elbo(model, images)[0].mean()
     with torch.autocast("cpu", torch.bfloat16):
@@ -101,20 +101,20 @@ def test_float32_is_what_a_cpu_does_unasked(tiny, tmp_path):
 
 def test_settings_refuse_a_seed_that_generators_cannot_tell_from_a_smaller_one():
     with pytest.raises(ValueError, match=r"seed must be below 2\*\*31"):
-        Settings(latent_dim=2, seed=2**31)
+        TrainConfig(latent_dim=2, seed=2**31)
 
 
 def test_a_last_step_that_ruins_the_model_is_noticed(tiny, tmp_path):
     with pytest.raises(FloatingPointError, match="the test ELBO is not finite after epoch 1, step 1"):
-        _fit(tiny, Settings(latent_dim=2, epochs=1, batch_size=1000, learning_rate=1e20), tmp_path)
+        _fit(tiny, TrainConfig(latent_dim=2, epochs=1, batch_size=1000, learning_rate=1e20), tmp_path)
 
 
 def test_settings_take_the_least_values():
-    assert Settings(latent_dim=1, epochs=1, seed=0, batch_size=1, learning_rate=1).seed == 0
+    assert TrainConfig(latent_dim=1, epochs=1, seed=0, batch_size=1, learning_rate=1).seed == 0
 
 
 def test_the_elbo_of_the_digits_improves(digits, tmp_path):
-    history = _fit(digits, Settings(latent_dim=2, epochs=5), tmp_path)
+    history = _fit(digits, TrainConfig(latent_dim=2, epochs=5), tmp_path)
     assert history[4]["test_elbo"] > history[0]["test_elbo"] + 10
     assert history[4]["train_elbo"] > history[0]["train_elbo"] + 10
 
@@ -158,17 +158,18 @@ def test_every_epoch_sees_every_image_once_in_another_order(tiny, tmp_path, monk
 
 
 def test_the_seed_decides_the_order_of_images_and_the_noise(tiny, tmp_path, monkeypatch):
-    elbo, drawn = models.VAE.elbo, []
+    terms, drawn = models.VAE.terms, []
 
-    def record(model, x):
-        drawn.append((x, torch.randn(3, generator=torch.Generator().set_state(torch.get_rng_state()))))
-        return elbo(model, x)
+    def record(model, x, **options):
+        if model.training:
+            drawn.append((x, torch.randn(3, generator=torch.Generator().set_state(torch.get_rng_state()))))
+        return terms(model, x, **options)
 
-    monkeypatch.setattr(models.VAE, "elbo", record)
+    monkeypatch.setattr(models.VAE, "terms", record)
     for seed in (0, 1, 0):
         (tmp_path / str(len(drawn))).mkdir()
         _fit(tiny, replace(SETTINGS, seed=seed, epochs=1), tmp_path / str(len(drawn)))
-    first, other, again = drawn[0], drawn[STEPS + 1], drawn[2 * (STEPS + 1)]  # an epoch ends with the test images
+    first, other, again = drawn[0], drawn[STEPS], drawn[2 * STEPS]
     assert all(map(torch.equal, first, again))
     assert not any(map(torch.equal, first, other))
 
@@ -208,30 +209,30 @@ def test_a_huge_learning_rate_stops_with_epoch_and_step(tiny, tmp_path):
 
 @pytest.mark.parametrize("check_every", [1, 2, 50])
 def test_the_first_loss_that_is_not_finite_is_named(tiny, tmp_path, monkeypatch, check_every):
-    steps, elbo = [], models.VAE.elbo
+    steps, ask = [], models.VAE.terms
 
-    def spoiled(model, x):
-        reconstruction, kl = elbo(model, x)
+    def spoiled(model, x, **options):
+        terms = ask(model, x, **options)
         steps.append(1) if model.training else None
-        return reconstruction, kl * math.nan if len(steps) == STEPS + 4 else kl
+        return terms._replace(kl=terms.kl * math.nan) if len(steps) == STEPS + 4 else terms
 
     monkeypatch.setattr(training, "CHECK_EVERY", check_every)
-    monkeypatch.setattr(models.VAE, "elbo", spoiled)
+    monkeypatch.setattr(models.VAE, "terms", spoiled)
     with pytest.raises(FloatingPointError, match="the loss is nan at epoch 2, step 4;"):
         _fit(tiny, SETTINGS, tmp_path)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before_it(tiny, tmp_path, monkeypatch):
-    check, calls = training._check_finite, []
+    record, calls = training._State.record, []
 
-    def fail_at_the_fifth(losses, epoch, step):
-        calls.append(step)
-        check([math.nan for _ in losses] if len(calls) == 5 else losses, epoch, step)
+    def fail_at_the_fifth(state, values):
+        calls.append(values)
+        return record(state, [[math.nan, *sums] for _, *sums in values] if len(calls) == 5 else values)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "CHECK_EVERY", 2)
-        patch.setattr(training, "_check_finite", fail_at_the_fifth)
+        patch.setattr(training._State, "record", fail_at_the_fifth)
         with pytest.raises(FloatingPointError, match="epoch 2, step 1;"):
             _fit(tiny, SETTINGS, tmp_path, checkpoint_seconds=0)
     resumed, whole = _model(tiny), _model(tiny)
@@ -284,12 +285,13 @@ def test_a_checkpoint_of_other_settings_is_refused(tiny, tmp_path, setting, valu
 def test_a_checkpoint_of_other_images_is_refused(tiny, digits, tmp_path):
     _fit(tiny, SETTINGS, tmp_path, checkpoint_seconds=0)
     with pytest.raises(ValueError, match=f"checkpoint is of a training with data '{tiny.fingerprint}'"):
-        training.fit(_model(tiny), replace(tiny, fingerprint="0" * 16), SETTINGS, tmp_path)
+        other = Split(255 - tiny.train.images, tiny.train.labels)
+        training.fit(_model(tiny), replace(tiny, train=other), SETTINGS, tmp_path)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tiny, tmp_path):
     _fit(tiny, SETTINGS, tmp_path, checkpoint_seconds=0)
-    other = models.mlp(tiny.image_shape, SETTINGS.latent_dim, likelihood=likelihoods.ContinuousBernoulli)
+    other = models.mlp(tiny.image_shape, SETTINGS.latent_dim, decoder=decoders.ContinuousBernoulli)
     with pytest.raises(ValueError, match="checkpoint is of a training with model '"):
         training.fit(other, tiny, SETTINGS, tmp_path)
 
@@ -315,7 +317,7 @@ def _colour(count):
 
 def test_colour_images_that_leave_a_batch_of_one_are_trained(tmp_path):
     data = _colour(17)
-    history = training.fit(models.conv(data.image_shape, 2), data, Settings(2, epochs=1, batch_size=16), tmp_path)
+    history = training.fit(models.conv(data.image_shape, 2), data, TrainConfig(2, epochs=1, batch_size=16), tmp_path)
     assert math.isfinite(history[0]["train_elbo"])
 
 
@@ -323,18 +325,18 @@ def test_colour_images_that_leave_a_batch_of_one_are_trained(tmp_path):
 def test_batches_of_one_image_are_refused_where_there_is_batch_norm(tmp_path, count, size):
     data = _colour(count)
     with pytest.raises(ValueError, match="batch norm needs batches of two images or more"):
-        training.fit(models.conv(data.image_shape, 2), data, Settings(2, epochs=1, batch_size=size), tmp_path)
+        training.fit(models.conv(data.image_shape, 2), data, TrainConfig(2, epochs=1, batch_size=size), tmp_path)
 
 
 @pytest.mark.parametrize(("precision", "order"), [("float32", (512, 16, 4, 1)), ("bfloat16", (512, 1, 128, 32))])
 def test_channels_lie_last_where_convolutions_are_in_bfloat16(tmp_path, precision, order):
     data = _colour(32)
     model = models.conv(data.image_shape, 2)
-    training.fit(model, data, Settings(2, epochs=1, precision=precision), tmp_path)
+    training.fit(model, data, TrainConfig(2, epochs=1, precision=precision), tmp_path)
     weight = model.encoder.features[3].weight
     assert weight.stride() == weight.grad.stride() == order
-    models.save(model, tmp_path / "saved")
-    assert torch.equal(models.load(tmp_path / "saved").encoder.features[3].weight, weight)
+    storage.save(model, tmp_path / "saved")
+    assert torch.equal(storage.load(tmp_path / "saved").encoder.features[3].weight, weight)
 
 
 def test_a_checkpoint_whose_tensors_lie_in_another_order_is_the_same(tmp_path):
@@ -343,7 +345,7 @@ def test_a_checkpoint_whose_tensors_lie_in_another_order_is_the_same(tmp_path):
     def stop(*_):
         raise KeyboardInterrupt
 
-    data, settings, weights = _colour(32), Settings(2, epochs=3, batch_size=16, precision="bfloat16"), []
+    data, settings, weights = _colour(32), TrainConfig(2, epochs=3, batch_size=16, precision="bfloat16"), []
     start = models.conv(data.image_shape, 2)
     for turned in (False, True):
         model, folder = copy.deepcopy(start), tmp_path / str(turned)
@@ -361,22 +363,30 @@ def test_a_checkpoint_whose_tensors_lie_in_another_order_is_the_same(tmp_path):
 
 @pytest.mark.parametrize("kind", [np.int64, np.int8, np.uint32])
 def test_settings_take_numpys_numbers(kind):
-    settings = Settings(latent_dim=kind(8), learning_rate=np.float32(0.5))
-    assert settings == Settings(latent_dim=8, learning_rate=0.5)
+    settings = TrainConfig(latent_dim=kind(8), learning_rate=np.float32(0.5))
+    assert settings == TrainConfig(latent_dim=8, learning_rate=0.5)
     assert type(settings.latent_dim) is int and type(settings.learning_rate) is float
 
 
-def _mean(model, x, progress):
-    return tuple(each.mean() for each in negative_elbo(model, x, progress))
+def _mean(terms, fraction):
+    return negative_elbo(terms, fraction).mean()
 
 
-def _alone(model, x, progress):
-    return negative_elbo(model, x, progress)[0]
+def _three(terms, fraction):
+    return negative_elbo(terms, fraction), terms.reconstruction, terms.divergence
 
 
-@pytest.mark.parametrize("wrong", [_mean, _alone, BetaELBO], ids=["means", "loss alone", "a class"])
-def test_an_objective_gives_three_values_an_image(tiny, tmp_path, wrong):
-    with pytest.raises((ValueError, TypeError), match=r"three tensors of shape \(32,\), not|instance"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (_mean, r"the loss of each image, a tensor of shape \(2,\) for 2 images, not \(\)"),
+        (_three, r"the loss of each image, a tensor of shape \(2,\) for 2 images, not tuple"),
+        (BetaELBO, r"is a class; give an instance of it: BetaELBO\(...\)"),
+    ],
+    ids=["mean", "loss and terms", "a class"],
+)
+def test_an_objective_gives_one_value_an_image(tiny, tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
         _fit(tiny, SETTINGS, tmp_path, objective=wrong)
 
 
@@ -396,6 +406,6 @@ def test_what_looks_on_after_an_epoch_changes_no_weight(tmp_path):
         model = models.conv(data.image_shape, 2)
         model.load_state_dict(weights[0] if weights else model.state_dict())
         weights = weights or [{name: each.clone() for name, each in model.state_dict().items()}]
-        training.fit(model, data, Settings(2, 2, batch_size=20), tmp_path / str(on_epoch is None), on_epoch=on_epoch)
+        training.fit(model, data, TrainConfig(2, 2, batch_size=20), tmp_path / str(on_epoch is None), on_epoch=on_epoch)
         weights.append(model.state_dict())
     assert all(torch.equal(weights[1][name], each) for name, each in weights[2].items())

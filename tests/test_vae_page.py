@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy
 
-from vaelib import models, objective
+from vaelib import objective, storage
 from vaelib.book import live
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +37,7 @@ def visit(visit):
 
 @pytest.fixture(scope="module")
 def model():
-    return models.published("mnist-k2").double()
+    return storage.from_pretrained("mnist-k2").double()
 
 
 def encode(model, x):
@@ -331,7 +331,7 @@ def test_without_scripts_and_on_paper_the_still_picture_stands_there(visit):
 
 
 def test_the_still_picture_says_what_pytorch_says():
-    model = models.published("mnist-k2")
+    model = storage.from_pretrained("mnist-k2")
     x = torch.tensor(CONTENT["digits"][2]["pixels"]).view(1, 28, 28) / 255
     epsilon = torch.tensor([-0.6, 1.3])
     colours = dict.fromkeys(("encoder", "decoder", "mu", "sigma", "epsilon", "z"), "#123456")

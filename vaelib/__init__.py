@@ -1,22 +1,24 @@
 """Variational autoencoders, small enough to read.
 
->>> from vaelib import Settings, data, train
->>> run = train(data.load("digits"), Settings(latent_dim=2))
+>>> from vaelib import TrainConfig, data, train
+>>> run = train(data.load("digits"), TrainConfig(latent_dim=2))
 >>> run.evaluation["test_elbo"], run.model().sample(16)
 
-A VAE is three modules that return distributions; each can be another one.
+A VAE is three modules that return distributions. Each can be replaced.
 
-likelihoods, posteriors, priors    what decoder, encoder and prior return
-models          the paper's two models, and the VAE that ties three modules together; weights on disk
+encoders, decoders, priors    the modules
+distributions   what torch.distributions lacks, and closed-form KL divergences
+models          the paper's two models, and the VAE that ties three modules together
+storage         a model's weights on disk, and the trained models that come with the package
 binarization    models of binary pixels
 burda           the model and schedule that much of the field compares by
-objective       the ELBO and its relatives, as pure functions, and what a training minimises
-data            data sets by name, a folder of images of one's own, or tensors
-training, runs  the loop; a training on disk, which is resumed or loaded by the call that began it
+objective       the ELBO and its relatives, as pure functions, and what training minimises
+data            data sets by name, a folder of your own images, or tensors
+training, runs  the loop; a run on disk, which is resumed or loaded by the call that began it
 evaluation      ELBO, log p(x), active units, reconstruction error
-rivals          wake-sleep, Monte Carlo EM with HMC, exact EM on a grid
-attributes      directions of the code space, found and walked along
-figures         grids and curves
+baselines       wake-sleep, Monte Carlo EM with HMC, exact EM on a grid
+attributes      directions of the code space
+plots           grids and curves
 """
 
 from importlib import import_module
@@ -24,27 +26,29 @@ from importlib import import_module
 import torch
 
 from . import (
+    baselines,
     binarization,
     burda,
     data,
+    decoders,
+    distributions,
+    encoders,
     evaluation,
-    likelihoods,
     models,
     objective,
-    posteriors,
     priors,
-    rivals,
     runs,
+    storage,
     training,
 )
 from .runs import Run, train
-from .training import Settings
+from .training import TrainConfig
 
-_LATER = ("attributes", "figures")  # imported when they are asked for: scikit-learn and matplotlib take seconds
+_LATER = ("attributes", "plots")  # imported when they are asked for: scikit-learn and matplotlib take seconds
 
-__all__ = ["Run", "Settings", "train", *_LATER]
-__all__ += ["binarization", "burda", "data", "evaluation", "likelihoods", "models", "objective", "posteriors", "priors"]
-__all__ += ["rivals", "runs", "training"]
+__all__ = ["Run", "TrainConfig", "train", *_LATER]
+__all__ += ["baselines", "binarization", "burda", "data", "decoders", "distributions", "encoders", "evaluation"]
+__all__ += ["models", "objective", "priors", "runs", "storage", "training"]
 
 
 def __getattr__(name: str):

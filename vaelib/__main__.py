@@ -11,7 +11,7 @@ from pathlib import Path
 
 from joblib import cpu_count
 
-from . import data, models, runs
+from . import data, runs, storage
 from .book import profiles
 
 STOPPED = "stopped; the same command goes on from what was last saved"
@@ -93,7 +93,7 @@ def publish(options: argparse.Namespace) -> None:
         steps = [(publishing.record, claims.runs_beyond(options.book), options.book / "records" / "beyond")]
     else:
         steps = [(publishing.records, *which, options.book / "records" / options.profile)]
-    if weights := options.weights or (models.WEIGHTS if published else None):
+    if weights := options.weights or (storage.PRETRAINED if published else None):
         steps.append((publishing.weights, *which, weights))
     if published:
         steps += [(pictures.shrink, page) for page in sorted(options.book.rglob("*.ipynb"))]

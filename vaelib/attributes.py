@@ -52,7 +52,7 @@ class Attribute:
 
     def score(self, codes: Tensor) -> Tensor:
         """The classifier's log-odds, (N,), that the attribute is there, for codes (N, K)."""
-        return torch.from_numpy(self.classifier.decision_function(codes.numpy())).float()
+        return torch.from_numpy(self.classifier.decision_function(codes.cpu().numpy())).float()
 
 
 def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> dict[str, Attribute]:
@@ -73,7 +73,7 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
     ------
     ValueError
         If the shapes do not fit, an attribute is there, or is missing, in fewer codes than there are folds, or the
-        codes do not vary.
+        codes do not vary, or their means with and without an attribute are equal.
     """
     if codes.ndim != 2 or labels.shape != (len(codes), len(names)):
         raise ValueError(
@@ -82,6 +82,7 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
         )
     if not (codes != codes[0]).any():
         raise ValueError("all codes are the same, so they hold no attribute: did the model learn anything?")
+    codes, labels = codes.cpu(), labels.cpu()
     x, found = codes.numpy(), {}
     columns = zip(names, labels.T.numpy(), strict=True)
     for name, column in progress.bar(columns, total=len(names), desc="attributes", delay=2):
@@ -99,7 +100,12 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
         majority = max(present, len(column) - present) / len(column)
         classifier = _classifier().fit(x, column)
         has = torch.from_numpy(column)
-        direction = _unit(codes[has].mean(0) - codes[~has].mean(0))
+        difference = codes[has].mean(0) - codes[~has].mean(0)
+        if not difference.any():
+            raise ValueError(
+                f"{name}: the mean codes with and without it are equal, so there is no direction; leave it out"
+            )
+        direction = _unit(difference)
         found[name] = Attribute(name, direction, classifier, torch.tensor(accuracy), torch.tensor(auc), majority)
     return found
 
@@ -115,6 +121,7 @@ def traverse(model: VAE, codes: Tensor, direction: Tensor, steps: Tensor) -> Ten
     direction : Tensor of shape (K,)
     steps : Tensor of shape (T,), how far to go along it, in units of its length
     """
+    codes, direction, steps = (each.to(model.device) for each in (codes, direction, steps))
     path = codes[:, None] + steps[:, None] * direction  # (N, T, K)
     return model.decode(path.flatten(0, 1)).unflatten(0, path.shape[:2])
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from . import likelihoods, posteriors, priors
+from . import decoders, encoders, priors
 from .models import VAE
 
 
@@ -20,7 +20,7 @@ def layers(*sizes: int) -> list[nn.Module]:
     return found
 
 
-def build(image_shape: tuple[int, int, int], latent_dim: int, means: Tensor) -> VAE:
+def build(image_shape: tuple[int, ...], latent_dim: int, means: Tensor) -> VAE:
     """Their model of binary pixels, of one level: pixels - 200 - 200 - K, and backwards.
 
     Parameters
@@ -34,8 +34,8 @@ def build(image_shape: tuple[int, int, int], latent_dim: int, means: Tensor) -> 
     *decoder, last, _ = layers(latent_dim, 200, 200, pixels)
     last.bias.data = means.clamp(0.001, 0.999).logit().flatten()
     output = nn.Sequential(*decoder, last, nn.Unflatten(1, image_shape))
-    encoder = posteriors.Gaussian(features, 200, latent_dim)  # last: the published weights began in this order
-    return VAE(encoder, likelihoods.Bernoulli(output), priors.Standard(latent_dim), image_shape)
+    encoder = encoders.Gaussian(features, 200, latent_dim)  # last: the published weights began in this order
+    return VAE(encoder, decoders.Bernoulli(output), priors.Standard(latent_dim), image_shape)
 
 
 def rate(epoch: int, epochs: int) -> float:

@@ -1,7 +1,7 @@
-"""What a trained model is worth. All figures in nats are per image: summed over pixels and latents, then averaged.
+"""Evaluation metrics. All values in nats are per image: summed over pixels and latents, then averaged.
 
-Every function works in batches of bounded memory, puts the model into evaluation mode, and has its noise from a seed
-of its own, so that the same model and images always give the same figures (on one kind of device).
+Every function works in batches of bounded memory, puts the model into evaluation mode, and takes its noise from its own
+seed, so that the same model and images always give the same values (on one kind of device).
 """
 
 import math
@@ -12,44 +12,49 @@ import torch
 from torch import Tensor
 
 from . import objective, progress
+from .checks import check_model
 from .data import Dataset, to_float
-from .models import PIXELS, VAE, original
+from .encoders import evaluating
+from .models import VAE, eval_batch_size, unwrap
 from .seeding import seeded
 
+MAX_CODE_VALUES = 16_000_000  # of the codes of an evaluation batch, in all of their samples: 64 MB
 
-def encode(model: VAE, images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Posterior means and log-variances, each (N, K), of uint8 images (N, C, H, W).
 
-    The seed matters for posteriors alone that do not know their mean, such as flows: it is one of samples.
+def encode(model: VAE, images: Tensor, seed: int = 0, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Posterior means and log-variances, each (N, K), of images (N, C, H, W) as in a `Split`.
+
+    The seed matters only for posteriors without a known mean, such as flows: their mean is one of samples.
     """
-    return _batched(model, images, model.encode, seed)
+    return _batched(model, images, labels, unwrap(model).encode, seed)
 
 
-def elbo(model: VAE, images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Reconstruction term and KL of each of N uint8 images, each (N,), in nats, from one posterior sample an image."""
-    return _batched(model, images, model.elbo, seed)
+def elbo(model: VAE, images: Tensor, seed: int = 0, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Reconstruction term and KL of each of N images, each (N,), in nats, from one posterior sample per image."""
+    return _batched(model, images, labels, unwrap(model).elbo, seed)
 
 
-def log_prob(model: VAE, images: Tensor, samples: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def log_prob(
+    model: VAE, images: Tensor, samples: int, seed: int = 0, labels: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Importance-weighted estimate of log p(x), with the posterior as proposal (Burda et al., arXiv:1509.00519).
 
-    On average it lies below the true value, and climbs towards it with the number of samples: a lower bound. Memory
-    hardly grows with the number of samples (eight bytes for each, of the at most 1,000 images that are looked at at
-    once), nor with that of images.
+    On average it is below the true value, and approaches it as the number of samples grows: a lower bound.
 
     Parameters
     ----------
     model : VAE
-    images : uint8 Tensor of shape (N, C, H, W)
+    images : Tensor of shape (N, C, H, W), as in a `Split`
     samples : number of posterior samples for each image, at least 10
     seed : of the samples
+    labels : of the images, for a conditional model; it is then log p(x | y)
 
     Returns
     -------
     estimate : Tensor of shape (N,), in nats
     standard_error : Tensor of shape (N,), the estimate's scatter from seed to seed, from the spread of the estimates
-        that ten parts of the samples give. It knows only the weights that it saw, and where a few of them dominate it
-        is too small; nor does it tell how far the bound is from log p(x)
+        that ten parts of the samples give. It is too small where a few weights dominate, because it is computed from
+        the drawn weights only; and it does not say how far the bound is from log p(x)
 
     Raises
     ------
@@ -59,20 +64,14 @@ def log_prob(model: VAE, images: Tensor, samples: int, seed: int = 0) -> tuple[T
     if samples < 10:
         raise ValueError(f"samples must be at least 10 for a standard error, not {samples}")
 
-    def estimate(x: Tensor) -> tuple[Tensor, Tensor]:
-        x = model.observe(x)  # the same in all parts, whatever a model of one's own makes of images
-        log_weights = torch.empty(samples, len(x), dtype=torch.float64)
-        for part in log_weights.split(
-            100
-        ):  # of thousands at once, small results lie between large ones, whose memory stays taken
-            likelihood, prior, posterior = model.log_densities(x, len(part))
-            part.copy_((likelihood + prior - posterior).cpu())
+    def estimate(x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        log_weights = unwrap(model).terms(x, samples, labels).log_weights.cpu().double()
         parts = [objective.importance_weighted_bound(part) for part in log_weights.tensor_split(10)]
         bar.update(len(x))
         return objective.importance_weighted_bound(log_weights), torch.stack(parts).std(0) / math.sqrt(10)
 
     with progress.bar(total=len(images), desc="log p(x)", unit="image", delay=2) as bar:
-        return _batched(model, images, estimate, seed)
+        return _batched(model, images, labels, estimate, seed, samples)
 
 
 def active_units(means: Tensor, threshold: float = 0.01, again: Tensor | None = None) -> int:
@@ -90,17 +89,23 @@ def active_units(means: Tensor, threshold: float = 0.01, again: Tensor | None = 
     return int((covariance > threshold).sum())
 
 
-def reconstruction_error(model: VAE, images: Tensor) -> Tensor:
-    """Mean squared error per pixel, of values in [0, 1], of each uint8 image decoded from its posterior mean: (N,).
+def reconstruction_error(model: VAE, images: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Mean squared error per pixel, of values in [0, 1], of each image decoded from its posterior mean: (N,).
 
-    The images are taken as they are, grey where they are, whatever the model makes of them (see `VAE.observe`).
+    The images are taken as they are, grey where they are, whatever the model's `preprocess` does.
     """
-    (errors,) = _batched(model, images, lambda x: ((model.decode(model.encode(x)[0]) - x).square().flatten(1).mean(1),))
+
+    plain = unwrap(model)
+
+    def error(x: Tensor, labels: Tensor | None) -> tuple[Tensor]:
+        return ((plain.decode(plain.encode(x, labels)[0], labels) - x).square().flatten(1).mean(1),)
+
+    (errors,) = _batched(model, images, labels, error)
     return errors
 
 
-def ceiling(images: Tensor) -> Tensor:
-    """The highest ELBO that a Bernoulli likelihood allows each of N uint8 images: (N,), in nats.
+def max_bernoulli_elbo(images: Tensor) -> Tensor:
+    """The highest ELBO that a Bernoulli likelihood allows each of N images: (N,), in nats.
 
     Of a grey pixel x, x log p + (1 - x) log (1 - p) is highest at p = x, where it is minus the pixel's binary entropy;
     and the KL can only take away.
@@ -110,52 +115,84 @@ def ceiling(images: Tensor) -> Tensor:
 
 
 def evaluate(model: VAE, data: Dataset, samples: int | None = None) -> dict[str, float]:
-    """All the figures of a finished training, over the whole of each split.
+    """All the metrics of a finished run, over the whole of each split.
 
     Parameters
     ----------
     model : VAE
     data : Dataset
-    samples : for `log_prob`; 200 if not given, or 50 for images of more than 1,000 values, which take long to decode
+    samples : for `log_prob`; by default 200, or 50 for images of more than 1,000 values, which take long to decode
 
     Returns
     -------
     dict with, for train and test, `<split>_elbo`, `<split>_reconstruction`, `<split>_kl` (nats per image), and for
     test `elbo_standard_error` (over images), `log_prob` with its `log_prob_samples` and Monte Carlo error
     `log_prob_standard_error`, `active_units`, and `reconstruction_error` (squared, per pixel)
+
+    Raises
+    ------
+    ValueError
+        If the test ELBO is above log p(x), its upper bound, by more than their errors: then a density is wrong.
     """
     if samples is None:
         samples = 200 if math.prod(data.image_shape) <= 1000 else 50
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
+    elbos = {}
     for name, split in (("train", data.train), ("test", data.test)):
-        reconstruction, kl = elbo(model, split.images)
-        figures |= {
-            f"{name}_elbo": (reconstruction - kl).mean().item(),
+        reconstruction, kl = elbo(model, split.images, labels=split.labels)
+        elbos[name] = reconstruction - kl
+        metrics |= {
+            f"{name}_elbo": elbos[name].mean().item(),
             f"{name}_reconstruction": reconstruction.mean().item(),
             f"{name}_kl": kl.mean().item(),
         }
-    count = len(data.test)  # the loop ended on the test split
-    figures["elbo_standard_error"] = (reconstruction - kl).std().item() / math.sqrt(count)
-    estimate, error = log_prob(model, data.test.images, samples)
-    figures["log_prob"] = estimate.mean().item()
-    figures["log_prob_standard_error"] = error.square().sum().sqrt().item() / count
-    figures["log_prob_samples"] = samples
-    means, again = (encode(model, data.test.images, seed)[0] for seed in (0, 1))
-    figures["active_units"] = active_units(means, again=again)
-    figures["reconstruction_error"] = reconstruction_error(model, data.test.images).mean().item()
-    return figures
+    images, labels, count = data.test.images, data.test.labels, len(data.test)
+    metrics["elbo_standard_error"] = elbos["test"].std().item() / math.sqrt(count)
+    estimate, error = log_prob(model, images, samples, labels=labels)
+    metrics["log_prob"] = estimate.mean().item()
+    metrics["log_prob_standard_error"] = error.square().sum().sqrt().item() / count
+    metrics["log_prob_samples"] = samples
+    _check_bound(elbos["test"].double(), estimate.double())
+    means, again = (encode(model, images, seed, labels)[0] for seed in (0, 1))
+    metrics["active_units"] = active_units(means, again=again)
+    metrics["reconstruction_error"] = reconstruction_error(model, images, labels).mean().item()
+    return metrics
+
+
+def _check_bound(elbos: Tensor, log_probs: Tensor) -> None:
+    """Refuse an ELBO above log p(x) by more than five standard errors of the difference, and what rounding explains."""
+    excess, rounding = elbos - log_probs, 1e-4 * log_probs.abs().mean()
+    error = excess.std() / math.sqrt(len(excess))
+    if len(excess) >= 10 and excess.mean() > 5 * error + rounding:
+        raise ValueError(
+            f"the test ELBO is {elbos.mean():.2f} nats, above log p(x), which is {log_probs.mean():.2f} "
+            f"(difference {excess.mean():.2f} ± {error:.2f}), though it is a lower bound: a log_prob is of another "
+            f"density than the samples, is not normalised, or depends on the other images of a batch. The weights are "
+            f"kept"
+        )
 
 
 @torch.no_grad()
-def _batched(model: VAE, images: Tensor, function: Callable, seed: int = 0) -> Any:
+def _batched(
+    model: VAE,
+    images: Tensor,
+    labels: Tensor | None,
+    function: Callable,
+    seed: int = 0,
+    samples: int = 1,
+) -> Any:
     """Apply a function of float images that returns a tuple of (B, ...) tensors; the results as (N, ...) on the CPU."""
-    training = model.training
-    size = max(1, PIXELS // images[0].numel())
-    original(model).check()
-    model.eval()
-    try:
-        with seeded(seed, model.device):
-            parts = [function(to_float(batch.to(model.device))) for batch in images.split(size)]
-    finally:
-        model.train(training)
+    if len(images) == 0:
+        raise ValueError("there are no images to evaluate")
+    plain = unwrap(model)
+    device = plain.device
+    labels = labels if plain.conditional else None
+    check_model(plain, to_float(images[:2]), labels)
+    most = max(1, MAX_CODE_VALUES // (samples * plain.latent_dim))
+    size = min(eval_batch_size(device, math.prod(images.shape[1:])), most)
+    with evaluating(plain), seeded(seed, device):
+        parts = []
+        for number, batch in enumerate(images.split(size)):
+            given = None if labels is None else labels[number * size : (number + 1) * size].to(device)
+            parts.append(function(to_float(batch.to(device)), given))
     return tuple(torch.cat(part).cpu() for part in zip(*parts, strict=True))

@@ -23,12 +23,14 @@ FEATURES = 64  # so few that a thousand images tell their covariance
 EPOCHS, BATCH = 8, 128
 
 
-def classifier(image_shape: tuple[int, int, int], outputs: int) -> nn.Sequential:
+def classifier(image_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
     """From images (B, C, H, W) to logits (B, outputs) by three convolutions; all but the last layer give FEATURES.
 
     The features have mean 0 and variance 1 over the training images, which gives distances between them a scale.
     """
     channels, height, width = image_shape
+    if min(height, width) < 8:
+        raise ValueError(f"three convolutions halve images of 8 x 8 or more, not of {height} x {width}")
     sizes, layers = (channels, 32, 64, 128), []
     for before, after in pairwise(sizes):
         layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
@@ -75,15 +77,15 @@ def _fit(network: nn.Sequential, images: Tensor, labels: Tensor) -> None:
     attributes = labels.ndim == 2
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     shuffle = torch.Generator().manual_seed(0)
-    steps = EPOCHS * len(batches(torch.arange(len(images)), BATCH))
+    steps = EPOCHS * len(batches(torch.arange(len(images), device="cpu"), BATCH))
     with progress.bar(total=steps, desc="a classifier for features", unit="step") as bar:
         for _ in range(EPOCHS):
-            for batch in batches(torch.randperm(len(images), generator=shuffle).to(images.device), BATCH):
-                logits, wanted = network(to_float(images[batch])), labels[batch]
+            for batch in batches(torch.randperm(len(images), generator=shuffle, device="cpu").to(images.device), BATCH):
+                logits, expected = network(to_float(images[batch])), labels[batch]
                 loss = (
-                    binary_cross_entropy_with_logits(logits, wanted.float())
+                    binary_cross_entropy_with_logits(logits, expected.float())
                     if attributes
-                    else cross_entropy(logits, wanted)
+                    else cross_entropy(logits, expected.long())
                 )
                 optimizer.zero_grad()
                 loss.backward()
@@ -93,9 +95,9 @@ def _fit(network: nn.Sequential, images: Tensor, labels: Tensor) -> None:
 
 @torch.inference_mode()
 def extract(network: nn.Sequential, images: Tensor) -> Tensor:
-    """Features, (N, FEATURES), of images (N, C, H, W), uint8 or float in [0, 1]."""
-    parts = progress.bar(images.split(1000), desc="features", delay=2)
-    return torch.cat([network[:-1](to_float(part) if part.dtype == torch.uint8 else part) for part in parts])
+    """Features, (N, FEATURES), of images (N, C, H, W), uint8, uint16 or float in [0, 1]."""
+    parts, device = progress.bar(images.split(1000), desc="features", delay=2), next(network.parameters()).device
+    return torch.cat([network[:-1](to_float(part.to(device))) for part in parts])
 
 
 def frechet_distance(real: Tensor, others: Tensor) -> float:
@@ -112,8 +114,8 @@ def frechet_distance(real: Tensor, others: Tensor) -> float:
             f"{real.shape[1]} features need more images than that for a covariance, not {len(real)} and {len(others)}"
         )
     given = nn.Identity()  # torchmetrics would apply a network here, but has features already
-    given.num_features = real.shape[1]
+    given.num_features = real.shape[1]  # type: ignore[assignment]
     metric = FrechetInceptionDistance(given)
-    metric.update(real, real=True)
-    metric.update(others, real=False)
+    metric.update(real.cpu(), real=True)
+    metric.update(others.cpu(), real=False)
     return metric.compute().item()

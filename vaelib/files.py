@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 
-def write(path: Path, content: bytes | str) -> None:
+def write(path: Path, *parts: bytes | memoryview | str) -> None:
     """Write under a temporary name, then `place`: no reader sees half a file, and no killed process leaves one."""
     temporary = path.with_name(f"{path.name}.{token_hex(4)}.part")  # no other thread or process writes to it
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        with temporary.open("wb") as file:
+            for part in parts:
+                file.write(part.encode() if isinstance(part, str) else part)
         place(temporary, path)
     except OSError as error:  # one of a full disk names no file
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error

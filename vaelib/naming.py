@@ -8,7 +8,7 @@ from functools import partial
 from numbers import Number
 
 
-def described(function: Callable) -> str:
+def qualified_name(function: Callable) -> str:
     """Where to import a function from, such as "vaelib.models.build", and the arguments that are fixed, if any.
 
     Parameters
@@ -23,13 +23,13 @@ def described(function: Callable) -> str:
     """
     if isinstance(function, partial):
         arguments = [*map(_value, function.args), *(f"{key}={_value(each)}" for key, each in function.keywords.items())]
-        return f"{described(function.func)}({', '.join(arguments)})"
+        return f"{qualified_name(function.func)}({', '.join(arguments)})"
     if is_dataclass(function) and not isinstance(function, type):
         arguments = [f"{key}={_value(each)}" for key, each in _arguments(function).items()]
-        return f"{described(type(function))}({', '.join(arguments)})"
-    bound = inspect.ismethod(function) and not isinstance(function.__self__, type)
+        return f"{qualified_name(type(function))}({', '.join(arguments)})"
+    bound = inspect.ismethod(function) and not isinstance(function.__self__, type)  # type: ignore[attr-defined]
     if bound or not hasattr(function, "__qualname__"):
-        owner = type(function.__self__ if bound else function).__name__
+        owner = type(function.__self__ if bound else function).__name__  # type: ignore[attr-defined]
         raise ValueError(
             f"expected a function or a class, and found {'a method of ' * bound}an object of {owner}, which has no "
             f"name; give what makes it, with its arguments fixed by functools.partial, or make its class a dataclass"
@@ -40,6 +40,24 @@ def described(function: Callable) -> str:
             f"{function!r} cannot be recorded by a name that leads back to it; define it by `def` at the top level of "
             f"a module or notebook, and fix its arguments by functools.partial"
         )
+    return name
+
+
+# Where records of version 0.1.0 have another name
+RENAMED = {
+    "vaelib.likelihoods.": "vaelib.decoders.",
+    "vaelib.posteriors.": "vaelib.encoders.",
+    "vaelib.models.mlp(likelihood=": "vaelib.models.mlp(decoder=",
+    "vaelib.models.mlp(posterior=": "vaelib.models.mlp(encoder=",
+    "vaelib.models.conv(likelihood=": "vaelib.models.conv(decoder=",
+    "vaelib.models.conv(posterior=": "vaelib.models.conv(encoder=",
+}
+
+
+def current_name(name: str) -> str:
+    """What a function that a record names is called today."""
+    for old, new in RENAMED.items():
+        name = name.replace(old, new)
     return name
 
 
@@ -71,12 +89,12 @@ def _source(function: Callable) -> str:
 
 
 def _arguments(instance: object) -> dict[str, object]:
-    return {field.name: getattr(instance, field.name) for field in fields(instance)}
+    return {field.name: getattr(instance, field.name) for field in fields(instance)}  # type: ignore[arg-type]
 
 
 def _value(value: object) -> str:
     if callable(value):
-        return described(value)
+        return qualified_name(value)
     if isinstance(value, tuple):
         return f"({', '.join(map(_value, value))})"
     if not isinstance(value, Number | str | None):

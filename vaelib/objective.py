@@ -1,23 +1,24 @@
-"""The objective, as pure functions of tensors, and what a training minimises: every value in nats, one for each image.
+"""The objective as pure functions of tensors, and what training minimises. All values are in nats, one per image.
 
-Sums run over pixels and over latent dimensions, never over images, and nothing is averaged here: whoever trains takes
-the mean over a batch. [KW] is Kingma & Welling, Auto-Encoding Variational Bayes, arXiv:1312.6114.
+Sums run over pixels and latent dimensions, never over images: the training loop averages over the batch.
+[KW] is Kingma & Welling, Auto-Encoding Variational Bayes, arXiv:1312.6114.
 """
 
 import math
+import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, distributions, nn
+from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 
 def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
     """log p(x | z) = Σ_j [x_j log p_j + (1 - x_j) log(1 - p_j)] with p = sigmoid(logits). [KW], appendix C.1.
 
-    Computed from logits, so that it stays finite and exact however sure the decoder is. With grey pixels
-    (0 < x < 1) it is the paper's objective, but no normalised density.
+    It is computed from logits, so it stays finite and exact however large they are. With grey pixels
+    (0 < x < 1) it is the paper's objective, but not a normalised density.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ def gaussian_log_prob(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     -------
     Tensor of shape (...), nats, summed over the K latent dimensions
     """
-    squared = (z - mean) ** 2 * torch.exp(-log_variance)
+    squared = ((z - mean) * torch.exp(-0.5 * log_variance)).square()  # exp(-log_variance) would overflow earlier
     return -0.5 * (math.log(2 * math.pi) + log_variance + squared).sum(-1)
 
 
@@ -57,7 +58,12 @@ def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     -------
     Tensor of shape (...), nats, summed over the K latent dimensions
     """
-    return -0.5 * (1 + log_variance - mean**2 - torch.exp(log_variance)).sum(-1)
+    return kl_by_dimension(mean, log_variance).sum(-1)
+
+
+def kl_by_dimension(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """The summands of `kl_divergence`, (..., K): the KL of each latent dimension, which are independent."""
+    return -0.5 * (1 + log_variance - mean**2 - torch.exp(log_variance))
 
 
 def reparameterize(mean: Tensor, log_variance: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -110,32 +116,78 @@ def importance_weighted_bound(log_weights: Tensor) -> Tensor:
     return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
 
 
-def negative_elbo(model: nn.Module, x: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
-    """What the paper minimises. Any function of this form can stand in its place in a training.
+class Terms(NamedTuple):
+    """Everything that an objective or an evaluation is computed from: S samples of each of B posteriors, in nats.
 
     Parameters
     ----------
-    model : VAE
-    x : Tensor of shape (B, C, H, W), values in [0, 1]
-    progress : of the training, from 0 to 1
+    log_likelihood : Tensor of shape (S, B), log p(x | z)
+    log_prior : Tensor of shape (S, B), log p(z)
+    log_posterior : Tensor of shape (S, B), log q(z | x)
+    codes : Tensor of shape (S, B, K), z
+    kl : Tensor of shape (B, K), KL(q(z | x) || p(z)) by dimension, in closed form; of shape (B, 1), if there is only
+        one of the whole; None if there is none (see `distributions.kl_by_dimension`)
+    """
+
+    log_likelihood: Tensor
+    log_prior: Tensor
+    log_posterior: Tensor
+    codes: Tensor
+    kl: Tensor | None
+
+    @property
+    def reconstruction(self) -> Tensor:
+        """The ELBO's first term, (B,): the mean of log p(x | z) over the samples."""
+        return _mean(self.log_likelihood)
+
+    @property
+    def divergence(self) -> Tensor:
+        """The ELBO's second term, (B,): the KL in closed form, or else the mean of log q(z | x) - log p(z)."""
+        return _mean(self.log_posterior - self.log_prior) if self.kl is None else self.kl.sum(1)
+
+    @property
+    def log_weights(self) -> Tensor:
+        """log p(x, z) - log q(z | x), (S, B)."""
+        return self.log_likelihood + self.log_prior - self.log_posterior
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.squeeze(0) if len(values) == 1 else values.mean(0)  # a mean of one costs as much as of many
+
+
+def negative_elbo(terms: Terms, fraction: float) -> Tensor:
+    """What the paper minimises: KL(q(z | x) || p(z)) - E log p(x | z).
+
+    Any function of this form can stand in its place in a training run. If it has an attribute `samples`, there are that
+    many of each posterior (one by default); the attributes `fixed_posterior` and `reparameterized` are those arguments
+    of `models.VAE.terms`.
+
+    Parameters
+    ----------
+    terms : Terms
+    fraction : of the training that is done, from 0 to 1
 
     Returns
     -------
-    loss : Tensor of shape (B,), whose mean is minimised
-    reconstruction, kl : Tensors of shape (B,), the terms of the ELBO, which are recorded
+    Tensor of shape (B,), whose mean is minimised
     """
-    reconstruction, kl = model(x)
-    return kl - reconstruction, reconstruction, kl
+    return terms.divergence - terms.reconstruction
+
+
+def options(objective: object) -> dict[str, Any]:
+    """What an objective asks of `models.VAE.terms`, by attributes."""
+    names = "samples", "fixed_posterior", "reparameterized"
+    return {name: getattr(objective, name) for name in names if hasattr(objective, name)}
 
 
 @dataclass(frozen=True)
 class BetaELBO:
-    """The negative ELBO whose KL counts β-fold (Higgins et al., 2017), or comes in little by little (annealing).
+    """The negative ELBO with the KL multiplied by β (Higgins et al., 2017), at once or by annealing.
 
     Parameters
     ----------
     beta : factor of the KL
-    warm_up : part of the training, from 0 to 1, in which the factor grows from 0 to beta, linearly
+    warm_up : fraction of the training, from 0 to 1, in which the factor grows from 0 to beta, linearly
     """
 
     beta: float = 1.0
@@ -147,18 +199,16 @@ class BetaELBO:
         for name, value in (("beta", self.beta), ("warm_up", self.warm_up)):
             object.__setattr__(self, name, float(value))  # 4 and 4.0 are one objective, with one name
 
-    def __call__(self, model: nn.Module, x: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
-        reconstruction, kl = model(x)
-        beta = self.beta * min(1.0, progress / self.warm_up) if self.warm_up else self.beta
-        return beta * kl - reconstruction, reconstruction, kl
+    def __call__(self, terms: Terms, fraction: float) -> Tensor:
+        beta = self.beta * min(1.0, fraction / self.warm_up) if self.warm_up else self.beta
+        return beta * terms.divergence - terms.reconstruction
 
 
 @dataclass(frozen=True)
 class FreeBits:
-    """The negative ELBO in which no latent dimension's KL, averaged over the batch, counts as less than some nats.
+    """The negative ELBO in which each latent dimension's KL, averaged over the batch, counts at least some nats.
 
-    Kingma et al., arXiv:1606.04934, appendix C.8. It needs a posterior and a prior whose dimensions are independent:
-    those that have a method `by_dimension`, as a diagonal Gaussian and N(0, I).
+    Kingma et al., arXiv:1606.04934, appendix C.8. It needs a closed form of each dimension's KL.
 
     Parameters
     ----------
@@ -172,18 +222,13 @@ class FreeBits:
             raise ValueError(f"expected nats of at least 0, not {self}")
         object.__setattr__(self, "nats", float(self.nats))
 
-    def __call__(self, model: Any, x: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
-        x = model.observe(x)
-        q, p = model.encoder(x), model.prior()
-        for each in (q, p):
-            if not hasattr(each, "by_dimension"):
-                raise ValueError(
-                    f"free bits need independent latent dimensions, and {type(each).__name__} has no `by_dimension`; "
-                    f"BetaELBO with a warm_up keeps latents alive in any model"
-                )
-        kl = distributions.kl_divergence(q.by_dimension(), p.by_dimension())  # (B, K)
-        reconstruction = model.decoder(q.rsample()).log_prob(x)
-        return kl.mean(0).clamp(min=self.nats).sum() - reconstruction, reconstruction, kl.sum(1)
+    def __call__(self, terms: Terms, fraction: float) -> Tensor:
+        if terms.kl is None or terms.kl.shape[1] != terms.codes.shape[-1]:
+            raise ValueError(
+                "free bits need the KL of each latent dimension in closed form, and this posterior and prior have "
+                "none; BetaELBO with a warm_up keeps latent dimensions alive in any model"
+            )
+        return terms.kl.mean(0).clamp(min=self.nats).sum() - terms.reconstruction
 
 
 @dataclass(frozen=True)
@@ -191,44 +236,46 @@ class _Sampled:
     samples: int = 5
 
     def __post_init__(self):
-        if not isinstance(self.samples, int) or self.samples < 1:
-            raise ValueError(f"expected a whole number of samples, at least 1, not {self}")
+        object.__setattr__(self, "samples", whole_number("samples", self.samples))
 
 
 class MeanELBO(_Sampled):
-    """The negative ELBO, as a mean over several samples of each posterior: [KW], equation 10 with L = samples.
+    """The negative ELBO as a mean over several samples of each posterior: [KW], equation 10 with L = samples.
 
-    Its expectation is that of one sample; what more samples take away is noise of its gradient. It needs a posterior
-    and a prior whose KL is known in closed form, as a diagonal Gaussian and N(0, I).
+    More samples leave its expectation as it is and take noise from its gradient. It needs a KL in closed form.
 
     Parameters
     ----------
     samples : of each posterior
     """
 
-    def __call__(self, model: Any, x: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
-        x = model.observe(x)
-        q, p = model.encoder(x), model.prior()
-        try:
-            kl = distributions.kl_divergence(q, p)
-        except NotImplementedError as error:
+    def __call__(self, terms: Terms, fraction: float) -> Tensor:
+        if terms.kl is None:
             raise ValueError(
-                f"a mean of samples needs a KL in closed form, and torch knows none of {type(q).__name__} and "
-                f"{type(p).__name__}; ImportanceWeighted needs none"
-            ) from error
-        reconstruction = model.log_likelihood(x, torch.stack([q.rsample() for _ in range(self.samples)])).mean(0)
-        return kl - reconstruction, reconstruction, kl
+                "a mean of samples needs a KL in closed form, and this posterior and prior have none; "
+                "ImportanceWeighted needs none"
+            )
+        return terms.divergence - terms.reconstruction
 
 
 class ImportanceWeighted(_Sampled):
-    """The negative importance-weighted bound: see `importance_weighted_bound`. What is recorded are the ELBO's terms.
+    """The negative importance-weighted bound: see `importance_weighted_bound`.
 
     Parameters
     ----------
     samples : of each posterior
     """
 
-    def __call__(self, model: Any, x: Tensor, progress: float) -> tuple[Tensor, Tensor, Tensor]:
-        likelihood, prior, posterior = model.log_densities(x, self.samples)
-        bound = importance_weighted_bound(likelihood + prior - posterior)
-        return -bound, likelihood.mean(0), (posterior - prior).mean(0)
+    def __call__(self, terms: Terms, fraction: float) -> Tensor:
+        return -importance_weighted_bound(terms.log_weights)
+
+
+def whole_number(name: str, value: object, least: int = 1) -> int:
+    """The value as an int. Raises ValueError if it is not a whole number, Python's or NumPy's, of at least `least`."""
+    try:
+        number = least - 1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    return number

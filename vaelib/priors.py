@@ -1,53 +1,27 @@
 """Priors: modules whose call, without arguments, returns p(z), a `torch.distributions.Distribution` over codes (K,).
 
-Any such module can stand in their place, and may have weights that are trained along.
+Any such module can stand in their place. Its weights, if it has any, are trained jointly.
 """
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 from torch import Size, Tensor, nn
-from torch.distributions import Categorical, Distribution, MixtureSameFamily, register_kl
+from torch.distributions import Distribution, constraints
 
 from . import objective
-from .posteriors import DiagonalNormal
+from .distributions import DiagonalNormal, Shape, StandardNormal, code_mixture
+from .encoders import evaluating
+
+if TYPE_CHECKING:
+    from .models import VAE
 
 
-class StandardNormal(Distribution):
-    """N(0, I) over codes (K,): a distribution without tensors, which is at home on every device.
+class Prior(Protocol):
+    """What `models.VAE` needs of a prior. It is called in full precision, also where training is in bfloat16."""
 
-    Codes are drawn on the CPU, so that a seed means the same codes everywhere.
-    """
-
-    arg_constraints: ClassVar[dict] = {}
-    has_rsample = True
-
-    def __init__(self, latent_dim: int):
-        super().__init__(Size(), Size([latent_dim]), validate_args=False)
-
-    @property
-    def mean(self) -> Tensor:
-        return torch.zeros(self.event_shape)
-
-    @property
-    def variance(self) -> Tensor:
-        return torch.ones(self.event_shape)
-
-    def rsample(self, sample_shape: Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        return torch.randn(self._extended_shape(Size(sample_shape)))
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        origin = torch.zeros_like(value)
-        return objective.gaussian_log_prob(value, origin, origin)
-
-    def by_dimension(self) -> "StandardNormal":
-        """The marginal of every dimension."""
-        return StandardNormal(1)
-
-
-@register_kl(DiagonalNormal, StandardNormal)
-def _(q: DiagonalNormal, p: StandardNormal) -> Tensor:
-    return objective.kl_divergence(q.mean, q.log_variance)
+    def __call__(self, *labels: Tensor) -> Distribution:
+        """p(z), with event_shape (K,); of a conditional VAE p(z | y), with batch_shape () or (B,)."""
 
 
 class Standard(nn.Module):
@@ -58,12 +32,15 @@ class Standard(nn.Module):
     latent_dim : K
     """
 
+    origin: Tensor
+
     def __init__(self, latent_dim: int):
         super().__init__()
         self.latent_dim = latent_dim
+        self.register_buffer("origin", torch.zeros(()), persistent=False)  # follows the model to its device and type
 
-    def forward(self) -> StandardNormal:
-        return StandardNormal(self.latent_dim)
+    def forward(self, *labels: Tensor) -> StandardNormal:
+        return StandardNormal(self.latent_dim, self.origin)
 
 
 class Mixture(nn.Module):
@@ -81,52 +58,42 @@ class Mixture(nn.Module):
         self.log_variance = nn.Parameter(torch.zeros(components, latent_dim))
         self.logits = nn.Parameter(torch.zeros(components))
 
-    def forward(self) -> Distribution:
-        return _mixture(self.logits, DiagonalNormal(self.mean, self.log_variance))
+    def forward(self, *labels: Tensor) -> Distribution:
+        return code_mixture(self.logits, DiagonalNormal(self.mean, self.log_variance))
 
 
 class Vamp(nn.Module):
-    """The mean of the posteriors of images that are learned, "pseudo-inputs". Tomczak & Welling, arXiv:1705.07120.
+    """The mean of the posteriors of learned images, "pseudo-inputs". Tomczak & Welling, arXiv:1705.07120.
 
-    It belongs to an encoder, so it is put into a model that has one: `model.prior = Vamp(model.encoder, image_shape)`.
+    It is made of a model's encoder: `model.prior = Vamp(model.encoder, image_shape)`.
 
     Parameters
     ----------
-    encoder : the model's, whose weights it uses in evaluation mode (batch norm keeps to the statistics of real images)
+    encoder : the model's, whose weights it uses in evaluation mode (batch norm keeps the statistics of real images)
     image_shape : (C, H, W)
     components : how many pseudo-inputs
     """
 
-    def __init__(self, encoder: nn.Module, image_shape: tuple[int, int, int], components: int = 20):
+    def __init__(self, encoder: nn.Module, image_shape: tuple[int, ...], components: int = 20):
         super().__init__()
-        self._encoder = [encoder]  # in a list, since the weights are the model's, and in a file once
+        self._encoder = [encoder]  # in a list, because the weights are the model's, and stored with the model
         self.pseudo_inputs = nn.Parameter(torch.randn(components, *image_shape))  # logits: pixels are in [0, 1]
 
-    def forward(self) -> Distribution:
-        (encoder,) = self._encoder
-        training = encoder.training
-        q = encoder.eval()(self.pseudo_inputs.sigmoid())
-        encoder.train(training)
-        return _mixture(torch.zeros_like(self.pseudo_inputs[:, 0, 0, 0]), q)
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder that it was made of."""
+        return self._encoder[0]
 
-
-class _CodeMixture(MixtureSameFamily):
-    """Gives each component a copy of the codes (..., K), as flows of zuko want it, instead of leaving that to torch."""
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        logits, components = self.mixture_distribution.logits, self.component_distribution
-        copies = value.unsqueeze(-2).expand(*value.shape[:-1], *components.batch_shape, value.shape[-1])
-        return torch.logsumexp(components.log_prob(copies) + logits.log_softmax(-1), -1)
-
-
-def _mixture(logits: Tensor, components: Distribution) -> Distribution:
-    return _CodeMixture(Categorical(logits=logits, validate_args=False), components, validate_args=False)
+    def forward(self, *labels: Tensor) -> Distribution:
+        with evaluating(self.encoder):
+            q = self.encoder(self.pseudo_inputs.sigmoid())
+        return code_mixture(self.pseudo_inputs.new_zeros(len(self.pseudo_inputs)), q)
 
 
 class Marginal(Distribution):
     """What a VAE whose "images" are codes makes of them, p(z) = ∫ p(z | u) p(u) du. Dai & Wipf, arXiv:1903.05789.
 
-    Its log density is a lower bound of the true one on average, importance-weighted, and has noise.
+    Its log-density is importance-weighted: a lower bound on average, with noise.
 
     Parameters
     ----------
@@ -135,14 +102,17 @@ class Marginal(Distribution):
     """
 
     arg_constraints: ClassVar[dict] = {}
+    support = constraints.real_vector
 
-    def __init__(self, vae: Any, samples: int = 100):
+    def __init__(self, vae: "VAE", samples: int = 100):
         self.vae, self.samples = vae, samples
         super().__init__(Size(), Size(vae.image_shape), validate_args=False)
 
-    def sample(self, sample_shape: Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        return self.vae.decoder(self.vae.prior().sample(sample_shape).to(self.vae.device)).sample()
+    @torch.no_grad()
+    def sample(self, sample_shape: Shape = ()) -> Tensor:
+        codes = self.vae.prior().sample(Size([Size(sample_shape).numel()]))
+        return self.vae.decoder(codes).sample().reshape(*sample_shape, *self.event_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        likelihood, prior, posterior = self.vae.log_densities(value, self.samples)
-        return objective.importance_weighted_bound(likelihood + prior - posterior)
+        terms = self.vae.terms(value.reshape(-1, *self.event_shape), self.samples)
+        return objective.importance_weighted_bound(terms.log_weights).reshape(value.shape[:-1])

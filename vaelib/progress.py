@@ -21,7 +21,7 @@ class _Line(tqdm):
     """
 
     def __init__(self, iterable: Iterable | None, **options: Any):
-        self.output = None
+        self.output: Any = None
         super().__init__(iterable, file=io.StringIO(), ascii=False, mininterval=0.5, **options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:

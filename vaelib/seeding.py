@@ -1,42 +1,79 @@
-"""Chance: torch's global generators, from a seed, for one thread at a time.
+"""Seeded randomness: torch's global generators, for one thread at a time.
 
-Distributions, dropout and whatever else a model draws from take their noise from torch's global generators. So these
-are seeded for a training or an evaluation, and are afterwards as they were; and no two threads use them at once.
+Distributions, dropout and whatever else a model draws from take their noise from torch's global generators. These are
+seeded for a training run or an evaluation, and put back afterwards; no two threads use them at the same time.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
 
 import torch
 
-_TURN = RLock()
+_LOCK = RLock()
+
+
+def _renew_lock() -> None:
+    """In a forked child: another thread may have held the lock when the process forked, and the child lacks it."""
+    global _LOCK
+    _LOCK = RLock()
+
+
+if hasattr(os, "register_at_fork"):  # Windows doesn't fork
+    os.register_at_fork(after_in_child=_renew_lock)
+
+States = dict[str, torch.Tensor]
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+def seeded(seed: int | States, device: torch.device | str = "cpu") -> Iterator[States]:
     """Start the generators of the CPU and of that device from a seed; put back their states at the end of the block.
 
-    A thread that comes to such a block while another is in one waits until it has left: use processes to train several
-    models at once.
+    A thread that reaches such a block while another is in one waits until that one has left: use processes to train
+    several models at once.
+
+    Parameters
+    ----------
+    seed : a seed, or the states that an earlier block ended with
+    device : whose generator is seeded besides the CPU's; other devices' are left alone
+
+    Yields
+    ------
+    A dict that has the generators' states when the block has ended.
     """
     device = torch.device(device)
-    with _TURN, torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
-        # torch.manual_seed is for all devices, also those whose states nobody has kept here
-        (torch.default_generator if device.type == "cpu" else torch).manual_seed(seed)
-        yield
+    with _LOCK, torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
+        if isinstance(seed, int):
+            _start(seed, device)
+        else:
+            _restore(seed, device)
+        after: States = {}
+        try:
+            yield after
+        finally:
+            after.update(state(device))
 
 
-def state(device: torch.device) -> dict[str, torch.Tensor]:
+def _start(seed: int, device: torch.device) -> None:
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU there is
+    if device.type == "mps":
+        torch.mps.manual_seed(seed)
+    elif device.type != "cpu":
+        module = torch.get_device_module(device)
+        with module.device(device):
+            module.manual_seed(seed)
+
+
+def _restore(states: States, device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"].cpu())
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states[device.type].cpu(), device)
+
+
+def state(device: torch.device) -> States:
     """The states of the generators that `seeded` seeds."""
     states = {"cpu": torch.get_rng_state()}
     if device.type != "cpu":
         states[device.type] = torch.get_device_module(device).get_rng_state(device)
     return states
-
-
-def restore(states: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Go on from states that `state` gave."""
-    torch.set_rng_state(states["cpu"].cpu())
-    if device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(states[device.type].cpu(), device)

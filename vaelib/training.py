@@ -1,46 +1,60 @@
-"""One training loop for every model: it can be stopped at any moment, and goes on as if it had not been."""
+"""One training loop for every model: it can be stopped at any moment, and resumes as if it had not been."""
 
 import hashlib
 import io
 import json
 import math
-import operator
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from numbers import Real
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
 from . import evaluation, files, progress, seeding
-from .data import Dataset, to_float
-from .models import VAE, layout, original
-from .naming import described
-from .objective import negative_elbo
+from .checks import check_run
+from .data import Dataset, Split, to_float
+from .models import VAE, unwrap
+from .naming import qualified_name
+from .objective import Terms, negative_elbo, options, whole_number
+from .storage import architecture
 
-REMEDY = "try a smaller learning_rate, and look at the data"
-CHECK_EVERY = 50  # steps between looks at the loss, which make a GPU wait; or a second, if they take longer
+Objective = Callable[[Terms, float], Tensor]
+Schedule = Callable[[Optimizer], LRScheduler]
+adam = partial(torch.optim.Adam, fused=True)
+
+ADVICE = "try a smaller learning_rate, or a max_grad_norm, and inspect the data"
+CHECK_EVERY = 50  # steps between readings of the loss, which make a GPU wait; or a second, if they take longer
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What one training depends on besides the data and the functions it is made of. The defaults are the paper's.
+class TrainConfig:
+    """What a training run depends on besides the data and the functions it is made of. The defaults are the paper's.
 
-    `precision`, of matrix products and convolutions in training, is "float32" or "bfloat16"; if not given, it is
-    bfloat16 on NVIDIA's GPUs, else float32. Sums over pixels, weights and the evaluation are always float32.
-
-    `block` is for data that do not fit into the device's memory, or the machine's: a multiple of the batch size, of
-    images that lie beside each other in the data. One such block is read while the device works on another, so it needs
-    memory for two. Blocks come in an order of chance, and so do the images in each; if it is not given, or there are no
-    more images than that, all lie on the device, and come in one order. As a batch is of one block, images that lie
-    near each other must not be alike: where they are sorted by class, or lie together by who wrote them, a batch has
-    little of their variety, and the training ends clearly worse. Shuffle such data before.
+    Parameters
+    ----------
+    latent_dim : K
+    epochs : passes over the training images; with `patience`, at most
+    seed : of initial weights, order of images, and noise
+    batch_size : images in a step
+    learning_rate : Adam's, or of another optimizer
+    precision : of matrix products and convolutions in training, "float32" or "bfloat16"; by default bfloat16 on GPUs of
+        NVIDIA that have it, else float32. Samples, sums, weights and the evaluation are in float32, or in float64 if
+        the model is
+    block : for data that exceed the device's memory, or the machine's: how many neighbouring images are on the device
+        at once, a multiple of batch_size. The next block is read meanwhile, so the device must hold two, and the host
+        three. Blocks come in random order, and so do the images in each. Shuffle sorted data first, because a batch is
+        of one block
+    max_grad_norm : the gradient is scaled down to this norm if it is larger
+    patience : training stops when the ELBO of `Dataset.validation` has not improved for so many epochs, and the weights
+        are then those of the best epoch
 
     Raises
     ------
@@ -55,21 +69,23 @@ class Settings:
     learning_rate: float = 1e-3
     precision: str | None = None
     block: int | None = None
+    max_grad_norm: float | None = None
+    patience: int | None = None
 
     def __post_init__(self):
-        for name, least in (("latent_dim", 1), ("epochs", 1), ("seed", 0), ("batch_size", 1), ("block", 1)):
+        for name in ("latent_dim", "epochs", "seed", "batch_size", "block", "patience"):
             value = getattr(self, name)
-            if name == "block" and value is None:
-                continue
-            if not hasattr(value, "__index__") or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-            object.__setattr__(self, name, operator.index(value))  # NumPy has whole numbers of its own
+            if value is not None or name not in ("block", "patience"):
+                object.__setattr__(self, name, whole_number(name, value, 0 if name == "seed" else 1))
         if self.seed >= 2**31:  # beyond, torch's generators repeat themselves
             raise ValueError(f"seed must be below 2**31, not {self.seed}")
-        rate = self.learning_rate
-        if not isinstance(rate, Real) or isinstance(rate, bool) or not 0 < rate < math.inf:
-            raise ValueError(f"learning_rate must be a positive number, not {rate!r}")
-        object.__setattr__(self, "learning_rate", float(rate))
+        for name in ("learning_rate", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is None and name == "max_grad_norm":
+                continue
+            if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a positive number, not {value!r}")
+            object.__setattr__(self, name, float(value))
         if self.block and self.block % self.batch_size:
             raise ValueError(f"block must be a multiple of the batch size, {self.batch_size}, not {self.block}")
         if self.precision not in (None, "float32", "bfloat16"):
@@ -79,100 +95,112 @@ class Settings:
 def fit(
     model: VAE,
     data: Dataset,
-    settings: Settings,
+    config: TrainConfig,
     folder: Path | str,
-    objective: Callable[[nn.Module, Tensor, float], tuple[Tensor, Tensor, Tensor]] = negative_elbo,
-    schedule: Callable[[Optimizer], LRScheduler] | None = None,
+    objective: Objective | type[nn.Module] = negative_elbo,
+    schedule: Schedule | None = None,
     on_epoch: Callable[[VAE, dict], None] | None = None,
     checkpoint_seconds: float = 10,
+    optimizer: Callable[..., Optimizer] = adam,
 ) -> list[dict]:
-    """Minimise the objective, the negative ELBO, with Adam, in the precision that the settings say.
+    """Minimise the objective, by default the negative ELBO with Adam.
 
-    If the folder holds a checkpoint, training goes on from it, and on the CPU (with the same number of threads) ends
-    bit for bit where an uninterrupted one would have ended: weights, optimizer, random states, order of batches.
+    If the folder holds a checkpoint, training resumes from it. On the CPU, with the same number of threads, it ends bit
+    for bit where an uninterrupted run would have ended: weights, optimizer, random states, order of batches.
 
     Parameters
     ----------
-    model : VAE, on the device to train on; trained in place. After a training in bfloat16 its convolutions' weights lie
-        in another order in memory, channels last
-    data : Dataset; all of its training images go to that device, as uint8, or `settings.block` of them at a time
-    settings : Settings
-    folder : made if need be; gets `metrics.jsonl`, a line an epoch, and `checkpoint`; names the progress bar
-    objective : what is minimised: see `objective.negative_elbo`
-    schedule : makes one of torch's learning-rate schedules of the optimizer; it takes a step after each epoch
-    on_epoch : called with the model, in evaluation mode, and the epoch's line of metrics; again for an epoch that is
-        done again
-    checkpoint_seconds : time between checkpoints: about as much work as a stopped or killed process loses
+    model : VAE, on the device to train on; trained in place. After training in bfloat16 the weights of its convolutions
+        are in channels-last order
+    data : Dataset; all of its training images go to that device, or `config.block` of them at a time
+    config : TrainConfig
+    folder : made if need be; gets `metrics.jsonl`, one line per epoch, and `checkpoint`; names the progress bar
+    objective : what is minimised, see `objective.negative_elbo`; or, if it has state, a class of modules (or a partial
+        of one), whose buffers are in the checkpoint
+    schedule : makes one of torch's learning-rate schedules from the optimizer; it takes a step after each epoch
+    on_epoch : called with the model, in evaluation mode, and the epoch's line of metrics; called again for an epoch
+        that is done again
+    checkpoint_seconds : time between checkpoints: about as much work as a stopped or killed process loses. It is longer
+        if writing a checkpoint takes more than a tenth of it
+    optimizer : makes one of torch's optimizers, called as `optimizer(parameters, lr=config.learning_rate)`
 
     Returns
     -------
-    list of dict, one an epoch, as in `metrics.jsonl`: its number, ELBO, reconstruction term and KL (nats per image) on
-    train (averaged over the epoch, while the weights moved) and test (after it), and the seconds it took
+    list of dict, one per epoch, as in `metrics.jsonl`: its number, ELBO, reconstruction term and KL (nats per image) on
+    train (averaged over the epoch, while the weights moved) and on test and validation (after it), and its seconds
 
     Raises
     ------
     FloatingPointError
-        If the loss stops being finite; names the epoch and the step. The checkpoint stays as it last was.
+        If the loss, a recorded term or a weight stops being finite. The checkpoint stays as it last was.
     ValueError
-        If the model's parts do not fit each other (see `VAE.check`), the objective or the schedule is of another kind,
-        the checkpoint is damaged, or of another training, or batches of one image meet batch norm.
+        If `checks.check_run` finds something, or the checkpoint is damaged, or of another run.
     """
-    check(model, objective, schedule)
-    folder = Path(folder)
-    device, checkpoint = model.device, folder / "checkpoint"
+    folder, plain, made = Path(folder), unwrap(model), make(objective)
+    device = plain.device
+    mixed, checkpoint = is_mixed(config, device), folder / "checkpoint"
+    check_run(model, data, config, mixed, made, schedule, optimizer)
     folder.mkdir(parents=True, exist_ok=True)
-    images = _Images(data.train.images, settings, device)
-    size, steps = settings.batch_size, images.steps
-    if min(size, len(data.train)) == 1 and any(isinstance(part, _BatchNorm) for part in model.modules()):
-        raise ValueError("batch norm needs batches of two images or more: make batch_size larger, or take more images")
-    identity = asdict(settings) | {"data": data.fingerprint, "device": device.type}
-    identity |= {"objective": described(objective), "schedule": schedule and described(schedule)}
-    identity |= {"model": hashlib.sha256(repr(layout(model)).encode()).hexdigest()[:16]}
-    mixed = (settings.precision or ("bfloat16" if device.type == "cuda" else "float32")) == "bfloat16"
-    if mixed:  # in this order convolutions in bfloat16 work; they would turn all that they are given into it, and back
-        model.to(memory_format=torch.channels_last)
-    state = _State(model, settings, schedule, identity)
-    with seeding.seeded(2 * settings.seed + 1, device):  # the noise; the order of the batches has another stream
-        if checkpoint.exists():
-            state.read(checkpoint)
-        saved, done = time.monotonic(), len(state.history) * steps + state.step
-        with progress.bar(total=settings.epochs * steps, initial=done, desc=folder.name, unit="step") as bar:
-            while len(state.history) < settings.epochs:
-                epoch, started = len(state.history) + 1, time.monotonic() - state.seconds
-                parts = images.epoch(state.shuffle, state.step)
-                for count, loss in _train(model, parts, steps, state, objective, settings.epochs, mixed):
-                    bar.update(count)
+    if mixed:  # otherwise each bfloat16 convolution transposes its input and output
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = _Images(data.train, config, device, plain.conditional)
+    functions = {"objective": objective, "schedule": schedule, "optimizer": None if optimizer is adam else optimizer}
+    identity = asdict(config) | {"data": data.fingerprint, "device": device.type}
+    identity |= {name: each and qualified_name(each) for name, each in functions.items()}
+    state = _State(model, config, made, schedule, optimizer, identity)
+    if checkpoint.exists():
+        state.read(checkpoint)
+    saved, writing = time.monotonic(), 0.0
+    done = len(state.history) * images.steps + state.step
+    with progress.bar(total=config.epochs * images.steps, initial=done, desc=folder.name, unit="step") as bar:
+        while not state.is_finished():
+            epoch, began = len(state.history) + 1, time.monotonic() - state.seconds
+            with seeding.seeded(state.noise, device) as noise:
+                model.train()
+                pending, read = [], time.monotonic()
+                for batch in images.epoch(state.shuffle, state.step):
+                    fraction = (epoch - 1 + state.step / images.steps) / config.epochs
+                    pending.append(state.take_step(model, batch, fraction, mixed))
+                    if len(pending) < CHECK_EVERY and state.step < images.steps and time.monotonic() - read <= 1:
+                        continue
+                    loss = state.record(torch.stack(pending).tolist())
+                    bar.update(len(pending))
                     bar.set_postfix({"epoch": epoch, "loss": f"{loss:.2f}"})
-                    if time.monotonic() - saved >= checkpoint_seconds:
+                    if (now := time.monotonic()) - saved >= max(checkpoint_seconds, 10 * writing):
+                        state.write(checkpoint, seconds=now - began)
                         saved = time.monotonic()
-                        state.write(checkpoint, seconds=saved - started)
+                        writing = saved - now
+                    pending, read = [], time.monotonic()
+                state.check_weights()
                 line = {"epoch": epoch} | _terms("train", *(total / len(data.train) for total in state.totals))
-                line |= _terms("test", *(each.mean().item() for each in evaluation.elbo(model, data.test.images)))
-                if not math.isfinite(line["test_elbo"]):  # the last step may have done it
-                    raise FloatingPointError(f"the test ELBO is not finite after epoch {epoch}, step {steps}; {REMEDY}")
-                state.end_epoch(line | {"seconds": round(time.monotonic() - started, 3)})
-                files.write(folder / "metrics.jsonl", "".join(json.dumps(each) + "\n" for each in state.history))
-                if on_epoch:
-                    with seeding.seeded(0, device):  # what it draws changes nothing here, nor does what batch norm sees
-                        on_epoch(model.eval(), state.history[-1])
+                for name, split in (("test", data.test), ("validation", data.validation)):
+                    if split is not None:
+                        terms = evaluation.elbo(plain, split.images, labels=split.labels)
+                        line |= _terms(name, *(each.mean().item() for each in terms))
+            if not math.isfinite(line["test_elbo"]):
+                raise FloatingPointError(
+                    f"the test ELBO is not finite after epoch {epoch}, step {images.steps}; {ADVICE}"
+                )
+            state.end_epoch(line | {"seconds": round(time.monotonic() - began, 3)}, noise)
+            files.write(folder / "metrics.jsonl", "".join(json.dumps(each) + "\n" for each in state.history))
+            if on_epoch:
+                on_epoch(plain.eval(), dict(state.history[-1]))
+    state.restore_best()
     model.eval()
     return state.history
 
 
-def check(model: VAE, objective: Callable, schedule: Callable[[Optimizer], LRScheduler] | None) -> None:
-    """Make sure, before anything is written, that what a training is made of is of the kinds that `fit` asks for.
+def make(objective: Objective | type[nn.Module]) -> Objective:
+    """The objective itself; or, of a class of modules (or a partial of one), a new one in its initial state."""
+    maker = objective.func if isinstance(objective, partial) else objective
+    return objective() if isinstance(maker, type) and issubclass(maker, nn.Module) else objective  # type: ignore
 
-    Raises
-    ------
-    ValueError
-        If the model's parts do not fit each other, the objective is a class, or the schedule is not one by epochs.
-    """
-    original(model).check()
-    if isinstance(objective, type):
-        raise ValueError(f"the objective is a class; give an instance of it: {objective.__name__}(...)")
-    made = schedule(torch.optim.Adam(model.parameters())) if schedule else None
-    if not isinstance(made, LRScheduler | None) or isinstance(made, ReduceLROnPlateau):
-        raise ValueError(f"expected a schedule of torch's that goes by epochs, not {type(made).__name__}")
+
+def is_mixed(config: TrainConfig, device: torch.device) -> bool:
+    """Whether to train in mixed precision."""
+    if config.precision is None:  # is_bf16_supported() is also true of GPUs that emulate it, many times slower
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return config.precision == "bfloat16"
 
 
 def batches(order: Tensor, size: int) -> list[Tensor]:
@@ -183,23 +211,30 @@ def batches(order: Tensor, size: int) -> list[Tensor]:
     return parts
 
 
-class _Images:
-    """The training images on the device: all of them, or block after block."""
+def best_epoch(history: list[dict]) -> int:
+    """The first epoch with the highest ELBO of the validation split, from 1 on."""
+    return max(history, key=lambda line: line["validation_elbo"])["epoch"]
 
-    def __init__(self, images: Tensor, settings: Settings, device: torch.device):
-        self.size, self.device = settings.batch_size, device
-        self.pinned = device.type == "cuda"  # from such memory a copy to the GPU makes nobody wait
-        self.blocks = batches(torch.arange(len(images)), settings.block or len(images))
-        self.images = images.to(device) if len(self.blocks) == 1 else images
+
+class _Images:
+    """The training images, and the labels for a conditional model, on the device: all of them, or block after block."""
+
+    def __init__(self, split: Split, config: TrainConfig, device: torch.device, conditional: bool):
+        self.size, self.device = config.batch_size, device
+        self.pinned = device.type == "cuda"  # pinned memory, so that the copy is asynchronous
+        self.blocks = batches(torch.arange(len(split), device="cpu"), config.block or len(split))
+        self.tensors: tuple[Tensor, ...] = (split.images, split.labels) if conditional else (split.images,)
+        if len(self.blocks) == 1:
+            self.tensors = tuple(each.to(device) for each in self.tensors)
         self.steps = sum(len(batches(block, self.size)) for block in self.blocks)
 
-    def epoch(self, shuffle: torch.Generator, done: int) -> Iterator[Tensor]:
-        """An epoch's batches, uint8, in an order of chance, without so many that are done."""
-        blocks = [self.blocks[number] for number in torch.randperm(len(self.blocks), generator=shuffle)]
-        orders = [block[torch.randperm(len(block), generator=shuffle)] for block in blocks]
+    def epoch(self, shuffle: torch.Generator, done: int) -> Iterator[tuple[Tensor, ...]]:
+        """An epoch's batches (images, or images and labels), in random order, without the first `done`."""
+        blocks = [self.blocks[number] for number in torch.randperm(len(self.blocks), generator=shuffle, device="cpu")]
+        orders = [block[torch.randperm(len(block), generator=shuffle, device="cpu")] for block in blocks]
         if len(orders) == 1:
             order = orders[0].to(self.device)  # index_select copies whole images; [...] would go byte by byte
-            yield from (self.images.index_select(0, batch) for batch in batches(order, self.size)[done:])
+            yield from (self._gather(batch) for batch in batches(order, self.size)[done:])
             return
         while orders and done >= (steps := len(batches(orders[0], self.size))):  # need not be read again
             orders, done = orders[1:], done - steps
@@ -207,25 +242,41 @@ class _Images:
             reading = (reader.submit(self._read, order) for order in orders)  # each as it is asked for
             following = next(reading, None)
             while following:
-                block = following.result().to(self.device, non_blocking=self.pinned)
+                block = [each.to(self.device, non_blocking=self.pinned) for each in following.result()]
                 following = next(reading, None)  # is read while the device works on this one
-                yield from batches(block, self.size)[done:]
+                yield from list(zip(*(batches(each, self.size) for each in block), strict=True))[done:]
                 done = 0
 
-    def _read(self, order: Tensor) -> Tensor:
-        images = self.images.index_select(0, order)
-        return images.pin_memory() if self.pinned else images
+    def _gather(self, order: Tensor) -> tuple[Tensor, ...]:
+        return tuple(each.index_select(0, order) for each in self.tensors)
+
+    def _read(self, order: Tensor) -> tuple[Tensor, ...]:
+        gathered = self._gather(order)
+        return tuple(each.pin_memory() for each in gathered) if self.pinned else gathered
 
 
 class _State:
-    """All that a checkpoint holds: weights, optimizer, random states, and how far the training has come."""
+    """What a checkpoint holds: weights, optimizer, random states, and how far training has come."""
 
-    def __init__(self, model: VAE, settings: Settings, schedule: Callable | None, identity: dict):
-        self.model, self.identity = original(model), identity
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+    def __init__(
+        self,
+        model: VAE,
+        config: TrainConfig,
+        objective: Objective,
+        schedule: Schedule | None,
+        optimizer: Callable[..., Optimizer],
+        identity: dict,
+    ):
+        self.model, self.config, self.objective, self.options = unwrap(model), config, objective, options(objective)
+        self.modules = [self.model, *([objective] if isinstance(objective, nn.Module) else [])]
+        self.weights = [weight for module in self.modules for weight in module.to(model.device).parameters()]
+        self.identity = identity | {"model": hashlib.sha256(repr(architecture(model)).encode()).hexdigest()[:16]}
+        self.optimizer = optimizer(self.weights, lr=config.learning_rate)
         self.schedule = schedule(self.optimizer) if schedule else None
-        self.shuffle = torch.Generator().manual_seed(2 * settings.seed)
+        self.shuffle = torch.Generator().manual_seed(2 * config.seed)
+        self.noise: int | seeding.States = 2 * config.seed + 1
         self.history: list[dict] = []
+        self.best: dict[str, Tensor] = {}
         self._start_epoch()
 
     def _start_epoch(self) -> None:
@@ -233,86 +284,95 @@ class _State:
         self.totals = [0.0, 0.0]  # of both terms, over this epoch's images so far
         self.before_shuffling = self.shuffle.get_state()
 
-    def end_epoch(self, line: dict) -> None:
+    def take_step(self, model: VAE, batch: tuple[Tensor, ...], fraction: float, mixed: bool) -> Tensor:
+        """One step of the optimizer; returns the mean loss and the sums of both recorded terms, (3,)."""
+        x, *labels = batch
+        with torch.autocast(x.device.type, torch.bfloat16) if mixed else nullcontext():
+            terms = model(to_float(x), labels=labels[0] if labels else None, **self.options)
+        loss = self.objective(terms, fraction).mean()
+        for weight in self.weights:  # optimizer.zero_grad takes five times as long
+            weight.grad = None
+        loss.backward()
+        if self.config.max_grad_norm:
+            nn.utils.clip_grad_norm_(self.weights, self.config.max_grad_norm)
+        self.optimizer.step()
+        self.step += 1
+        with torch.no_grad():
+            return torch.stack([loss.detach(), terms.reconstruction.sum(), terms.divergence.sum()])
+
+    def record(self, values: list[list[float]]) -> float:
+        """Add the latest steps' terms to the epoch's totals, in double precision; returns the last loss."""
+        for step, (loss, *sums) in enumerate(values, self.step - len(values) + 1):
+            for name, value in (("loss", loss), *zip(("reconstruction term", "KL"), sums, strict=True)):
+                if not math.isfinite(value):
+                    raise FloatingPointError(
+                        f"the {name} is {value} at epoch {len(self.history) + 1}, step {step}; {ADVICE}"
+                    )
+            self.totals = [total + each for total, each in zip(self.totals, sums, strict=True)]
+        return values[-1][0]
+
+    def check_weights(self) -> None:
+        """Raise if a weight is not finite, which a gradient may have made it though the loss was finite."""
+        tensors = [each for each in self.model.state_dict().values() if isinstance(each, Tensor)]
+        if tensors and not torch.stack([each.isfinite().all() for each in tensors]).all():
+            raise FloatingPointError(
+                f"a weight is not finite after epoch {len(self.history) + 1}, step {self.step}; {ADVICE}"
+            )
+
+    def end_epoch(self, line: dict, noise: seeding.States) -> None:
         self.history.append(line)
+        self.noise = noise
+        if self.config.patience and best_epoch(self.history) == len(self.history):
+            self.best = {name: each.clone() for name, each in self.model.state_dict().items()}
         if self.schedule:
             self.schedule.step()
         self._start_epoch()
 
+    def is_finished(self) -> bool:
+        patience, done = self.config.patience, len(self.history)
+        return done >= self.config.epochs or bool(patience and done and done - best_epoch(self.history) >= patience)
+
+    def restore_best(self) -> None:
+        if self.best:
+            self.model.load_state_dict(self.best)
+
     def write(self, path: Path, seconds: float) -> None:
         """A checkpoint is its SHA-256 sum (32 bytes), then what torch.save makes of the state."""
+        self.check_weights()
         state = {"identity": self.identity, "step": self.step, "seconds": seconds, "totals": self.totals}
         state |= {"history": self.history, "shuffle": self.before_shuffling, "noise": seeding.state(self.model.device)}
-        state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "best": self.best}
         state |= {"schedule": self.schedule.state_dict() if self.schedule else None}
+        state |= {"objective": [module.state_dict() for module in self.modules[1:]]}
         torch.save(state, buffer := io.BytesIO())
-        files.write(path, hashlib.sha256(buffer.getbuffer()).digest() + buffer.getvalue())
+        files.write(path, hashlib.sha256(buffer.getbuffer()).digest(), buffer.getbuffer())
 
     def read(self, path: Path) -> None:
-        """Go on from a checkpoint of the same training; nothing that the file says is executed."""
+        """Resume from a checkpoint of the same run; nothing in the file is executed."""
         content, device, advice = path.read_bytes(), self.model.device, "delete it to start this training over"
         if hashlib.sha256(content[32:]).digest() != content[:32]:
             raise ValueError(f"{path} is damaged: its checksum does not match; {advice}")
         state = torch.load(io.BytesIO(content[32:]), map_location=device, weights_only=True)
-        for key, wanted in self.identity.items():
-            if (found := state.get("identity", {}).get(key)) != wanted:
-                raise ValueError(f"{path} is of a training with {key} {found!r}, not {wanted!r}; {advice}")
+        for key, expected in self.identity.items():
+            if (found := state.get("identity", {}).get(key)) != expected:
+                raise ValueError(f"{path} is of a training with {key} {found!r}, not {expected!r}; {advice}")
         self.model.load_state_dict(state["model"])
+        for module, values in zip(self.modules[1:], state.get("objective", []), strict=True):
+            module.load_state_dict(values)
         self.optimizer.load_state_dict(state["optimizer"])
-        for weight, kept in self.optimizer.state.items():  # fused Adam does not look whether they lie in one order
-            kept |= {name: torch.empty_like(weight).copy_(kept[name]) for name in ("exp_avg", "exp_avg_sq")}
+        for weight, kept in self.optimizer.state.items():  # fused Adam does not look whether they are in one order
+            for name, value in kept.items():
+                if isinstance(value, Tensor) and value.shape == weight.shape:
+                    kept[name] = torch.empty_like(weight).copy_(value)
         if self.schedule:
             self.schedule.load_state_dict(state["schedule"])
         self.shuffle.set_state(state["shuffle"].cpu())
-        seeding.restore(state["noise"], device)
         self.before_shuffling = self.shuffle.get_state()
+        self.noise, self.best = state["noise"], state.get("best", {})
         self.step, self.seconds, self.totals, self.history = (
             state[key] for key in ("step", "seconds", "totals", "history")
         )
 
 
-def _train(
-    model: VAE, parts: Iterator[Tensor], steps: int, state: _State, objective: Callable, epochs: int, mixed: bool
-) -> Iterator[tuple[int, float]]:
-    """Do the epoch's steps from the state's on; gives, at each look at the loss, the steps since the last, and it."""
-    model.train()
-    pending, looked = [], time.monotonic()
-    for part in parts:
-        x = to_float(part)
-        fraction = (len(state.history) + state.step / steps) / epochs
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
-            losses, *terms = _checked(objective(model, x, fraction), objective, len(x))
-        loss = losses.mean()
-        state.optimizer.zero_grad()
-        loss.backward()
-        state.optimizer.step()
-        state.step += 1
-        pending.append(torch.stack([loss.detach(), *(term.detach().sum() for term in terms)]))
-        if len(pending) == CHECK_EVERY or state.step == steps or time.monotonic() - looked > 1:
-            values = torch.stack(pending).tolist()
-            _check_finite([loss for loss, *_ in values], len(state.history) + 1, state.step)
-            for _, *sums in values:  # in double precision, as Python's numbers are
-                state.totals = [total + each for total, each in zip(state.totals, sums, strict=True)]
-            yield len(pending), values[-1][0]
-            pending, looked = [], time.monotonic()
-
-
-def _checked(values: object, objective: Callable, count: int) -> tuple[Tensor, ...]:
-    if not isinstance(values, tuple) or [getattr(each, "shape", None) for each in values] != 3 * [(count,)]:
-        found = [getattr(each, "shape", each) for each in (values if isinstance(values, tuple) else [values])]
-        raise ValueError(
-            f"{described(objective)} must return loss, reconstruction and KL, one value each for an image, "
-            f"as three tensors of shape ({count},), not {', '.join(str(each) for each in found)}"
-        )
-    return values
-
-
 def _terms(split: str, reconstruction: float, kl: float) -> dict[str, float]:
     return {f"{split}_elbo": reconstruction - kl, f"{split}_reconstruction": reconstruction, f"{split}_kl": kl}
-
-
-def _check_finite(losses: list[float], epoch: int, last_step: int) -> None:
-    """Raise for the first of these consecutive losses that is not finite."""
-    for step, loss in enumerate(losses, last_step - len(losses) + 1):
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} at epoch {epoch}, step {step}; {REMEDY}")

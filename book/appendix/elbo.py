@@ -39,11 +39,11 @@ from IPython.display import Markdown
 from tabulate import tabulate
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from vaelib import Settings, data, evaluation, figures, models, objective
+from vaelib import TrainConfig, data, evaluation, models, objective, plots
 from vaelib.book import live
 from vaelib.training import fit
 
-plt.rcParams.update(figures.STYLE)
+plt.rcParams.update(plots.STYLE)
 BLUE = live.COLOURS["encoder"]
 torch.set_default_dtype(torch.float64)  # until the images come
 
@@ -268,7 +268,7 @@ print(f"its variances {diagonal.variance.detach().numpy().round(4)}")
 print(f"the posterior's {posterior.variance.numpy().round(4)}")
 
 # %% mystnb={"figure": {"caption": "Left: the posterior (shaded: two standard deviations around its mean), the start of both climbs (dotted), and the best diagonal q (dashed). Right: the gap while gradient ascent raises the bound. With a full covariance it falls to the size of rounding errors (drawn at 1e-14); with a diagonal one it stops at the value of the closed form (dotted line).", "name": "fig-elbo-ascent"}, "image": {"alt": "Left: a thin tilted ellipse, a small circle within it, and a large circle around zero. Right: gap on a logarithmic axis against the steps of gradient ascent; one curve falls in a straight line by more than ten powers of ten, the other levels off at once."}} tags=["hide-input"]
-figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.6))
+figure, (left, right) = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.6))
 plt.close(figure)
 angle = torch.linspace(0, 2 * math.pi, 200)
 circle = 2 * torch.stack([angle.cos(), angle.sin()], 1)
@@ -500,7 +500,7 @@ crossing = S[exact["prior"] < exact["narrow"]].min().item()
 print(f"the prior is ahead of the narrow q from S = {crossing:,.0f} on")
 
 # %% mystnb={"figure": {"caption": "Left: the gap of the importance-weighted bound, exact (lines) and measured (dots, bars of two standard errors; what is smaller than its bar is left out), with the laws for large S (dashed: V/(2S), and for the narrow q that of infinite variance). Right: the exact gap divided by its law.", "name": "fig-elbo-rate"}, "image": {"alt": "Left: three falling lines on logarithmic axes with points on them, two of which join dashed lines of slope minus one, the third one of slope minus one half. Right: three lines that go to one."}} tags=["hide-input"]
-figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3))
+figure, (left, right) = plt.subplots(1, 2, figsize=(plots.WIDTH, 3))
 plt.close(figure)
 for number, (name, gaps) in enumerate(exact.items()):
     colour = f"C{number}"
@@ -538,7 +538,7 @@ torch.set_default_dtype(torch.float32)
 digits = data.load("digits")
 torch.manual_seed(0)
 line = models.mlp(digits.image_shape, latent_dim=1)
-settings = Settings(latent_dim=1, epochs=10)
+settings = TrainConfig(latent_dim=1, epochs=10)
 with tempfile.TemporaryDirectory() as folder:
     history = fit(line, digits, settings, Path(folder, "K = 1"))
 print(f"epoch 10: {history[-1]['train_elbo']:.0f} nats per image")
@@ -609,14 +609,14 @@ headers = ["mean over fifty test images", "nats per image"]
 Markdown(tabulate(table, headers, tablefmt="pipe", floatfmt=".3f"))
 
 # %% mystnb={"figure": {"caption": "Four test images of different gaps, from the smallest to a large one, nats in the title: the true posterior over the one latent dimension (shaded), the encoder's q (solid), and the best Gaussian found for this image alone (dashed).", "name": "fig-elbo-posteriors"}, "image": {"alt": "Four plots of densities over z, each with a small picture of the digit: a shaded posterior, the encoder's bell curve, and a dashed bell curve."}} tags=["hide-input"]
-figure, plots = plt.subplots(1, 4, figsize=(figures.WIDTH, 2.3))
+figure, panels = plt.subplots(1, 4, figsize=(plots.WIDTH, 2.3))
 plt.close(figure)
 chosen = gap.argsort()[[0, 16, 33, 47]]
 curves = [
     objective.gaussian_log_prob(codes[:, None], m[:, None], v[:, None])
     for m, v in (encoded, own)
 ]
-for plot, image in zip(plots, chosen, strict=True):
+for plot, image in zip(panels, chosen, strict=True):
     by_encoder, by_ascent = (curve[image].exp() for curve in curves)
     truth = log_posterior[image].exp()
     plot.fill_between(codes, truth, color="0.8", lw=0)

@@ -34,7 +34,7 @@ from torch.distributions import MultivariateNormal, Normal
 from torch.distributions import kl_divergence as torch_kl
 from tqdm import trange
 
-from vaelib import figures, objective
+from vaelib import objective, plots
 from vaelib.book import live
 from vaelib.data.digits import small
 
@@ -95,8 +95,8 @@ running = (q.log_prob(drawn) - Normal(0, 1).log_prob(drawn)).cumsum(1) / S
 error = (running - exact).square().mean(0).sqrt()
 assert (abs(error * S.sqrt() / deviation - 1) < 0.2).all()
 
-with plt.rc_context(figures.STYLE):
-    figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.1))
+with plt.rc_context(plots.STYLE):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.1))
     band = 2 * deviation / S.sqrt()
     left.fill_between(S, exact - band, exact + band, color="0.88")
     left.plot(S, running[:6].T, linewidth=0.8)
@@ -223,8 +223,8 @@ nearest = near < 1e-4  # where no digit of float32 is right
 assert (errors["float32"] > truth / 2)[nearest].all()
 
 # %% mystnb={"figure": {"caption": "Relative error of the formula near the prior, $\\mu = 0$. At the line, error 1, nothing of the result is right: there float32 answers zero. (Where a dot is missing the error is zero.)", "name": "fig-kl-cancellation"}, "image": {"alt": "Relative error against the distance of the log-variance from zero, on logarithmic axes. The float32 error is one up to a few ten-thousandths, then falls with slope minus two; with expm1 it is smaller, with slope minus one; float64 lies nine orders of magnitude lower than float32."}} tags=["hide-input"]
-with plt.rc_context(figures.STYLE):
-    figure, axes = plt.subplots(figsize=(figures.WIDTH, 2.6))
+with plt.rc_context(plots.STYLE):
+    figure, axes = plt.subplots(figsize=(plots.WIDTH, 2.6))
     for name, value in errors.items():
         axes.loglog(near, value / truth, ".", markersize=3, label=name)
     axes.axhline(1, color="0.6", linewidth=0.8)
@@ -472,7 +472,7 @@ for name, updates in (("before training", 0), ("after", 700)):
     for _ in trange(updates, desc="training", leave=False):
         batch = torch.randperm(len(x))[: live.BATCH_SIZE]
         adam.zero_grad()
-        objective.BetaELBO()(model, x[batch], 1)[0].mean().backward()
+        objective.BetaELBO()(model(x[batch]), 1).mean().backward()
         adam.step()
     with torch.inference_mode():
         estimates, expected = estimated(model)

@@ -30,7 +30,7 @@ from IPython.display import Markdown
 from tabulate import tabulate
 from torch.distributions import Bernoulli, RelaxedBernoulli
 
-from vaelib import figures
+from vaelib import plots
 
 mean = torch.tensor([0.7, -1.2], dtype=torch.float64)
 sigma = torch.exp(torch.tensor([-0.5, 0.3], dtype=torch.float64))
@@ -279,7 +279,7 @@ for S in sizes:
         assert abs(squares.mean() - form) < 5 * error
 
 # %% mystnb={"figure": {"caption": "Variance of the derivative in one mean for the quadratic at K = 16, over the number of draws S that are averaged. Lines: the closed forms; points: measured.", "name": "fig-rpa-draws"}, "image": {"alt": "Three falling lines on logarithmic axes: the score function on top, the leave-one-out baseline below it and steeper at first, the path derivative far below both."}} tags=["hide-input"]
-with plt.rc_context(figures.STYLE):
+with plt.rc_context(plots.STYLE):
     figure, panel = plt.subplots(figsize=(4.5, 2.6))
     for color, (name, rows) in enumerate(over_S.items()):
         at, form, found, _ = zip(*rows, strict=True)

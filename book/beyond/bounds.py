@@ -51,12 +51,12 @@ from tabulate import tabulate
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from vaelib import (
-    Settings,
+    TrainConfig,
     burda,
     data,
     evaluation,
-    figures,
     objective,
+    plots,
     runs,
     train,
 )
@@ -124,7 +124,10 @@ ways = {
 
 @torch.no_grad()
 def bound(way, k):
-    draws = [-way(k)(untrained, some, 0)[0].mean() for _ in range(100)]
+    draws = [
+        -way(k)(untrained.terms(some, samples=k), 0).mean()
+        for _ in range(100)
+    ]
     return torch.stack(draws)
 
 
@@ -154,7 +157,7 @@ def study(dataset, way, epochs=epochs, seeds=seeds):
     return [
         train(
             dataset,
-            Settings(50, epochs, seed, batch_size=batch_size),
+            TrainConfig(50, epochs, seed, batch_size=batch_size),
             runs_folder,
             builder=partial(binarized, builder=model),
             objective=way,
@@ -294,7 +297,7 @@ headers = ["", "nats of log p(x) gained", "error"]
 Markdown(tabulate(table, headers, "github", disable_numparse=True))
 
 # %% mystnb={"figure": {"caption": "Minus the ELBO on test images after each epoch, one seed each. It is not what claim B1 is judged by: the trainings of the weighted bound do not maximise the ELBO, and are ahead in log p(x) (the tables above).", "name": "fig-bounds-course"}, "image": {"alt": "Four falling curves over twelve epochs, in this order from below: five averaged samples, one, five weighted ones, fifty weighted ones, which lie far above."}} tags=["hide-input"]
-figures.lines(
+plots.lines(
     range(1, epochs + 1),
     {
         name: [-line["test_elbo"] for line in found[0].metrics]
@@ -320,7 +323,8 @@ def signal_to_noise(way):
     codes, _ = evaluation.encode(trained, digits.test.images)
     active = codes.var(0) > 0.01
     for _ in range(400 if profile == "paper" else 20):
-        loss = way(trained, some, 1)[0].mean()
+        terms = trained.terms(some, samples=way.samples)
+        loss = way(terms, 1).mean()
         drawn.append(torch.autograd.grad(loss, weight)[0][active])
     drawn = torch.stack(drawn)
     return (drawn.mean(0).abs() / drawn.std(0)).mean().item()
@@ -354,8 +358,8 @@ print(
 print("at most 87.5:", "yes" if nats <= 87.5 else "no")
 
 # %% mystnb={"figure": {"caption": "Minus the ELBO of the long training on training images, while the weights moved, and on test images after each epoch, on a logarithmic axis of epochs.", "name": "fig-bounds-long"}, "image": {"alt": "Two curves against a logarithmic axis, close together from the tenth epoch on, that of test images half a nat above at the end. They fall steeply, then slowly, more steeply on this axis after the hundredth epoch, and are flat at the end."}} tags=["hide-input"]
-with plt.rc_context(figures.STYLE):
-    figure, panel = plt.subplots(figsize=(figures.WIDTH, 2.6))
+with plt.rc_context(plots.STYLE):
+    figure, panel = plt.subplots(figsize=(plots.WIDTH, 2.6))
 for split in ("train", "test"):
     course = [-line[f"{split}_elbo"] for line in long.metrics]
     panel.plot(range(1, long_epochs + 1), course, label=split)

@@ -49,13 +49,14 @@ from torch.distributions import Distribution, kl_divergence
 from torch.nn.functional import softplus
 
 from vaelib import (
-    Settings,
+    TrainConfig,
     data,
+    decoders,
+    distributions,
+    encoders,
     evaluation,
-    figures,
-    likelihoods,
     objective,
-    posteriors,
+    plots,
     priors,
     runs,
     train,
@@ -87,7 +88,7 @@ means = data.to_float(digits.train.images).mean(0).clamp(0.001, 0.999)
 
 
 def one_level(
-    image_shape, latent_dim, posterior=posteriors.Gaussian, wide=254
+    image_shape, latent_dim, posterior=encoders.Gaussian, wide=254
 ):
     features = nn.Sequential(nn.Flatten(), *layers(784, wide, 200))
     *decoder, last, _ = layers(latent_dim, 200, 200, 784)
@@ -95,7 +96,7 @@ def one_level(
     output = nn.Sequential(*decoder, last, nn.Unflatten(1, image_shape))
     encoder = posterior(features, 200, latent_dim)
     prior = priors.Standard(latent_dim)
-    return VAE(encoder, likelihoods.Bernoulli(output), prior, image_shape)
+    return VAE(encoder, decoders.Bernoulli(output), prior, image_shape)
 
 
 # %%
@@ -105,7 +106,9 @@ studied = {}
 def study(title, seeds=seeds, size=latent_dim, model=one_level, **options):
     options["builder"] = partial(binarized, builder=model)
     studied[title] = [
-        train(digits, Settings(size, epochs, seed), runs_folder, **options)
+        train(
+            digits, TrainConfig(size, epochs, seed), runs_folder, **options
+        )
         for seed in range(seeds)
     ]
 
@@ -165,8 +168,8 @@ headers.append("active")
 Markdown(tabulate(table, headers, "github", floatfmt=("g", *[".1f"] * 4)))
 
 # %% mystnb={"figure": {"caption": "Rate against distortion for each \u03b2; along a dashed line the ELBO is the same. Right, the active dimensions.", "name": "fig-collapse-curve"}, "image": {"alt": "Left, a curve that falls steeply, then flatly, from a large distortion and a small rate at the largest beta to the opposite at the smallest. Right, the number of active dimensions falls as beta grows."}} tags=["hide-input"]
-with plt.rc_context(figures.STYLE):
-    size = {"figsize": (figures.WIDTH, 2.8)}
+with plt.rc_context(plots.STYLE):
+    size = {"figsize": (plots.WIDTH, 2.8)}
     figure, (left, right) = plt.subplots(1, 2, **size)
 rates, distortions = zip(*map(terms, curve.values()), strict=True)
 left.plot(rates, distortions, "o-", markersize=4)
@@ -187,7 +190,7 @@ plt.show()
 
 # %% mystnb={"figure": {"caption": "Samples along the curve, from the same codes in each row.", "name": "fig-collapse-samples"}, "image": {"alt": "A row of fourteen samples for each beta: at the smallest strokes without a digit, at 1 some digits and some in between, at 4 mostly digits, at 10 blurred ones."}} tags=["hide-input"]
 shown = [beta for beta in betas if beta in (0.1, 0.3, 1, 4, 10)]
-figures.rows(
+plots.rows(
     {f"β = {beta}": curve[beta].model().sample(14, 0) for beta in shown}
 )
 
@@ -259,11 +262,11 @@ compared(["plain", "annealing", "free bits"])
 def by_dimension(run):
     model = run.model()
     q = model.posterior(data.to_float(digits.test.images))
-    kl = kl_divergence(q.by_dimension(), model.prior().by_dimension())
+    kl = kl_divergence(q.marginals(), model.prior().marginals())
     return kl.mean(0).sort(descending=True).values
 
 
-figures.lines(
+plots.lines(
     range(1, latent_dim + 1),
     {
         title: by_dimension(studied[title][0])
@@ -312,7 +315,7 @@ class PlanarFlow(Distribution):
 
 
 # %% tags=["hide-input"]
-class Planar(posteriors.Gaussian):
+class Planar(encoders.Gaussian):
     """The paper's posterior, bent by ten planar layers."""
 
     def __init__(self, features, size, latent_dim):
@@ -330,7 +333,7 @@ class Planar(posteriors.Gaussian):
 
 def deeper(features, size, latent_dim):
     features = nn.Sequential(features, *layers(size, 244))
-    return posteriors.Gaussian(features, 244, latent_dim)
+    return encoders.Gaussian(features, 244, latent_dim)
 
 
 # %% [markdown]
@@ -339,7 +342,7 @@ def deeper(features, size, latent_dim):
 
 
 # %% tags=["hide-input"]
-class Fixed(posteriors.DiagonalNormal):
+class Fixed(distributions.DiagonalNormal):
     def rsample(self, sample_shape=()):
         return self.mean
 
@@ -373,7 +376,7 @@ print(f"stated {stated.item():.4f}, found {found.item():.4f}")
 
 # %%
 narrow = partial(one_level, wide=200)
-inverse = posteriors.InverseAutoregressive
+inverse = encoders.InverseAutoregressive
 study("planar", model=partial(narrow, posterior=Planar))
 study("autoregressive", model=partial(narrow, posterior=inverse))
 study("deeper encoder", 1, model=partial(narrow, posterior=deeper))
@@ -419,7 +422,7 @@ class Chained(nn.Module):
         super().__init__()
         self.first, self.sizes, self.roll = first, sizes, roll
         hidden = nn.Sequential(*layers(sizes[0], 235))
-        self.then = posteriors.Gaussian(hidden, 235, sizes[1])
+        self.then = encoders.Gaussian(hidden, 235, sizes[1])
 
     def forward(self, *x):
         return Chain(self.first(*x), self.then, self.sizes, self.roll)
@@ -454,7 +457,7 @@ def wider_decoder(image_shape, latent_dim):
     *decoder, last, _ = layers(latent_dim, 200, 254, 784)
     last.bias.data = means.logit().flatten()
     output = nn.Sequential(*decoder, last, nn.Unflatten(1, image_shape))
-    model.decoder = likelihoods.Bernoulli(output)
+    model.decoder = decoders.Bernoulli(output)
     return model
 
 
@@ -512,8 +515,8 @@ headers = ["", "an epoch", "epochs in equal time", "-ELBO then"]
 Markdown(tabulate(table, headers, "github", disable_numparse=True))
 
 # %% mystnb={"figure": {"caption": "The bound on test images against the time of training, one seed each. The dotted line is where plain training ends.", "name": "fig-collapse-time"}, "image": {"alt": "Four falling curves of minus the ELBO over seconds."}} tags=["hide-input"]
-with plt.rc_context(figures.STYLE):
-    figure, panel = plt.subplots(figsize=(figures.WIDTH, 2.6))
+with plt.rc_context(plots.STYLE):
+    figure, panel = plt.subplots(figsize=(plots.WIDTH, 2.6))
 for title in ways:
     course = [-line["test_elbo"] for line in studied[title][0].metrics]
     times = [pace[title] * (epoch + 1) for epoch in range(epochs)]

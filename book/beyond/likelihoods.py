@@ -42,17 +42,19 @@ import torch
 from IPython.display import Markdown
 from scipy.stats import spearmanr
 from tabulate import tabulate
-from torch.distributions import Distribution
+from torch.distributions import Independent
 
 from vaelib import (
-    Settings,
+    TrainConfig,
     data,
+    decoders,
+    distributions,
     evaluation,
     features,
-    figures,
-    likelihoods,
     models,
     objective,
+    plots,
+    storage,
     train,
 )
 from vaelib.book import claims, profiles
@@ -77,16 +79,25 @@ if "paper" in profile:  # convolutions take too long for a quick look
 # - **logistic mixture**: five logistic distributions for each pixel value, rounded to the
 #   256 grey levels {cite}`salimans2017pixelcnn`.
 #
-# All but one are in `vaelib.likelihoods`; the third is the fourth with its σ held at 1. The mixture asks fifteen numbers
+# Four are in `vaelib.decoders`. The second is torch's continuous Bernoulli, and the third is the fourth with its σ held at 1. The mixture asks fifteen numbers
 # for each pixel value where the others ask one; on digits that makes five times as many weights in all.
 
 
 # %% tags=["hide-input"]
-class UnitGaussian(likelihoods.Gaussian):
+class UnitGaussian(decoders.Gaussian):
     def __init__(self, mean):
         super().__init__(mean)
         self.log_sigma.data.zero_()
         self.log_sigma.requires_grad_(False)
+
+
+class Clamped(decoders.Bernoulli):
+    def forward(self, z):
+        logits = self.logits(z).float()
+        pixels = torch.distributions.ContinuousBernoulli(
+            logits=logits, validate_args=False
+        )
+        return Independent(pixels, 3, validate_args=False)
 
 
 # %% [markdown]
@@ -136,18 +147,31 @@ def dequantized(x):
     return (255 * x + torch.rand_like(x)) / 256
 
 
-def of_dequantized(model, x, progress):
-    return objective.negative_elbo(model, dequantized(x), progress)
+class Dequantized(models.VAE):
+    """A VAE that is trained on dequantized values, drawn at each look."""
+
+    def __init__(self, vae):
+        super().__init__(
+            vae.encoder, vae.decoder, vae.prior, vae.image_shape
+        )
+
+    def preprocess(self, x):
+        x = super().preprocess(x)
+        return dequantized(x) if self.training else x
+
+
+def dequantized_vae(image_shape, latent_dim, builder):
+    return Dequantized(builder(image_shape, latent_dim))
 
 
 BERNOULLI, MIXTURE = "Bernoulli", "logistic mixture"
-decoders = {
-    BERNOULLI: likelihoods.Bernoulli,
-    "continuous Bernoulli": likelihoods.ContinuousBernoulli,
+likelihoods = {
+    BERNOULLI: decoders.Bernoulli,
+    "continuous Bernoulli": Clamped,
     "Gaussian, σ = 1": UnitGaussian,
-    "Gaussian, σ learned": likelihoods.Gaussian,
-    "Gaussian, best σ": likelihoods.OptimalGaussian,
-    MIXTURE: likelihoods.DiscretizedLogisticMixture,
+    "Gaussian, σ learned": decoders.Gaussian,
+    "Gaussian, best σ": decoders.OptimalGaussian,
+    MIXTURE: decoders.DiscretizedLogisticMixture,
 }
 
 # %% [markdown]
@@ -179,20 +203,16 @@ for kind, (dataset, network, K, count) in studied.items():
     part = data.Dataset(
         f"{dataset.name}-likelihoods", dataset.train, few, dataset.names
     )
-    for name in decoders if kind == "digits" else faces_only:
-        builder = partial(network, likelihood=decoders[name])
-        aim = (
-            objective.negative_elbo
-            if name in (BERNOULLI, MIXTURE)
-            else of_dequantized
-        )
+    for name in likelihoods if kind == "digits" else faces_only:
+        builder = partial(network, decoder=likelihoods[name])
+        if name not in (BERNOULLI, MIXTURE):
+            builder = partial(dequantized_vae, builder=builder)
         done = [
             train(
                 part,
-                Settings(K, epochs, seed),
+                TrainConfig(K, epochs, seed),
                 runs_folder,
                 builder=builder,
-                objective=aim,
             )
             for seed in range(count)
         ]
@@ -382,17 +402,17 @@ def gallery(kind):
 
 
 # %% mystnb={"figure": {"caption": "Digits: on the left six test images and their reconstructions, on the right six samples (in the first row, six more test images).", "name": "fig-likelihoods-digits"}, "image": {"alt": "Seven rows of twelve digits: test images, then for each likelihood reconstructions and samples; those of the Gaussian with \u03c3 = 1 and of the logistic mixture are the most blurred, and the continuous Bernoulli has a grey background."}}
-figures.rows(gallery("digits"))
+plots.rows(gallery("digits"))
 
 # %% mystnb={"figure": {"caption": "Faces, in the same way.", "name": "fig-likelihoods-faces"}, "image": {"alt": "Five rows of twelve faces: test images, then for each likelihood reconstructions and samples, all of them very smooth."}}
-figures.rows(gallery(list(studied)[-1]))  # of a quick look: digits again
+plots.rows(gallery(list(studied)[-1]))  # of a quick look: digits again
 
 # %% [markdown]
 # **Pixels drawn too.** A sample of the model is, strictly, not the mean but an image whose
 # pixels are drawn from the likelihood: this is what the bits are about.
 
 # %% mystnb={"figure": {"caption": "The first twelve of the same samples of digits, with drawn pixels (the best \u03c3, which looks like the learned one, is left out).", "name": "fig-likelihoods-drawn"}, "image": {"alt": "Five rows of twelve digits with drawn pixels: those of \u03c3 = 1 are noise in which hardly a digit can be made out."}} tags=["hide-input"]
-figures.rows(
+plots.rows(
     {
         name: each["drawn"][:12]
         for (kind, name), each in pictures.items()
@@ -482,19 +502,19 @@ for kind, name in trained:
 table(measured, forms)
 
 # %% mystnb={"figure": {"caption": "Left: how sharp reconstructions are, against the nats of code that the likelihood pays for. Right: the distance of samples against bits per dimension, of the likelihoods that have bits. A point is a training.", "name": "fig-likelihoods-agree"}, "image": {"alt": "Two plots for each data set: sharpness of reconstructions against the KL, and the Fr\u00e9chet distance against bits per dimension, with a mark for each likelihood."}} tags=["hide-input"]
-with plt.rc_context(figures.STYLE):
+with plt.rc_context(plots.STYLE):
     figure, panels = plt.subplots(
         len(studied),
         2,
-        figsize=(figures.WIDTH, 2.3 * len(studied)),
+        figsize=(plots.WIDTH, 2.3 * len(studied)),
         squeeze=False,
     )
-markers = dict(zip(decoders, "osv^Dx", strict=True))
+markers = dict(zip(likelihoods, "osv^Dx", strict=True))
 for (kind, name), each in measured.items():
     left, right = panels[list(studied).index(kind)]
     here = numbers[kind, name]
     style = {"marker": markers[name], "linestyle": "", "markersize": 5}
-    style |= {"color": f"C{list(decoders).index(name)}", "label": name}
+    style |= {"color": f"C{list(likelihoods).index(name)}", "label": name}
     sharp = [one["sharp, rec."] for one in each]
     left.plot([one["KL"] for one in here], sharp, **style)
     left.set(title=kind, xlabel="KL, nats", ylabel="sharp")
@@ -587,36 +607,13 @@ print(
 
 
 # %% tags=["hide-input"]
-class Exact(Distribution):
-    """The continuous Bernoulli from logits, (B, C, H, W), without a clamp."""
-
-    def __init__(self, logits):
-        self.logits = logits
-        super().__init__(logits.shape[:1], logits.shape[1:], False)
-
-    def log_prob(self, x):
-        half = (self.logits.abs() / 2).clamp(min=0.01)
-        log_sinh = half + torch.log(-torch.expm1(-2 * half))  # of 2 sinh
-        each = self.logits * (x - 0.5) - log_sinh + torch.log(2 * half)
-        return each.flatten(1).sum(1)
-
-    @property
-    def mean(self):
-        logits = torch.where(self.logits.abs() < 0.01, 0.01, self.logits)
-        return -1 / torch.expm1(-logits) - 1 / logits
-
-
-class Unclamped(likelihoods.Bernoulli):
-    def forward(self, z):
-        return Exact(self.logits(z).float())
-
-
 inner = torch.tensor([-9.0, -1.0, 0.5, 9.0]).view(4, 1, 1, 1)
 torchs = torch.distributions.ContinuousBernoulli(logits=inner)
 value = torch.full_like(inner, 0.3)
 expected = torchs.log_prob(value).flatten()
-torch.testing.assert_close(Exact(inner).log_prob(value), expected)
-torch.testing.assert_close(Exact(inner).mean, torchs.mean)
+exactly = distributions.ContinuousBernoulli(inner)
+torch.testing.assert_close(exactly.log_prob(value).flatten(), expected)
+torch.testing.assert_close(exactly.mean, torchs.mean)
 
 name = "continuous Bernoulli"
 floor = torch.distributions.ContinuousBernoulli(
@@ -624,7 +621,8 @@ floor = torch.distributions.ContinuousBernoulli(
 ).mean
 made = pictures["digits", name]["samples"]
 stretched = ((made - floor) / (1 - 2 * floor)).clamp(0, 1)
-builder = partial(models.mlp, likelihood=Unclamped)
+builder = partial(models.mlp, decoder=decoders.ContinuousBernoulli)
+builder = partial(dequantized_vae, builder=builder)
 dataset = data.Dataset(
     f"{digits.name}-likelihoods",
     digits.train,
@@ -633,10 +631,9 @@ dataset = data.Dataset(
 )
 exact = train(
     dataset,
-    Settings(16, epochs),
+    TrainConfig(16, epochs),
     runs_folder,
     builder=builder,
-    objective=of_dequantized,
 ).model()
 elbo, kl = scored(exact, tests["digits"], name)
 D = tests["digits"][0].numel()
@@ -657,7 +654,7 @@ print(
 
 # %% tags=["hide-input"]
 if "faces" in studied:
-    longer = models.published("celeba-k64")
+    longer = storage.from_pretrained("celeba-k64")
     made = looks(longer, tests["faces"], training["faces"])
     print("the paper's likelihood, 30 epochs, faces:")
     for key, value in measure("faces", made).items():

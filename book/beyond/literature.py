@@ -48,12 +48,12 @@ from myst_nb import glue
 from torch.optim.lr_scheduler import LambdaLR
 
 from vaelib import (
-    Settings,
+    TrainConfig,
     burda,
     data,
     evaluation,
-    figures,
     objective,
+    plots,
     runs,
     train,
 )
@@ -116,7 +116,7 @@ def study(name, epochs, aim):
     root.mkdir(parents=True, exist_ok=True)
     run = train(
         digits,
-        Settings(50, epochs, batch_size=batch_size),
+        TrainConfig(50, epochs, batch_size=batch_size),
         root,
         builder=partial(binarized, builder=model),
         objective=aim,
@@ -197,8 +197,8 @@ glue("literature_epochs", f"{epochs}, {iwae_epochs}", display=False)
 # ({doc}`bounds` compares them); what tells is the slope of each.
 
 # %% mystnb={"figure": {"caption": "The estimate of -log p(x) of 200 test images during both trainings, against the epochs, on a logarithmic axis.", "name": "fig-literature-course"}, "image": {"alt": "Two falling curves that flatten towards their ends; they lie on each other, and that of the VAE goes on for longer."}}
-with plt.rc_context(figures.STYLE):
-    figure, panel = plt.subplots(figsize=(figures.WIDTH, 2.6))
+with plt.rc_context(plots.STYLE):
+    figure, panel = plt.subplots(figsize=(plots.WIDTH, 2.6))
 for name, course in (("VAE", vae_course), ("IWAE", iwae_course)):
     panel.plot(*zip(*course, strict=True), "o-", markersize=3, label=name)
 panel.set(xlabel="epochs", ylabel="-log p(x), nats", xscale="log")

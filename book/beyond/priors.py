@@ -57,15 +57,17 @@ from torch.distributions import (
 )
 
 from vaelib import (
-    Settings,
+    TrainConfig,
     data,
+    distributions,
+    encoders,
     evaluation,
     features,
-    figures,
     models,
     objective,
-    posteriors,
+    plots,
     priors,
+    storage,
     train,
 )
 from vaelib.book import claims, profiles
@@ -92,10 +94,10 @@ for dataset, which, sizes in (
         title = f"{'digits' if which is plan else 'faces'}, K = {K}"
         name = f"{dataset.name}-k{K}"
         if name in ("mnist-k2", "celeba-k64"):
-            trained[title] = dataset, models.published(name)
+            trained[title] = dataset, storage.from_pretrained(name)
         else:
             epochs = which.short.epochs
-            settings = Settings(K, epochs, batch_size=which.batch_size)
+            settings = TrainConfig(K, epochs, batch_size=which.batch_size)
             run = train(dataset, settings, runs_folder)
             trained[title] = dataset, run.model()
             trainings.append(run)
@@ -128,7 +130,7 @@ for dataset, which, sizes in (
 
 # %%
 def posterior(model, images):
-    return posteriors.DiagonalNormal(*evaluation.encode(model, images))
+    return distributions.DiagonalNormal(*evaluation.encode(model, images))
 
 
 def drawn(q, count):
@@ -151,7 +153,7 @@ q = {
 flat, plane = q["digits, K = 2"], trained["digits, K = 2"][1]
 ticks = torch.linspace(-4, 4, 81)
 grid = torch.cartesian_prod(ticks, ticks)
-standard = priors.StandardNormal(2).log_prob(grid)
+standard = distributions.StandardNormal(2).log_prob(grid)
 
 
 def density(codes):
@@ -162,8 +164,8 @@ def density(codes):
 ratio = density(grid) - standard
 
 # %% mystnb={"figure": {"caption": "K = 2: the aggregated posterior, the prior on the same scale, and the logarithm of their ratio, in nats.", "name": "fig-priors-plane"}, "image": {"alt": "Three maps of the plane: the aggregated posterior is a patchwork of dark islands between white seams, the prior is a round cloud, and their ratio is red on the islands and far out, blue along the seams."}} tags=["hide-input"]
-with plt.rc_context(figures.STYLE):
-    figure, panels = plt.subplots(1, 3, figsize=(figures.WIDTH, 2.5))
+with plt.rc_context(plots.STYLE):
+    figure, panels = plt.subplots(1, 3, figsize=(plots.WIDTH, 2.5))
 maps = {
     "q(z), where images lie": (ratio + standard).exp(),
     "N(0, I)": standard.exp(),
@@ -198,7 +200,7 @@ def decode(model, codes):
 with seeded(0):
     codes = torch.randn(1000, 2)
     images_codes = drawn(flat, 14)
-thin = density(codes) - priors.StandardNormal(2).log_prob(codes)
+thin = density(codes) - distributions.StandardNormal(2).log_prob(codes)
 dead = codes[thin < -math.log(5)]
 shown = {
     "N(0, I)": codes[:14],
@@ -206,7 +208,7 @@ shown = {
     "N(0, I), in dead spots": dead[:14],
 }
 print(f"{len(dead) / len(codes):.0%} of the prior's codes in dead spots")
-figures.rows({name: decode(plane, each) for name, each in shown.items()})
+plots.rows({name: decode(plane, each) for name, each in shown.items()})
 
 # %% [markdown]
 # ## Four priors, fitted afterwards
@@ -218,7 +220,7 @@ figures.rows({name: decode(plane, each) for name, each in shown.items()})
 #   five transforms;
 # - a **second VAE**, whose "images" are the codes {cite}`dai2019diagnosing`: what it
 #   invents goes to the first one's decoder. Both of its networks are
-#   `posteriors.Gaussian`, for a decoder of codes is nothing else, and
+#   `encoders.Gaussian`, for a decoder of codes is nothing else, and
 #   `priors.Marginal` makes a prior of it.
 #
 # The last two see codes that are drawn afresh at each step. All are fitted once, from
@@ -270,13 +272,13 @@ def flow(q):
 
 def network(size):
     layers = nn.Linear(size, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU()
-    return posteriors.Gaussian(nn.Sequential(*layers), 256, size)
+    return encoders.Gaussian(nn.Sequential(*layers), 256, size)
 
 
 def second_vae(q):
     K = q.event_shape[0]
     vae = VAE(network(K), network(K), priors.Standard(K), (K,))
-    descend(vae, lambda z: objective.negative_elbo(vae, z, 0)[0], q)
+    descend(vae, lambda z: objective.negative_elbo(vae(z), 0), q)
     return priors.Marginal(vae, 50)
 
 
@@ -314,7 +316,7 @@ along = {}
 for title, (dataset, model) in trained.items():
     epochs = along_epochs if dataset is digits else along_faces
     if epochs:
-        settings = Settings(model.latent_dim, epochs)
+        settings = TrainConfig(model.latent_dim, epochs)
         run = train(dataset, settings, runs_folder, builder=vamp)
         along[title] = run.model()
         trainings.append(run)
@@ -363,7 +365,7 @@ ALONG_TRAINING = "codes of training images, its own"
 samples = {}
 for title, (dataset, model) in trained.items():
     count, K = len(dataset.test), model.latent_dim
-    sources = {STANDARD: priors.StandardNormal(K).sample}
+    sources = {STANDARD: distributions.StandardNormal(K).sample}
     sources |= {name: each.sample for name, each in fitted[title].items()}
     sources[TRAINING] = lambda size, q=q[title]: drawn(q, *size)
     for name, source in sources.items():
@@ -416,7 +418,7 @@ for title, (dataset, model) in trained.items():
     images = dataset.test.images[:scored]
     with seeded(0):
         codes = posterior(model, dataset.test.images[:2000]).sample()
-    before = priors.StandardNormal(model.latent_dim).log_prob(codes)
+    before = distributions.StandardNormal(model.latent_dim).log_prob(codes)
     plain, _ = evaluation.log_prob(model, images, 20)
     nats[title, STANDARD] = (
         f"({before.mean():.2f})",
@@ -431,7 +433,7 @@ for title, (dataset, model) in trained.items():
             mean_error(after - before),
             mean_error(exact - plain),
         )
-    standard = priors.StandardNormal(model.latent_dim)
+    standard = distributions.StandardNormal(model.latent_dim)
     parts = [
         aggregated(q[title]).log_prob(part) - standard.log_prob(part)
         for part in codes[: 5 * scored // 2].split(10)
@@ -474,8 +476,8 @@ Markdown(tabulate(table, headers, "github", disable_numparse=True))
 
 # %% mystnb={"figure": {"caption": "The Fr\u00e9chet distance of samples, as a share of that with N(0, I). The cross is what codes of training images reach, and hardly any prior can repair what lies left of it. The star is of another model, with an encoder and a decoder of its own; the plus is what codes of training images reach by these.", "name": "fig-priors-distances"}, "image": {"alt": "Five lines, one for each model, with a mark for each prior between zero and one; the marks of the better priors lie near the cross for digits with K = 2, between it and one for the others. The stars lie left of the cross for K = 2, and else between it and the fitted priors, or among them."}} tags=["hide-input"]
 mean = {key: each[:, 0].mean().item() for key, each in samples.items()}
-with plt.rc_context(figures.STYLE):
-    figure, panel = plt.subplots(figsize=(figures.WIDTH, 2.2))
+with plt.rc_context(plots.STYLE):
+    figure, panel = plt.subplots(figsize=(plots.WIDTH, 2.2))
 names = {
     STANDARD: "|",
     **dict(zip(ways, "os^D", strict=True)),
@@ -502,7 +504,7 @@ plt.show()
 def gallery(title):
     """The first codes of each prior, decoded."""
     _, model = trained[title]
-    priors_here = {STANDARD: priors.StandardNormal(model.latent_dim)}
+    priors_here = {STANDARD: distributions.StandardNormal(model.latent_dim)}
     with seeded(0):
         codes = {
             name: prior.sample((14,))
@@ -515,10 +517,10 @@ def gallery(title):
     return shown
 
 
-figures.rows(gallery("digits, K = 16"))
+plots.rows(gallery("digits, K = 16"))
 
 # %% mystnb={"figure": {"caption": "Faces with K = 64, in the same way.", "name": "fig-priors-faces"}, "image": {"alt": "Seven rows of fourteen decoded faces: codes of N(0, I), of the four fitted priors, and of training images, and of a VampPrior by its own decoder."}}
-figures.rows(gallery("faces, K = 64"))
+plots.rows(gallery("faces, K = 64"))
 
 # %% [markdown]
 # ## Do they recite?
@@ -576,7 +578,7 @@ title = "digits, K = 16"
 made = gallery(title)[best[title]]
 library = data.to_float(digits.train.images).flatten(1)
 _, index = nearest(made.flatten(1), library)
-figures.rows({best[title]: made, "nearest": digits.train.images[index]})
+plots.rows({best[title]: made, "nearest": digits.train.images[index]})
 
 # %% [markdown]
 # ## The verdict

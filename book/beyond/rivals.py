@@ -21,7 +21,7 @@
 # {cite}`hinton1995wake`, which also has an encoder, and beside *Monte Carlo EM*, which has
 # none and samples each posterior. Here both figures are drawn again, on a much shorter training, and
 # one rival is added: with two latent dimensions, EM can be done *exactly*, on a grid. All
-# are plain functions in `vaelib/rivals.py`.
+# are plain functions in `vaelib/baselines.py`.
 
 # %% tags=["parameters"]
 import os
@@ -47,13 +47,13 @@ from torch import nn
 from torch.distributions import Categorical
 
 from vaelib import (
+    baselines,
     data,
-    figures,
-    likelihoods,
+    decoders,
+    encoders,
     objective,
-    posteriors,
+    plots,
     priors,
-    rivals,
 )
 from vaelib.book import claims
 from vaelib.models import VAE
@@ -84,9 +84,9 @@ def build(shape, K, hidden):
         nn.Linear(hidden, pixels),
         nn.Unflatten(1, shape),
     )
-    encoder = posteriors.Gaussian(features.append(nn.Tanh()), hidden, K)
+    encoder = encoders.Gaussian(features.append(nn.Tanh()), hidden, K)
     return VAE(
-        encoder, likelihoods.Bernoulli(output), priors.Standard(K), shape
+        encoder, decoders.Bernoulli(output), priors.Standard(K), shape
     )
 
 
@@ -109,17 +109,17 @@ def learn(loss, model, x, which, state, optimizer):
 
 def mcem(model, x, which, state, optimizer, proposals=1, updates=1):
     z, size = state["codes"][which], state["size"]
-    state["codes"][which], state["size"], _ = rivals.mcem_step(
+    state["codes"][which], state["size"], _ = baselines.mcem_step(
         model, x, z, optimizer, size, proposals, updates
     )
 
 
 methods = {
     "AEVB": partial(
-        learn, lambda model, x: objective.negative_elbo(model, x, 0)[0]
+        learn, lambda model, x: objective.negative_elbo(model(x), 0)
     ),
     "wake-sleep": partial(
-        learn, lambda model, x: sum(rivals.wake_sleep(model, x))
+        learn, lambda model, x: sum(baselines.wake_sleep(model, x))
     ),
     "Monte Carlo EM": mcem,
     "five updates": partial(mcem, updates=5),
@@ -173,9 +173,9 @@ bounds = {
 }
 
 # %% mystnb={"figure": {"caption": "The ELBO of test images against thousands of training images seen, on a logarithmic axis, nats per image.", "name": "fig-rivals-bound"}, "image": {"alt": "Five panels, for 3, 5, 10, 20 and 200 latent dimensions, each with the curves of AEVB and wake-sleep. All rise, but in the last panel that of wake-sleep, which falls again."}} tags=["hide-input"]
-with plt.rc_context(figures.STYLE):
+with plt.rc_context(plots.STYLE):
     figure, panels = plt.subplots(
-        1, 5, figsize=(figures.WIDTH, 2.4), sharey=True
+        1, 5, figsize=(plots.WIDTH, 2.4), sharey=True
     )
 panels = dict(zip((3, 5, 10, 20, 200), panels, strict=True))
 for (K, name), course in bounds.items():
@@ -199,7 +199,7 @@ plt.show()
 def estimated(model, images):
     with seeded(1):
         four = images.repeat(4, 1, 1, 1)
-        each = rivals.log_prob(model, four, 100, proposals).view(4, -1)
+        each = baselines.log_prob(model, four, 100, proposals).view(4, -1)
     return each.logsumexp(0) - math.log(4)
 
 
@@ -224,8 +224,8 @@ marginals = {
 }
 
 # %% mystnb={"figure": {"caption": "log p(x) against thousands of training images seen, for small and large training sets: of test images (lines) and of training images (dashes), nats per image. Each line is a training; of Monte Carlo EM with five updates there is one.", "name": "fig-rivals-marginal"}, "image": {"alt": "Two panels, for a small and a large training set, each with curves of AEVB, wake-sleep and Monte Carlo EM with one and with five updates."}} tags=["hide-input"]
-with plt.rc_context(figures.STYLE):
-    figure, panels = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.8))
+with plt.rc_context(plots.STYLE):
+    figure, panels = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.8))
 for (size, name, seed), course in marginals.items():
     panel = panels[int(size == len(many))]
     x = [at for at, _ in course]
@@ -254,7 +254,7 @@ def plane(side, reach):
 def exactly(model, images, side, reach):
     grid = plane(side, reach)
     with torch.no_grad():
-        return rivals.grid_log_joint(model, images, grid).logsumexp(1)
+        return baselines.grid_log_joint(model, images, grid).logsumexp(1)
 
 
 pair = {}
@@ -289,15 +289,15 @@ grid = plane(41, 4)
 
 
 def exact(model, x, which, state, optimizer):
-    rivals.grid_em_step(model, x, grid, optimizer, updates=1)
+    baselines.grid_em_step(model, x, grid, optimizer, updates=1)
 
 
 def drawn(model, x, which, state, optimizer):
     with torch.no_grad():
-        joint = rivals.grid_log_joint(model, x, grid)
+        joint = baselines.grid_log_joint(model, x, grid)
     z = grid[Categorical(logits=joint).sample()]
     optimizer.zero_grad()
-    (-rivals.log_joint(model, x, z).mean()).backward()
+    (-baselines.log_joint(model, x, z).mean()).backward()
     optimizer.step()
 
 
@@ -325,8 +325,8 @@ for name, step in contest.items():
         )
 
 # %% mystnb={"figure": {"caption": "log p(x) of the training images, which EM maximises, from a grid of 61 by 61 codes in [-6, 6]\u00b2: on the left as it is, on the right less that of exact EM with the same seed. Each line is a training.", "name": "fig-rivals-exact"}, "image": {"alt": "Two panels. Left, rising curves, close together. Right, the same as distances from exact EM."}} tags=["hide-input"]
-with plt.rc_context(figures.STYLE):
-    figure, panels = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.8))
+with plt.rc_context(plots.STYLE):
+    figure, panels = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.8))
 shades = ("C3", "C5", "C4", "C2", "C0")
 for (name, seed), course in courses.items():
     x = [at for at, _ in course]
@@ -371,12 +371,14 @@ for name in contest:
 flat, one, chains = pair["AEVB"], test[:1], 50
 with seeded(0), torch.no_grad():
     codes = torch.randn(5000, 2)
-    known = rivals.grid_log_joint(flat, one, codes)
+    known = baselines.grid_log_joint(flat, one, codes)
     known = known - flat.prior().log_prob(codes).log_softmax(0)  # drawn so
     start = torch.multinomial(known[0].softmax(0), chains, replacement=True)
-    target = partial(rivals.log_joint, flat, one.expand(chains, -1, -1, -1))
-    tuned, size, _ = rivals.hmc(target, codes[start], 100, 0.05)
-    chain, _, accepted = rivals.hmc(
+    target = partial(
+        baselines.log_joint, flat, one.expand(chains, -1, -1, -1)
+    )
+    tuned, size, _ = baselines.hmc(target, codes[start], 100, 0.05)
+    chain, _, accepted = baselines.hmc(
         target, tuned[-1], 40, size, target=None
     )
     dots, q = chain.flatten(0, 1), flat.posterior(one)
@@ -386,11 +388,11 @@ with seeded(0), torch.no_grad():
         for c, w in zip(centre, width, strict=True)
     )
     window = torch.cartesian_prod(x, y)
-    truth = rivals.grid_log_joint(flat, one, window)[0].softmax(0)
+    truth = baselines.grid_log_joint(flat, one, window)[0].softmax(0)
 
 # %% mystnb={"figure": {"caption": "The posterior of one test image: the grid's (grey), codes of HMC (dots), and the encoder's q (contours).", "name": "fig-rivals-posterior"}, "image": {"alt": "A grey cloud with dots of HMC on it, and the contours of the encoder's normal distribution."}} tags=["hide-input"]
-with plt.rc_context(figures.STYLE):
-    figure, panel = plt.subplots(figsize=(figures.WIDTH / 2, 2.6))
+with plt.rc_context(plots.STYLE):
+    figure, panel = plt.subplots(figsize=(plots.WIDTH / 2, 2.6))
 panel.pcolormesh(x, y, truth.view(121, 121).T, cmap="Greys")
 panel.plot(*dots[::10].T, ".", ms=2, color="C2", label="HMC")
 density = q.log_prob(window).exp().view(121, 121)

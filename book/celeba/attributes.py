@@ -44,12 +44,12 @@ from myst_nb import glue
 from tabulate import tabulate
 
 from vaelib import (
-    Settings,
+    TrainConfig,
     attributes,
     data,
     evaluation,
     features,
-    figures,
+    plots,
     progress,
     train,
 )
@@ -58,7 +58,7 @@ from vaelib.objective import reparameterize
 
 plan = profiles.load(profile, "celeba")
 photos = data.load(plan.dataset, data_folder)
-settings = Settings(latent_dim, plan.short.epochs, seed, plan.batch_size)
+settings = TrainConfig(latent_dim, plan.short.epochs, seed, plan.batch_size)
 run = train(photos, settings, runs_folder)
 model = run.model()
 count, test_count = len(photos.train), len(photos.test)
@@ -118,7 +118,7 @@ values = {
 }
 errors = {"accuracy": accuracy.std(1)}
 titles = [each.name for each in ranked]
-figures.dots(titles, values, "share of the test images", errors)
+plots.dots(titles, values, "share of the test images", errors)
 
 # %% [markdown]
 # ## What tells an attribute, and what changes with it
@@ -217,7 +217,7 @@ walks = {}
 for name in ("Smiling", "Male"):
     walks[f"{name}, along d"] = strips(found[name].gradient)
     walks[f"{name}, along Δ"] = strips(found[name].direction)
-figures.panels(walks, columns=11, panels_in_row=2)
+plots.panels(walks, columns=11, panels_in_row=2)
 
 # %% [markdown]
 # A strip along $\Delta$ for each of the ten attributes that the codes hold best,
@@ -230,7 +230,7 @@ ten = {
     )[0]
     for each in ranked[:10]
 }
-figures.panels(ten, columns=11, panels_in_row=2)
+plots.panels(ten, columns=11, panels_in_row=2)
 
 # %% [markdown]
 # ## Does it change what it should?
@@ -285,7 +285,7 @@ curves = {
     "random, upper": upper[1].tolist(),
     "random, lower": lower[1].tolist(),
 }
-figures.lines(
+plots.lines(
     steps.tolist(), curves, "steps along the direction", "judge's log-odds"
 )
 
@@ -338,7 +338,7 @@ pictures = {
     name: (each / each.max()).expand(1, 3, -1, -1)
     for name, each in maps.items()
 }
-figures.panels(pictures, columns=1, panels_in_row=6)
+plots.panels(pictures, columns=1, panels_in_row=6)
 
 # %%
 print("change in the region of the mouth, relative to the whole picture:")
@@ -392,8 +392,8 @@ for title, of in (("d", filter_), ("Δ", delta)):
     )
 
 # %% mystnb={"figure": {"caption": "How far a walk from -2 to 2 moves the judge's opinion of the attribute, and how far its opinions of the others on average, both in standard deviations over the test images. A dot is an attribute.", "name": "fig-attributes-leak"}, "image": {"alt": "Two clouds of dots, effect against leak: that of the difference of the means reaches further in both than that of the regression's gradient."}}
-with plt.rc_context(figures.STYLE):
-    figure, panel = plt.subplots(figsize=(figures.WIDTH / 2, 2.8))
+with plt.rc_context(plots.STYLE):
+    figure, panel = plt.subplots(figsize=(plots.WIDTH / 2, 2.8))
 for (title, (own, leak)), marker in zip(effects.items(), "os", strict=True):
     panel.plot(leak, own, marker, markersize=3, label=f"along {title}")
 panel.set(xlabel="the others, on average", ylabel="the attribute itself")
@@ -429,7 +429,7 @@ best = ranked[:20]
 directions = torch.stack([each.direction for each in best])
 cosines = directions @ directions.T
 titles = [each.name for each in best]
-figures.matrix(cosines, titles, titles, "cosine", height=5.2)
+plots.matrix(cosines, titles, titles, "cosine", height=5.2)
 
 # %%
 labels = photos.test.labels.float().T

@@ -40,7 +40,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import cross_val_score
 from tabulate import tabulate
 
-from vaelib import data, evaluation, features, figures, progress, runs
+from vaelib import data, evaluation, features, plots, progress, runs
 from vaelib.book import claims, profiles
 from vaelib.objective import reparameterize
 
@@ -57,7 +57,7 @@ print(f"{photos.name}: {count:,} training and {test_count:,} test images")
 trained = runs.train_all(photos, plan.settings(plan.short), runs_folder)
 models = {K: first.model() for K, (first, *_) in trained.items()}
 for K, each in trained.items():
-    seeds = ", ".join(str(run.settings.seed) for run in each)
+    seeds = ", ".join(str(run.config.seed) for run in each)
     print(f"K = {K}: {plan.short.epochs} epochs, seeds {seeds}")
 
 # %% [markdown]
@@ -70,7 +70,7 @@ for K, each in trained.items():
 invented = {
     f"K = {K}": model.sample(32, seed=0) for K, model in models.items()
 }
-figures.panels(invented, columns=8)
+plots.panels(invented, columns=8)
 
 # %% [markdown]
 # ## What they are worth
@@ -110,7 +110,7 @@ values = {
     ]
     for title, figure in columns.items()
 }
-figures.over_dimensions(list(trained), values)
+plots.over_dimensions(list(trained), values)
 
 # %% [markdown]
 # Does any of them overfit? Dashed: the training images, while the weights moved;
@@ -121,7 +121,7 @@ figures.over_dimensions(list(trained), values)
 histories = {
     f"K = {K}": first.metrics for K, (first, *_) in trained.items()
 }
-figures.histories(histories)
+plots.histories(histories)
 
 # %% [markdown]
 # A part of the gap between train and test is no overfitting, but what the images themselves allow: the
@@ -130,7 +130,7 @@ figures.histories(histories)
 
 # %%
 allowed = [
-    evaluation.ceiling(part.images).mean().item()
+    evaluation.max_bernoulli_elbo(part.images).mean().item()
     for part in (photos.train, photos.test)
 ]
 table = []
@@ -287,7 +287,7 @@ headers += ["4th", "farthest", "reconstructions pass"]
 Markdown(tabulate(table, headers, tablefmt="github"))
 
 # %% mystnb={"figure": {"caption": "The share of prior samples that pass as real in the judge's features, from the fifth of them nearest to the encoded faces to the farthest.", "name": "fig-celeba-dead-spots"}, "image": {"alt": "A curve for each number of latent dimensions, over five groups of samples by their distance to the encoded training images."}}
-figures.lines(
+plots.lines(
     [1, 2, 3, 4, 5],
     {f"K = {K}": each for K, each in fifths.items()},
     "fifth of the samples, by distance to the nearest encoded face",
@@ -304,7 +304,7 @@ most = max(models)
 codes = torch.randn(drawn, most, generator=generator)
 order = nearest(codes, most).argsort()
 ends = {"nearest": codes[order[:12]], "farthest": codes[order[-12:]]}
-figures.rows({name: decode(models[most], z) for name, z in ends.items()})
+plots.rows({name: decode(models[most], z) for name, z in ends.items()})
 
 # %% [markdown]
 # A remedy tests the cause. If the prior's dead spots were to blame, samples of the

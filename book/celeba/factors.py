@@ -41,23 +41,23 @@ from sklearn.linear_model import RidgeCV
 from tabulate import tabulate
 
 from vaelib import (
-    Settings,
+    TrainConfig,
     attributes,
     data,
     evaluation,
     features,
-    figures,
+    plots,
     progress,
     train,
 )
 from vaelib.book import profiles
-from vaelib.data import faces
+from vaelib.data import synthetic_faces
 
 plan = profiles.load(profile, "faces")
 drawn = data.load(plan.dataset)
 if latent_dim is None:
     (latent_dim,) = plan.latent_dims
-settings = Settings(latent_dim, plan.short.epochs, seed, plan.batch_size)
+settings = TrainConfig(latent_dim, plan.short.epochs, seed, plan.batch_size)
 run = train(drawn, settings, runs_folder)
 model = run.model()
 count, test_count = len(drawn.train), len(drawn.test)
@@ -71,17 +71,17 @@ print(f"{run.folder.name}: {settings.epochs} epochs")
 # the first column, then changed in one factor at a time, to both ends of its range.
 
 # %%
-train_images, train_factors = faces.generate(count, seed=0)
-test_images, test_factors = faces.generate(test_count, seed=1)
+train_images, train_factors = synthetic_faces.generate(count, seed=0)
+test_images, test_factors = synthetic_faces.generate(test_count, seed=1)
 assert torch.equal(test_images, drawn.test.images)
-base = torch.zeros(1, len(faces.FACTORS))
-changed = base.repeat(2 * len(faces.FACTORS), 1)
-for i in range(len(faces.FACTORS)):
-    changed[i, i], changed[len(faces.FACTORS) + i, i] = -2, 2
-ends = faces.render(changed).split(len(faces.FACTORS))
+base = torch.zeros(1, len(synthetic_faces.FACTORS))
+changed = base.repeat(2 * len(synthetic_faces.FACTORS), 1)
+for i in range(len(synthetic_faces.FACTORS)):
+    changed[i, i], changed[len(synthetic_faces.FACTORS) + i, i] = -2, 2
+ends = synthetic_faces.render(changed).split(len(synthetic_faces.FACTORS))
 
 # %% mystnb={"figure": {"caption": "One face with one factor at a time at the lower and at the upper end of its range, in the order of the table below.", "name": "fig-factors-ends"}, "image": {"alt": "Two rows of fifteen drawn faces that differ in light, skin, hair, glasses, smile, pose and background."}}
-figures.rows({"factor at -2": ends[0], "factor at 2": ends[1]})
+plots.rows({"factor at -2": ends[0], "factor at 2": ends[1]})
 
 # %% mystnb={"figure": {"caption": "Test images, and their reconstructions from the posterior mean.", "name": "fig-factors-copies"}, "image": {"alt": "Two rows of fifteen drawn faces: originals above, smoother reconstructions below."}}
 codes = evaluation.encode(model, drawn.test.images)[0]
@@ -99,7 +99,7 @@ def decode(codes):
         )
 
 
-figures.rows({"test": test_images[:15], "copies": decode(codes[:15])})
+plots.rows({"test": test_images[:15], "copies": decode(codes[:15])})
 
 # %% [markdown]
 # ## Reading factors off a picture
@@ -118,8 +118,8 @@ figures.rows({"test": test_images[:15], "copies": decode(codes[:15])})
 def visible(factors):
     """Factors as they can be seen, in units of their standard deviation."""
     seen = factors.clone()
-    column = faces.FACTORS.index("glasses")
-    bound = faces.ATTRIBUTES["Eyeglasses"][1]
+    column = synthetic_faces.FACTORS.index("glasses")
+    bound = synthetic_faces.ATTRIBUTES["Eyeglasses"][1]
     seen[:, column] = (factors[:, column] > bound).float()
     return (seen - scale[0]) / scale[1] if scale else seen
 
@@ -144,7 +144,7 @@ def read(pictures):
 
 unexplained = (read(decode(codes)) - test_truth).square().mean(0)
 explained = 1 - unexplained / test_truth.var(0)
-table = list(zip(faces.FACTORS, explained.tolist(), strict=True))
+table = list(zip(synthetic_faces.FACTORS, explained.tolist(), strict=True))
 headers = ["factor", "R² on reconstructions of test faces"]
 Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
 
@@ -177,7 +177,7 @@ effect = torch.stack(
 
 # %% mystnb={"figure": {"caption": "The change of each factor (columns) along the direction of each attribute (rows), in standard deviations of the factor.", "name": "fig-factors-effects"}, "image": {"alt": "A table of colours with fifteen rows and columns; in most rows one cell stands out."}}
 label = "change, standard deviations"
-figures.matrix(effect, list(found), faces.FACTORS, label)
+plots.matrix(effect, list(found), synthetic_faces.FACTORS, label)
 
 # %% [markdown]
 # For each attribute: by how much its own factor moved (with the sign that the attribute asks
@@ -194,7 +194,7 @@ def true_direction(factor):
     high = low.clone()
     low[:, factor], high[:, factor] = -1, 1
     pair = [
-        evaluation.encode(model, faces.render(each))[0]
+        evaluation.encode(model, synthetic_faces.render(each))[0]
         for each in (low, high)
     ]
     way = (pair[1] - pair[0]).mean(0)
@@ -205,8 +205,8 @@ def true_direction(factor):
 ratios, cosines, table = {}, {}, []
 pairs = list(zip(found.items(), effect, strict=True))
 for (name, each), change in progress.bar(pairs, desc="true directions"):
-    factor, low, high = faces.ATTRIBUTES[name]
-    column = faces.FACTORS.index(factor)
+    factor, low, high = synthetic_faces.ATTRIBUTES[name]
+    column = synthetic_faces.FACTORS.index(factor)
     if low > -2 and high < 2:
         continue  # in the middle of its factor's range: no direction
     sign = 1 if low > -2 else -1
@@ -219,7 +219,7 @@ for (name, each), change in progress.bar(pairs, desc="true directions"):
         (way @ one).item() for one in (each.direction, each.gradient)
     ]
     gain = each.accuracy.mean().item() - each.majority
-    row = [name, own, faces.FACTORS[worst], leaks[worst].item()]
+    row = [name, own, synthetic_faces.FACTORS[worst], leaks[worst].item()]
     table.append([*row, ratios[name], *cosines[name], 100 * gain])
 table.sort(key=lambda row: -row[4])
 headers = ["attribute", "moved", "leaked most", "by", "ratio"]
@@ -251,13 +251,13 @@ failed = [name for name in asked if name not in held]
 print("failed:", *(failed or ["none"]))
 for name in failed:
     change = effect[list(found).index(name)].abs()
-    own = faces.FACTORS.index(faces.ATTRIBUTES[name][0])
+    own = synthetic_faces.FACTORS.index(synthetic_faces.ATTRIBUTES[name][0])
     others = [
         i for i in change.argsort(descending=True).tolist() if i != own
     ]
     leak = others[0]
     print(
-        f"{faces.FACTORS[leak]} leaks; R² {explained[own]:.2f} and "
+        f"{synthetic_faces.FACTORS[leak]} leaks; R² {explained[own]:.2f} and "
         f"{explained[leak]:.2f}; ratio to the next factor "
         f"{change[own] / change[others[1]]:.1f}"
     )
@@ -270,7 +270,7 @@ strips = {
     )[0]
     for name in asked
 }
-figures.rows(strips)
+plots.rows(strips)
 
 # %% [markdown]
 # ## The regression's own directions
@@ -284,7 +284,7 @@ figures.rows(strips)
 table = []
 for name in progress.bar(asked, desc="three ways"):
     column, each = (
-        faces.FACTORS.index(faces.ATTRIBUTES[name][0]),
+        synthetic_faces.FACTORS.index(synthetic_faces.ATTRIBUTES[name][0]),
         found[name],
     )
     row = [name]

@@ -41,11 +41,11 @@ from sklearn.metrics import roc_auc_score
 from tabulate import tabulate
 
 from vaelib import (
-    Settings,
+    TrainConfig,
     data,
     evaluation,
     features,
-    figures,
+    plots,
     progress,
     train,
 )
@@ -54,7 +54,7 @@ from vaelib.objective import reparameterize
 
 plan = profiles.load(profile, "celeba")
 photos = data.load(plan.dataset, data_folder)
-settings = Settings(latent_dim, plan.short.epochs, seed, plan.batch_size)
+settings = TrainConfig(latent_dim, plan.short.epochs, seed, plan.batch_size)
 run = train(photos, settings, runs_folder)
 model = run.model()
 count, test_count = len(photos.train), len(photos.test)
@@ -89,7 +89,7 @@ error = (copies - originals).square().mean(1)  # (N, H, W)
 heat = colormaps["inferno"]((error[:12] / 0.08).clamp(max=1).numpy())
 maps = torch.from_numpy(heat[..., :3]).permute(0, 3, 1, 2).float()
 rows = {"test images": originals[:12], "reconstructions": copies[:12]}
-figures.rows(rows | {"squared error": maps})
+plots.rows(rows | {"squared error": maps})
 
 # %% [markdown]
 # Does the sampling matter? A code drawn from the posterior against the
@@ -140,7 +140,7 @@ names = [photos.names[chosen[i]] for i in order]
 
 # %% mystnb={"figure": {"caption": "How well a judge reads each attribute in test images and in their reconstructions, sorted by what the reconstruction loses.", "name": "fig-celeba-readable"}, "image": {"alt": "A dot plot with a line for each attribute and two marks on it: area under the ROC curve for originals and for reconstructions."}}
 values = {"originals": before[order], "reconstructions": after[order]}
-figures.dots(names, values, "area under the ROC curve")
+plots.dots(names, values, "area under the ROC curve")
 
 # %% [markdown]
 # ## Who is copied worst
@@ -197,7 +197,7 @@ curves = [kept(originals, copies, *edges[i : i + 2]) for i in range(10)]
 power, coherence = map(list, zip(*curves, strict=True))
 
 # %% mystnb={"figure": {"caption": "Power of the reconstructions as a share of the originals', and their coherence, over the spatial frequency.", "name": "fig-celeba-power"}, "image": {"alt": "Two curves, close together, that fall from nearly one at low frequencies to about a quarter, and rise a little at the finest."}}
-figures.lines(
+plots.lines(
     [edge + 0.025 for edge in edges[:10]],
     {"power": power, "coherence": coherence},
     "frequency, cycles per pixel (0.5 is the finest along an axis)",
@@ -245,7 +245,7 @@ for each in progress.bar(seeds, desc="seeds"):
 lost = torch.stack(lost)  # (seeds, attributes)
 
 # %%
-headers = ["lost by", *(f"seed {each.settings.seed}" for each in seeds)]
+headers = ["lost by", *(f"seed {each.config.seed}" for each in seeds)]
 rows = [
     [name, *column]
     for name, column in zip(titles, lost.T.tolist(), strict=True)

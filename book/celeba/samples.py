@@ -38,11 +38,11 @@ from IPython.display import Markdown
 from tabulate import tabulate
 
 from vaelib import (
-    Settings,
+    TrainConfig,
     data,
     evaluation,
     features,
-    figures,
+    plots,
     progress,
     train,
 )
@@ -51,7 +51,7 @@ from vaelib.objective import reparameterize
 
 plan = profiles.load(profile, "celeba")
 photos = data.load(plan.dataset, data_folder)
-settings = Settings(latent_dim, plan.short.epochs, seed, plan.batch_size)
+settings = TrainConfig(latent_dim, plan.short.epochs, seed, plan.batch_size)
 run = train(photos, settings, runs_folder)
 model = run.model()
 count, test_count = len(photos.train), len(photos.test)
@@ -63,7 +63,7 @@ print(f"{run.folder.name}: {settings.epochs} epochs")
 
 # %% mystnb={"figure": {"caption": "Images decoded from codes of the prior. Our version of the paper's Figure 3.", "name": "fig-celeba-samples"}, "image": {"alt": "Four rows of sixteen decoded faces."}}
 samples = model.sample(test_count, seed=0)
-figures.panels({"": samples[:64]}, columns=16, panels_in_row=1)
+plots.panels({"": samples[:64]}, columns=16, panels_in_row=1)
 
 # %% [markdown]
 # ## Are they copies?
@@ -86,9 +86,7 @@ distance, index = nearest(samples.flatten(1))
 
 # %% mystnb={"figure": {"caption": "Twelve samples, and below each the training image nearest to it.", "name": "fig-celeba-nearest"}, "image": {"alt": "Two rows of twelve faces: samples above, and below them photographs with similar light and pose, but of other faces."}}
 neighbours = photos.train.images[index[:12]]
-figures.rows(
-    {"samples": samples[:12], "nearest training images": neighbours}
-)
+plots.rows({"samples": samples[:12], "nearest training images": neighbours})
 
 # %% [markdown]
 # A sample is smooth, and smooth images are near to many others. So the

@@ -50,13 +50,13 @@ import torch
 from IPython.display import Markdown
 from tabulate import tabulate
 
-from vaelib import Settings, data, evaluation, figures, models, train
+from vaelib import TrainConfig, data, evaluation, models, plots, train
 from vaelib.book import profiles
 
 plan = profiles.load(profile, "celeba")
 if epochs is None:
     epochs = plan.short.epochs
-settings = Settings(
+settings = TrainConfig(
     latent_dim, epochs, seed, plan.batch_size
 )  # wrong ones fail before data load
 print(f"K = {latent_dim}, {settings.epochs} epochs, seed {seed}")
@@ -76,7 +76,7 @@ print(f"{photos.name}: {count:,} training and {test_count:,} test images")
 
 # %% mystnb={"figure": {"caption": "The first twelve training images.", "name": "fig-celeba-data"}, "image": {"alt": "A row of twelve faces."}}
 assert photos.image_shape == (3, 64, 48)
-figures.panels({"": photos.train.images[:12]}, columns=12, panels_in_row=1)
+plots.panels({"": photos.train.images[:12]}, columns=12, panels_in_row=1)
 
 # %% [markdown]
 # ## The model
@@ -142,14 +142,14 @@ print(f"{encoder:,} parameters in the encoder, {decoder:,} in the decoder")
 
 # %%
 run = train(photos, settings, runs_folder)
-environment = run.config["environment"]
+environment = run.record["environment"]
 updates = epochs * -(-count // settings.batch_size)
 print(f"{run.folder.name}, trained on: {environment['device']}")
 paper = 10 * -(-162_770 // settings.batch_size)
 print(f"{updates:,} updates; ten epochs of all of CelebA are {paper:,}")
 
 # %% mystnb={"figure": {"caption": "The bound and its two terms over the epochs, in nats per image.", "name": "fig-celeba-curves"}, "image": {"alt": "Three line plots over the epochs: ELBO, log p(x | z) and KL, on training and test images."}}
-figures.training(run.metrics)
+plots.training(run.metrics)
 
 # %% [markdown]
 # ## Does it overfit?
@@ -165,7 +165,7 @@ best = max(run.metrics, key=lambda epoch: epoch["test_elbo"])
 figure = run.evaluation
 gap = figure["train_elbo"] - figure["test_elbo"]
 ceilings = [
-    evaluation.ceiling(part.images).mean().item()
+    evaluation.max_bernoulli_elbo(part.images).mean().item()
     for part in (photos.train, photos.test)
 ]
 apart = ceilings[0] - ceilings[1]
@@ -205,4 +205,4 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".5g"))
 
 # %% mystnb={"figure": {"caption": "Faces decoded from codes of the prior.", "name": "fig-celeba-invented"}, "image": {"alt": "Two rows of twelve decoded faces."}}
 invented = run.model().sample(24, seed=0)
-figures.panels({f"K = {latent_dim}": invented}, columns=12, panels_in_row=1)
+plots.panels({f"K = {latent_dim}": invented}, columns=12, panels_in_row=1)

@@ -45,12 +45,12 @@ from torch.nn.functional import softplus
 from tqdm import tqdm
 
 from vaelib import (
-    Settings,
+    TrainConfig,
     data,
+    decoders,
+    encoders,
     evaluation,
-    likelihoods,
     models,
-    posteriors,
     priors,
 )
 from vaelib import train as train_vaelib
@@ -281,7 +281,7 @@ print(f"slope {slope:.3f}, length of the gradient {length:.3f}")
 # %% [markdown]
 # Next, the package. `models.mlp` draws the same initial weights from the same
 # seed, if the layers come in the same order: encoder, decoder, heads. Its
-# objective returns the two terms of the bound for each image; its mean, with
+# `elbo` returns the two terms of the bound for each image; its mean, with
 # the sign turned, is what `vaelib` minimises. Same batch, same noise, and
 # float32, in which all trainings of this book are done on a CPU. The losses are
 # sums of 100,000 numbers, added up in another order, so the last digits may
@@ -382,7 +382,7 @@ batches = torch.tensor(list(tqdm(steps, "by hand", total=epochs * 12)))
 by_hand = batches.view(epochs, -1).sum(1) / len(x)  # (10,)
 
 # %%
-settings = Settings(latent_dim=K, epochs=epochs, seed=0)
+settings = TrainConfig(latent_dim=K, epochs=epochs, seed=0)
 with tempfile.TemporaryDirectory() as folder:
     place = Path(folder, "by vaelib")  # names the progress bar
     run = train_vaelib(digits, settings, place, device="cpu")
@@ -429,7 +429,7 @@ for seed in (1, 2, 3, 4):
     model = models.mlp(digits.image_shape, K)
     with tempfile.TemporaryDirectory() as each:
         place = Path(each, f"seed {seed}, by vaelib")
-        fit(model, digits, Settings(K, epochs, seed), place)
+        fit(model, digits, TrainConfig(K, epochs, seed), place)
     assert identical(other, model)
     test_losses.append(test_loss(other))
 print("four more seeds: all bits equal")
@@ -574,9 +574,9 @@ assert estimate(nets, eight) > 10 * floor
 # %% tags=["hide-cell"]
 encoder, mean, log_variance, decoder = matched
 to_image = nn.Unflatten(1, digits.image_shape)
-to_q = posteriors.Gaussian(Sequential(nn.Flatten(), encoder), 512, K)
+to_q = encoders.Gaussian(Sequential(nn.Flatten(), encoder), 512, K)
 to_q.mean, to_q.log_variance = mean, log_variance
-to_x = likelihoods.Bernoulli(Sequential(decoder, to_image))
+to_x = decoders.Bernoulli(Sequential(decoder, to_image))
 adopted = models.VAE(to_q, to_x, priors.Standard(K), digits.image_shape)
 log_prob, _ = evaluation.log_prob(adopted, digits.test.images, 200)
 assert abs(log_prob.mean().item() - run.evaluation["log_prob"]) < 1e-3

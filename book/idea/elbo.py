@@ -73,12 +73,12 @@ from IPython.display import Markdown
 from tabulate import tabulate
 from torch.distributions import Normal
 
-from vaelib import evaluation, figures, models, objective
+from vaelib import evaluation, objective, plots, storage
 from vaelib.book import live
 
-plt.rcParams.update(figures.STYLE)
+plt.rcParams.update(plots.STYLE)
 BLUE = live.COLOURS["encoder"]  # as in the picture to drag
-model = models.published("mnist-k1")
+model = storage.from_pretrained("mnist-k1")
 chosen = json.loads(Path("../live/mnist.json").read_bytes())["digits"]
 images = torch.tensor([each["pixels"] for each in chosen])
 images = images.to(torch.uint8).view(-1, 1, 28, 28)
@@ -180,7 +180,7 @@ assert abs(ratio.mean().item() - 1) < 4 * error
 print(f"mean of a million weights / p(x): {ratio.mean():.4f} ± {error:.4f}")
 
 # %% mystnb={"figure": {"caption": "The test image of a 2. Left: its exact posterior (shaded), and the encoder's q, from which forty codes are drawn (ticks). Right: the weights of these codes in units of p(x), and their logarithms. The full dot is the logarithm of the mean weight, log 1 = 0; the open one below it is the mean logarithm, the ELBO. The bar between is what the bound misses. Both means are over all codes.", "name": "fig-elbo-jensen"}, "image": {"alt": "Left: a narrow shaded bump, and a wider bell curve whose centre is to the left of it. Right: forty points along the graph of the logarithm, with weights between 0 and 2.5, and below the graph at weight 1 an open dot."}} tags=["hide-input"]
-figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.5))
+figure, (left, right) = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.5))
 plt.close(figure)
 near = (codes - mu[two]).abs() < 4 * sigma[two]
 left.fill_between(codes[near], log_posterior[two, near].exp(), color="0.8")
@@ -364,7 +364,7 @@ assert (by_encoder < truth - 0.1).all()
 summits = [factors[hill.argmax()].item() for hill in (truth, by_encoder)]
 assert abs(summits[0] - summits[1]) > 0.02
 
-figure, plot = plt.subplots(figsize=(figures.WIDTH, 2.6))
+figure, plot = plt.subplots(figsize=(plots.WIDTH, 2.6))
 plt.close(figure)
 plot.plot(factors, truth, color="0.75", lw=4, label="$\\log p(x)$")
 for at, hill in touching.items():
@@ -465,12 +465,10 @@ print(f"evaluation.log_prob of the 0: {short:.1f} nats too low", end=", ")
 print(f"stated error {stated[nought]:.1f}")
 
 # %% mystnb={"figure": {"caption": "How far the importance-weighted bound stays below log p(x), for two images and two q, from a million weights each; bars are two standard errors, and what is smaller than its bar is left out. Dashed: V/(2S) of the prior.", "name": "fig-elbo-samples"}, "image": {"alt": "Two plots of gaps on logarithmic axes. For the 2, the encoder's q starts at one nat and falls steadily, the prior starts at a hundred and falls onto a dashed line. For the 0, the prior does the same, but the encoder's q stays near fifteen nats."}} tags=["hide-input"]
-figure, plots = plt.subplots(
-    1, 2, figsize=(figures.WIDTH, 2.8), sharey=True
-)
+figure, panels = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.8), sharey=True)
 plt.close(figure)
 S = torch.tensor(samples)
-for plot, image in zip(plots, (two, nought), strict=True):
+for plot, image in zip(panels, (two, nought), strict=True):
     for name, colour in zip(proposals, (BLUE, "C1"), strict=True):
         line, error = measured[image, name]
         clear = line > 2 * error
@@ -489,8 +487,8 @@ for plot, image in zip(plots, (two, nought), strict=True):
     plot.plot(S, V / (2 * S), "--", color="C1", lw=1)
     plot.set(xscale="log", yscale="log", ylim=(3e-4, 300), xlabel="$S$")
     plot.set_title(f"the {digits[image]}")
-plots[0].set_ylabel("log p(x) − $\\mathcal{L}_S$, nats")
-plots[0].legend()
+panels[0].set_ylabel("log p(x) − $\\mathcal{L}_S$, nats")
+panels[0].legend()
 figure
 
 # %% [markdown]

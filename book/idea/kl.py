@@ -140,7 +140,7 @@ from torch.distributions import kl_divergence as torch_kl
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
-from vaelib import evaluation, figures, objective
+from vaelib import evaluation, objective, plots
 from vaelib.book import claims, live
 from vaelib.data.digits import small
 
@@ -330,8 +330,8 @@ costs = objective.kl_divergence(
 centred = Normal(torch.zeros_like(along), along)
 levels = [0.1, 0.5, 1, 2, 3, 4, 6, 8]
 spots = [(math.sqrt(2 * level), 1) for level in levels]  # of their labels
-with plt.rc_context(figures.STYLE):
-    figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.5))
+with plt.rc_context(plots.STYLE):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.5))
     style = {"colors": "C0", "linewidths": 1}
     contours = left.contour(across, along, costs, levels, **style)
     left.clabel(contours, fmt="%g", fontsize=7, colors="k", manual=spots)
@@ -453,7 +453,7 @@ def train(beta, updates=700):
     for _ in range(updates):
         batch = torch.randperm(len(x))[: live.BATCH_SIZE]
         adam.zero_grad()
-        loss(model, x[batch], progress=1)[0].mean().backward()
+        loss(model(x[batch]), 1).mean().backward()
         adam.step()
     return model.eval()
 
@@ -504,8 +504,8 @@ display({live.CLOUDS: data, "text/plain": f"{len(data):,} bytes"}, raw=True)
 
 # %% mystnb={"figure": {"caption": "The encoder's $q$ for 300 test digits: ellipses of one standard deviation, the digit at the mean; dashed, one and two standard deviations of the prior. Above, reconstruction + KL = their sum, in nats per image. Where scripts run, a slider goes through all seven here.", "classes": "live-still", "name": "fig-kl-clouds"}, "image": {"alt": "Four latent planes. At a beta of 0.1 small clouds of digits, spread beyond the prior's circles; at 1 they fill the circles; at 2 they are wide and near the middle; at 64 all ellipses are the prior's circle."}} tags=["remove-input"]
 by_beta = {each["beta"]: each for each in content["models"]}
-with plt.rc_context(figures.STYLE):
-    figure, axes = plt.subplots(1, 4, figsize=(figures.WIDTH, 2.2))
+with plt.rc_context(plots.STYLE):
+    figure, axes = plt.subplots(1, 4, figsize=(plots.WIDTH, 2.2))
 for ax, beta in zip(axes, (0.1, 1, 2, D), strict=True):
     each = by_beta[beta]
     codes = torch.tensor(each["codes"]).view(-1, 4) / 1000

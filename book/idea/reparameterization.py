@@ -46,7 +46,7 @@ from tabulate import tabulate
 from torch.distributions import Normal
 from tqdm import tqdm
 
-from vaelib import data, evaluation, figures, models
+from vaelib import data, evaluation, models, plots
 from vaelib.book import claims
 from vaelib.objective import (
     bernoulli_log_prob,
@@ -343,8 +343,8 @@ print(
 
 
 # %% mystnb={"figure": {"caption": "Variance of the derivative in one mean. Lines: closed forms; points: from 20,000 draws. Left: the quadratic, over K. Right: sin \u03c9z, over \u03c9.", "name": "fig-rp-toy"}, "image": {"alt": "Two plots on logarithmic axes. Left: against K, the variance of the score function rises with slope two, with a baseline with slope one, and that of the path derivative is flat. Right: against omega, the path derivative starts below the score function, crosses it near one and rises with slope two, while the score function levels off at one half."}} tags=["hide-input"]
-with plt.rc_context(figures.STYLE):
-    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.1))
+with plt.rc_context(plots.STYLE):
+    figure, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.1))
     for panel, lines in zip(axes, (over_K, over_omega), strict=True):
         for color, (name, rows) in enumerate(lines.items()):
             at, form, found, _ = zip(*rows, strict=True)
@@ -456,8 +456,8 @@ recorded = {
 clouds = {name: g[:, 0, :2] for name, g in recorded["end"].items()}
 labels = ("score function", "with a baseline", "path")
 limits = [clouds[name].abs().max() * 1.05 for name in ("plain", "baseline")]
-with plt.rc_context(figures.STYLE):
-    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.3))
+with plt.rc_context(plots.STYLE):
+    figure, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.3))
     for panel, limit in zip(axes, limits, strict=True):
         for color, name in enumerate(("plain", "baseline", "path")):
             points = clouds[name].T
@@ -709,9 +709,9 @@ elbos = {S: trainings(S) for S in (1, 5)}
 elbos[25] = trainings(25)
 
 # %% mystnb={"figure": {"caption": "Test ELBO with 1, 5 and 25 codes per image, against passes over the data and against decoded codes. Thin lines are seeds, thick lines their means.", "name": "fig-rp-samples"}, "image": {"alt": "Two plots of the test ELBO. Against passes over the data the three curves lie close together; against decoded codes the curve of one code is far to the left of the others."}} tags=["hide-input"]
-with plt.rc_context(figures.STYLE):
+with plt.rc_context(plots.STYLE):
     figure, axes = plt.subplots(
-        1, 2, figsize=(figures.WIDTH, 2.1), sharey=True
+        1, 2, figsize=(plots.WIDTH, 2.1), sharey=True
     )
     for color, (S, lines) in enumerate(elbos.items()):
         for panel, cost in zip(axes, (1, S * len(images)), strict=True):

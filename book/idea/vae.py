@@ -38,7 +38,7 @@ from torch.nn.functional import binary_cross_entropy
 from torch.optim import Adam
 from torchvision.utils import make_grid
 
-from vaelib import data, figures, models, objective
+from vaelib import data, objective, plots, storage
 from vaelib.book import live
 
 published = json.loads(Path("../live/mnist.json").read_bytes())
@@ -48,7 +48,7 @@ style = Path("../_static/book.css").read_text(
     "utf-8"
 )  # defines the colours, the light ones first
 colours = dict(re.findall(r"--vae-(\w+): (#\w+)", style)[:6])
-model = models.published("mnist-k2")
+model = storage.from_pretrained("mnist-k2")
 SVG(
     live.drawing(
         model, chosen[4], torch.tensor([1.1, -0.7]), published, colours
@@ -163,7 +163,7 @@ with torch.inference_mode():
         kl = objective.kl_divergence(mu, 2 * sigma.log()).mean()
         change.append(torch.stack([-log_prob.mean(), kl]))
 change = torch.stack(change[1:]) - change[0]
-with plt.rc_context(figures.STYLE):
+with plt.rc_context(plots.STYLE):
     figure, axes = plt.subplots(figsize=(5.4, 1.5))
 for name, part, style, curve in (
     ("reconstruction", "decoder", "-", change[:, 0]),
@@ -240,7 +240,7 @@ x, test = (
 torch.manual_seed(3)
 z = torch.randn(16, 2)
 costs, sigmas = [], []
-with plt.rc_context(figures.STYLE):
+with plt.rc_context(plots.STYLE):
     figure, axes = plt.subplots(
         2, 3, figsize=(7, 2.8), height_ratios=(3.2, 1.2)
     )
@@ -293,7 +293,7 @@ figure
 
 # %% mystnb={"figure": {"caption": "Forty codes from the prior, decoded by the model of the picture.", "name": "fig-vae-samples"}, "image": {"alt": "Two rows of twenty handwritten digits, most of them legible, some between two digits."}}
 torch.manual_seed(0)
-figures.panels({"": model.sample(40)}, columns=20, panels_in_row=1)
+plots.panels({"": model.sample(40)}, columns=20, panels_in_row=1)
 
 # %% [markdown]
 # ## Where to go
@@ -310,7 +310,7 @@ figures.panels({"": model.sample(40)}, columns=20, panels_in_row=1)
 # ```{admonition} What the picture computes
 # :class: note dropdown
 #
-# The weights are those of `vaelib.models.published("mnist-k2")`, trained for
+# The weights are those of `vaelib.storage.from_pretrained("mnist-k2")`, trained for
 # ten epochs, in half precision; the images are from the test set of MNIST, which is
 # Yann LeCun's and Corinna Cortes', under Creative Commons
 # Attribution-ShareAlike 3.0. The networks are plain JavaScript without

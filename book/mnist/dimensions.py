@@ -36,7 +36,7 @@ from IPython.display import Markdown
 from myst_nb import glue
 from tabulate import tabulate
 
-from vaelib import data, figures, runs
+from vaelib import data, plots, runs
 from vaelib.book import claims, profiles
 
 plan = profiles.load(profile, "mnist")
@@ -65,7 +65,7 @@ invented = {
     f"K = {K}": first.model().sample(36, seed=0)
     for K, (first, *_) in short.items()
 }
-figures.panels(invented, columns=6)
+plots.panels(invented, columns=6)
 
 # %% [markdown]
 # With one dimension all samples lie on a curve, and there are only as many kinds
@@ -102,7 +102,7 @@ values = {
     title: [[run.evaluation[figure] for run in short[K]] for K in short]
     for title, figure in columns.items()
 }
-figures.over_dimensions(list(short), values)
+plots.over_dimensions(list(short), values)
 
 # %% [markdown]
 # ## Do more dimensions overfit?
@@ -114,7 +114,7 @@ figures.over_dimensions(list(short), values)
 
 # %% mystnb={"figure": {"caption": "The ELBO over the long training. Dashed: the training images; solid: the test images.", "name": "fig-long-training"}, "image": {"alt": "Six plots of the ELBO over the epochs of a long training, one for each number of latent dimensions, on training and test images."}}
 histories = {f"K = {K}": run.metrics for K, (run,) in long.items()}
-figures.histories(histories)
+plots.histories(histories)
 
 # %% [markdown]
 # After the last epoch, and at the best epoch on the test images:
@@ -162,11 +162,11 @@ claims.judge(
 
 # %% tags=["hide-cell"]
 for K in short:
-    elbo, deviation = runs.spread(short[K], "test_elbo")
+    elbo, deviation = runs.mean_and_std(short[K], "test_elbo")
     glue(f"negative_elbo_{K}", -elbo, display=False)
     glue(f"deviation_{K}", deviation, display=False)
     log_prob, units = (
-        runs.spread(short[K], figure)[0]
+        runs.mean_and_std(short[K], figure)[0]
         for figure in ("log_prob", "active_units")
     )
     glue(f"negative_log_prob_{K}", -log_prob, display=False)

@@ -35,7 +35,7 @@ import torch
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from vaelib import Settings, data, evaluation, figures, train
+from vaelib import TrainConfig, data, evaluation, plots, train
 from vaelib.book import profiles
 
 plan = profiles.load(profile, "mnist")
@@ -43,7 +43,7 @@ digits = data.load(plan.dataset, data_folder)
 line, plane = (
     train(
         digits,
-        Settings(K, plan.short.epochs, seed, plan.batch_size),
+        TrainConfig(K, plan.short.epochs, seed, plan.batch_size),
         runs_folder,
     ).model()
     for K in (1, 2)
@@ -62,7 +62,7 @@ print(f"{digits.name}: {count:,} training and {test_count:,} test images")
 
 # %% mystnb={"figure": {"caption": "Posterior means of the test images in the latent plane, coloured by digit. Left: as they are; right: at the prior's quantiles.", "name": "fig-codes"}, "image": {"alt": "Two scatter plots of the test images in the latent plane, coloured by digit; most digits form a region of their own."}}
 means, log_variances = evaluation.encode(plane, digits.test.images)
-figures.codes(means, digits.test.labels, digits.names)
+plots.codes(means, digits.test.labels, digits.names)
 
 # %% [markdown]
 # How much does the code know of the digit? A classifier that reads nothing but
@@ -107,7 +107,7 @@ with torch.inference_mode():
     images = plane.decode(grid.flip(1))  # the column is the first dimension
 
 # %% mystnb={"figure": {"caption": "The latent plane, decoded at the prior's quantiles: the first dimension runs to the right, the second upwards.", "name": "fig-plane"}, "image": {"alt": "Twenty rows of twenty decoded digits that change gradually in both directions."}}
-figures.panels({"": images}, columns=20, panels_in_row=1)
+plots.panels({"": images}, columns=20, panels_in_row=1)
 
 # %% [markdown]
 # ## The line
@@ -120,4 +120,4 @@ figures.panels({"": images}, columns=20, panels_in_row=1)
 quantiles = torch.special.ndtri((torch.arange(48) + 0.5) / 48)
 with torch.inference_mode():
     images = line.decode(quantiles.unsqueeze(1))
-figures.panels({"": images}, columns=16, panels_in_row=1)
+plots.panels({"": images}, columns=16, panels_in_row=1)

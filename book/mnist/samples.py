@@ -38,7 +38,7 @@ from myst_nb import glue
 from tabulate import tabulate
 from torch.distributions import Categorical
 
-from vaelib import data, evaluation, features, figures, runs
+from vaelib import data, evaluation, features, plots, runs
 from vaelib.book import claims, profiles
 
 plan = profiles.load(profile, "mnist")
@@ -158,7 +158,7 @@ values = {
         each.tolist() for each in recognised.values()
     ],
 }
-figures.over_dimensions(list(trained), values)
+plots.over_dimensions(list(trained), values)
 
 # %% [markdown]
 # The measures need not agree on the best K. Where reconstructions go on improving and samples

@@ -47,14 +47,14 @@ import torch
 from IPython.display import Markdown
 from tabulate import tabulate
 
-from vaelib import Settings, data, evaluation, figures, train
+from vaelib import TrainConfig, data, evaluation, plots, train
 from vaelib.book import profiles
 from vaelib.objective import reparameterize
 
 plan = profiles.load(profile, "mnist")
 if epochs is None:
     epochs = plan.short.epochs
-settings = Settings(
+settings = TrainConfig(
     latent_dim, epochs, seed, plan.batch_size
 )  # wrong ones fail before data load
 print(f"K = {latent_dim}, {settings.epochs} epochs, seed {seed}")
@@ -86,7 +86,7 @@ print(f"{digits.name}: {count:,} training and {test_count:,} test images")
 # %%
 run = train(digits, settings, runs_folder)
 model = run.model()
-environment = run.config["environment"]
+environment = run.record["environment"]
 print(f"{run.folder.name}, trained on: {environment['device']}")
 
 # %% [markdown]
@@ -115,7 +115,7 @@ print(f"{encoder:,} parameters in the encoder, {decoder:,} in the decoder")
 # therefore lies below the second.
 
 # %% mystnb={"figure": {"caption": "The bound and its two terms over the epochs, in nats per image.", "name": "fig-train-curves"}, "image": {"alt": "Three line plots over the epochs: ELBO, log p(x | z) and KL, on training and test images."}}
-figures.training(run.metrics)
+plots.training(run.metrics)
 
 # %% [markdown]
 # ## What it is worth
@@ -173,7 +173,7 @@ with torch.inference_mode():
     copies = model.decode(reparameterize(*posterior, generator))
 
 # %% mystnb={"figure": {"caption": "The first sixteen test images, and their reconstructions from a sampled code.", "name": "fig-train-copies"}, "image": {"alt": "Two rows of sixteen digits: test images above, their reconstructions below."}}
-figures.rows({"test images": originals, "reconstructions": copies})
+plots.rows({"test images": originals, "reconstructions": copies})
 
 # %% [markdown]
 # ## What it invents
@@ -183,4 +183,4 @@ figures.rows({"test images": originals, "reconstructions": copies})
 
 # %% mystnb={"figure": {"caption": "Images decoded from codes of the prior.", "name": "fig-train-samples"}, "image": {"alt": "Four rows of sixteen decoded digits."}}
 invented = model.sample(64, seed=0)
-figures.panels({f"K = {latent_dim}": invented}, columns=16, panels_in_row=1)
+plots.panels({f"K = {latent_dim}": invented}, columns=16, panels_in_row=1)

@@ -50,7 +50,7 @@ from pathlib import Path
 import torch
 from torchvision.io import write_png
 
-from vaelib import Settings, attributes, data, evaluation, figures, train
+from vaelib import TrainConfig, attributes, data, evaluation, plots, train
 
 if folder is None:
     made = Path(tempfile.mkdtemp())
@@ -64,7 +64,7 @@ if folder is None:
 
 shape = size if isinstance(size, int) else tuple(size)
 with contextlib.redirect_stdout(io.StringIO()) as said:
-    images = data.folder(folder, shape, skip_damaged=skip_damaged)
+    images = data.image_folder(folder, shape, skip_damaged=skip_damaged)
 parent = Path(folder).expanduser().absolute().parent
 print(said.getvalue().replace(f"{parent}/", ""), end="")
 print("Each is of shape", images.image_shape)
@@ -82,10 +82,10 @@ print(f"K = {latent_dim}, {epochs} epochs, batches of {batch_size}")
 # training's.
 
 # %% mystnb={"figure": {"caption": "The training on these images.", "name": "fig-own-training"}, "image": {"alt": "Three panels with the ELBO, the reconstruction term and the KL over the epochs, on training and test images."}}
-settings = Settings(latent_dim, epochs, batch_size=batch_size)
+settings = TrainConfig(latent_dim, epochs, batch_size=batch_size)
 run = train(images, settings, runs_folder)
 model = run.model()
-figures.training(run.metrics)
+plots.training(run.metrics)
 
 # %%
 for key in (
@@ -106,13 +106,13 @@ for key in (
 seen = data.to_float(images.test.images[:8])
 with torch.no_grad():
     decoded = model.decode(model.encode(seen)[0])
-figures.rows({"image": seen, "reconstruction": decoded})
+plots.rows({"image": seen, "reconstruction": decoded})
 
 # %% [markdown]
 # ## Samples
 
 # %% mystnb={"figure": {"caption": "Images decoded from codes of the prior, none of them chosen.", "name": "fig-own-samples"}, "image": {"alt": "A grid of images decoded from codes that were drawn from the prior."}}
-figures.rows(
+plots.rows(
     {"samples": model.sample(8, seed=0), "": model.sample(8, seed=1)}
 )
 
@@ -134,4 +134,4 @@ for k in most:
     moved[f"z{k + 1}"] = attributes.traverse(model, code, direction, steps)[
         0
     ]
-figures.rows(moved)
+plots.rows(moved)

@@ -29,7 +29,7 @@ import matplotlib.pyplot as plt
 from IPython.display import Markdown
 from tabulate import tabulate
 
-from vaelib import figures, runs
+from vaelib import plots, runs
 
 records = Path("../records")
 record = json.loads((records / "performance.json").read_bytes())
@@ -102,8 +102,8 @@ kinds = sorted(
         -sum(record[case]["parts"].get(kind, 0) for case in models)
     ),
 )
-with plt.rc_context(figures.STYLE):
-    figure, axes = plt.subplots(figsize=(figures.WIDTH, 1.9))
+with plt.rc_context(plots.STYLE):
+    figure, axes = plt.subplots(figsize=(plots.WIDTH, 1.9))
     left = dict.fromkeys(models, 0.0)
     for number, kind in enumerate(kinds):
         shares = [record[case]["parts"].get(kind, 0) for case in models]
@@ -140,9 +140,9 @@ varied = {
     "images": ("images (share)", 2),
     "threads": ("threads", 3),
 }
-with plt.rc_context(figures.STYLE):
+with plt.rc_context(plots.STYLE):
     figure, panels = plt.subplots(
-        1, 4, figsize=(figures.WIDTH, 2), sharey=True
+        1, 4, figsize=(plots.WIDTH, 2), sharey=True
     )
     for panel, (name, (title, column)) in zip(
         panels, varied.items(), strict=True

@@ -37,12 +37,12 @@ from IPython.display import Markdown
 from tabulate import tabulate
 
 from vaelib import (
-    Settings,
+    TrainConfig,
     attributes,
     data,
     evaluation,
     features,
-    figures,
+    plots,
     progress,
     train,
 )
@@ -90,7 +90,7 @@ walked = 100 if "paper" in profile else 20  # test images, along each way
 def study(experiment, latent_dim):
     plan = profiles.load(profile, experiment)
     images = data.load(plan.dataset, data_folder)
-    settings = Settings(
+    settings = TrainConfig(
         latent_dim, plan.short.epochs, plan.short.seeds[0], plan.batch_size
     )
     run = train(images, settings, runs_folder)
@@ -160,8 +160,8 @@ series = {
     title: [float(share[i]) for share in shares.values()]
     for i, title in enumerate(titles[:-1])
 }
-with plt.rc_context(figures.STYLE):
-    figure, panel = plt.subplots(figsize=(figures.WIDTH, 2.2))
+with plt.rc_context(plots.STYLE):
+    figure, panel = plt.subplots(figsize=(plots.WIDTH, 2.2))
 for (title, values), marker in zip(series.items(), "os^D", strict=True):
     panel.plot(
         values, range(len(shares)), marker, markersize=4, label=title

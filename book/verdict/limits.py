@@ -40,7 +40,7 @@ from IPython.display import Markdown
 from sklearn.metrics import roc_auc_score
 from tabulate import tabulate
 
-from vaelib import data, evaluation, features, figures, runs
+from vaelib import data, evaluation, features, plots, runs
 from vaelib.book import profiles
 
 plan = profiles.load(profile, "celeba")
@@ -69,7 +69,7 @@ def show(rows, headers):
 # make far fewer updates.
 
 # %%
-settings, batch = run.settings, run.settings.batch_size
+settings, batch = run.config, run.config.batch_size
 rows = [
     ("this page", count, test_count, settings.epochs),
     ("the paper's scripts", 162_770, 19_962, 10),
@@ -272,8 +272,8 @@ show(table, ["label", "test images", "difference of the error", "clear"])
 
 # %% mystnb={"figure": {"caption": "Each point is a label: its share of the test images, and by how much the reconstruction of images with it is worse (above) or better (below) than without, relative to the mean error; bars are two standard errors. Named: those that are clearly worse.", "name": "fig-limits-groups"}, "image": {"alt": "A scatter plot of the relative difference of the reconstruction error against the share of each label, with error bars that grow towards rare labels."}} tags=["hide-input"]
 share = torch.tensor(counted) / test_count
-with plt.rc_context(figures.STYLE):
-    figure, panel = plt.subplots(figsize=(figures.WIDTH, 2.8))
+with plt.rc_context(plots.STYLE):
+    figure, panel = plt.subplots(figsize=(plots.WIDTH, 2.8))
 plt.close(figure)
 panel.axhline(0, color="grey", linewidth=0.8)
 panel.errorbar(share, shift, yerr=2 * half, fmt="o", markersize=3)

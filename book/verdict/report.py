@@ -29,20 +29,20 @@ from IPython.display import Markdown
 from myst_nb import glue
 from tabulate import tabulate
 
-from vaelib import Settings, models, runs
+from vaelib import TrainConfig, models, runs
 from vaelib.book import claims
 
 book = Path("..")
 folders = sorted((book / "records" / "paper").iterdir())
 records = [runs.load(folder) for folder in folders]
 digits, faces = (
-    [run for run in records if run.config["data"]["name"] == name]
+    [run for run in records if run.record["data"]["name"] == name]
     for name in ("mnist", "celeba")
 )
-assert {run.config["environment"]["device"] for run in records} == {
+assert {run.record["environment"]["device"] for run in records} == {
     "CPU, 1 threads"
 }
-assert len({str(run.config["functions"]) for run in records}) == 1
+assert len({str(run.record["functions"]) for run in records}) == 1
 
 
 def hours(group):
@@ -57,7 +57,7 @@ def weights(shape, latent_dim):
 
 
 def dimensions(group):
-    found = sorted({run.settings.latent_dim for run in group})
+    found = sorted({run.config.latent_dim for run in group})
     return ", ".join(map(str, found[:-1])) + f" and {found[-1]}"
 
 
@@ -66,22 +66,22 @@ verdicts = Counter(each.verdict for each in judged)
 two = [
     run
     for run in digits
-    if run.settings.latent_dim == 2 and run.settings.epochs == 10
+    if run.config.latent_dim == 2 and run.config.epochs == 10
 ]
-elbo, deviation = runs.spread(two, "test_elbo")
+elbo, deviation = runs.mean_and_std(two, "test_elbo")
 numbers = {
     "weights_digits": f"{weights((1, 28, 28), 2):,}",
     "weights_faces": f"{weights((3, 64, 48), 64):,}",
-    "rate": str(Settings.learning_rate),
-    "batch": str(Settings.batch_size),
-    "epochs_faces": str(faces[0].settings.epochs),
+    "rate": str(TrainConfig.learning_rate),
+    "batch": str(TrainConfig.batch_size),
+    "epochs_faces": str(faces[0].config.epochs),
     "dimensions_digits": dimensions(digits),
     "dimensions_faces": dimensions(faces),
     "runs_digits": str(len(digits)),
     "runs_faces": str(len(faces)),
     "hours_digits": f"{hours(digits):.1f}",
     "hours_faces": f"{hours(faces):.1f}",
-    "torch": records[0].config["environment"]["torch"],
+    "torch": records[0].record["environment"]["torch"],
     "claims": str(len(judged)),
     "elbo": f"{-elbo:.2f} ± {deviation:.2f}",
     "away": f"{abs(144.87 + elbo) / deviation:.1f}",

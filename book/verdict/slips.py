@@ -48,10 +48,10 @@ from torch.distributions import ContinuousBernoulli
 from vaelib import (
     attributes,
     data,
+    decoders,
+    encoders,
     features,
-    figures,
-    likelihoods,
-    posteriors,
+    plots,
     priors,
     progress,
     runs,
@@ -64,7 +64,7 @@ from vaelib.objective import (
     kl_divergence,
     reparameterize,
 )
-from vaelib.training import Settings, fit
+from vaelib.training import TrainConfig, fit
 
 plan = profiles.load(profile, "celeba")
 photos = data.load(plan.dataset, data_folder)
@@ -73,7 +73,7 @@ trained = runs.train_all(photos, every, runs_folder)
 run = trained[latent_dim][seed]
 plan_grey = profiles.load(profile, "mnist")
 grey = data.load(plan_grey.dataset, data_folder)
-two = Settings(2, plan_grey.short.epochs, seed, plan_grey.batch_size)
+two = TrainConfig(2, plan_grey.short.epochs, seed, plan_grey.batch_size)
 run_grey = runs.train(grey, two, runs_folder)
 model, model_grey = run.model(), run_grey.model()
 means, log_variances = encode(model, photos.test.images)
@@ -182,8 +182,8 @@ def variant(width, norms):
     flat, smallest = sizes[-1] * 4 * 3, (sizes[-1], 4, 3)
     up = [nn.Linear(latent_dim, flat), nn.Unflatten(1, smallest), *up]
     encoder = nn.Sequential(*down, nn.Flatten())
-    q = posteriors.Gaussian(encoder, flat, latent_dim)
-    p = likelihoods.Bernoulli(nn.Sequential(*up))
+    q = encoders.Gaussian(encoder, flat, latent_dim)
+    p = decoders.Bernoulli(nn.Sequential(*up))
     return VAE(q, p, priors.Standard(latent_dim), photos.image_shape)
 
 
@@ -210,7 +210,7 @@ epochs = 5 if profile == "paper" else 1
 
 def held_out(choice, number):
     """The ELBO of the test images after a short training."""
-    settings = Settings(latent_dim, epochs, number, batch_size=32)
+    settings = TrainConfig(latent_dim, epochs, number, batch_size=32)
     with torch.random.fork_rng(), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(number)
         new, place = variant(*choice), Path(folder, f"seed {number}")
@@ -323,8 +323,8 @@ print(f"spread s: {spread.min():.2f} to {spread.max():.2f}")
 print(f"its correlation with the change of the picture: {together:.2f}")
 
 # %% mystnb={"figure": {"caption": "A point is a latent dimension. Left: the less its posterior means are spread, the more each posterior is like the prior, whose deviation is 1. Right: the less they are spread, the less the picture changes with it.", "name": "fig-slips-spread"}, "image": {"alt": "Two scatter plots against the spread of the posterior means: the encoder's own deviation falls from about one towards zero, the change of the picture rises."}} tags=["hide-input"]
-with plt.rc_context(figures.STYLE):
-    figure, panels = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.4))
+with plt.rc_context(plots.STYLE):
+    figure, panels = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.4))
 plt.close(figure)
 for panel, values in zip(panels, (noise, effect), strict=True):
     panel.plot(spread, values, "o", markersize=3)

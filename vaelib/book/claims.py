@@ -29,6 +29,26 @@ def rules() -> dict[str, dict]:
     return yaml.safe_load(Path(__file__).with_name("claims.yml").read_bytes())
 
 
+@cache
+def next_rules() -> dict[str, dict]:
+    """`rules.yml`: how the next verdicts are decided, written before anything is trained for them."""
+    return yaml.safe_load(Path(__file__).with_name("rules.yml").read_bytes())
+
+
+def digest(written: Mapping[str, dict]) -> str:
+    """16 hexadecimal digits that change with a condition's name, measure, bound, data or seeds, but not with prose."""
+    kept = {
+        claim: {
+            key: {part: rule[part] for part in rule if part in ("measure", "above", "below")}
+            for key, rule in each["conditions"].items()
+        }
+        | {"data": each["data"]}
+        for claim, each in written["claims"].items()
+    }
+    content = json.dumps([kept, written["seeds"]], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
 def numbered(letter: str) -> list[str]:
     """The paper's claims, "C", or those of what this book does beyond the paper, "B"."""
     return [claim for claim in rules() if claim.startswith(letter)]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 
-from .. import attributes, evaluation, figures, likelihoods, objective, posteriors, priors
+from .. import attributes, decoders, encoders, evaluation, objective, plots, priors
 from ..data import Dataset
 from ..data.digits import small as small_digits
 from ..models import VAE
@@ -49,7 +49,7 @@ def plane(dataset: Dataset, models: Sequence[VAE]) -> tuple[dict, Figure]:
             "two numbers, rightwards and upwards": square.decode(torch.cartesian_prod(-steps, steps).flip(1)),
         }
     content = {"labels": labels.tolist(), "codes": codes, "digits": digits}
-    return content, figures.panels(panels, columns=16, panels_in_row=2)
+    return content, plots.panels(panels, columns=16, panels_in_row=2)
 
 
 def lab(dataset: Dataset, models: Sequence[VAE]) -> tuple[dict, Figure]:
@@ -83,7 +83,7 @@ def lab(dataset: Dataset, models: Sequence[VAE]) -> tuple[dict, Figure]:
         each.name.replace("_", " "): attributes.traverse(model, zero, each.direction, steps * row["spread"])[0]
         for each, row in zip(ranked[:5], table, strict=False)
     }
-    return {"attributes": table, "images": chosen, "codes": _rounded(means[chosen], 3)}, figures.rows(walks)
+    return {"attributes": table, "images": chosen, "codes": _rounded(means[chosen], 3)}, plots.rows(walks)
 
 
 def drawing(model: VAE, x: Tensor, epsilon: Tensor, content: Mapping, colours: Mapping[str, str]) -> str:
@@ -241,7 +241,7 @@ def stills(images: Sequence[Mapping]) -> dict[str, Figure]:
     mean, sigma = image["encoder"]["mean"], image["encoder"]["sigma"]
     codes = image["start"] + image["step"] * torch.arange(len(image["logLikelihood"]), dtype=torch.float64)
     posterior = torch.exp(torch.tensor(image["logLikelihood"]) + _normal(codes, 0, 1).log() - image["logProb"])
-    drawn["bound"], axes = figures.densities(1)
+    drawn["bound"], axes = plots.densities(1)
     axes[0].fill_between(codes, posterior, color="0.75", label="p(z | x), exact")
     axes[0].plot(codes, _normal(codes, mean, sigma), color=COLOURS["encoder"], label="the encoder's q")
     axes[0].set(xlim=(image["low"], image["high"]), ylim=(0, None), xlabel="z")
@@ -250,7 +250,7 @@ def stills(images: Sequence[Mapping]) -> dict[str, Figure]:
     z = torch.linspace(-4.5, 4.5, 901, dtype=torch.float64)
     prior, q = _normal(z, 0, 1), _normal(z, 1, 0.5)
     cost = q * (q / prior).log()
-    drawn["price"], axes = figures.densities(2)
+    drawn["price"], axes = plots.densities(2)
     axes[0].plot(z, prior, "--", color="0.5", label="the prior")
     axes[0].plot(z, q, color=COLOURS["encoder"], label="q")
     axes[1].fill_between(z, cost.clamp(min=0), color=COLOURS["encoder"], alpha=0.6, label="q log (q / prior)")
@@ -263,7 +263,7 @@ def stills(images: Sequence[Mapping]) -> dict[str, Figure]:
     epsilon = torch.randn(400, generator=generator, dtype=torch.float64)
     heights = 0.6 * torch.rand(400, generator=generator)
     values = 1 + 0.6 * epsilon
-    drawn["noise"], axes = figures.densities(1)
+    drawn["noise"], axes = plots.densities(1)
     for height, estimates, name in (
         (1, 2 * values, "by the path through z"),
         (0, values**2 * epsilon / 0.6, "by the score of q"),
@@ -291,7 +291,7 @@ def small_vae() -> VAE:
     pixels = SMALL[1] * SMALL[2]
     features = nn.Sequential(nn.Flatten(), nn.Linear(pixels, HIDDEN), nn.ReLU())
     output = nn.Sequential(nn.Linear(2, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, pixels), nn.Unflatten(1, SMALL))
-    return VAE(posteriors.Gaussian(features, HIDDEN, 2), likelihoods.Bernoulli(output), priors.Standard(2), SMALL)
+    return VAE(encoders.Gaussian(features, HIDDEN, 2), decoders.Bernoulli(output), priors.Standard(2), SMALL)
 
 
 def training(frames: Sequence[int]) -> list[Figure]:
@@ -318,7 +318,7 @@ def _training_frame(model: VAE, images: Tensor, labels: Tensor, update: int) -> 
     places = (torch.arange(12) + 0.5) * (8 / 12) - 4  # of the decoded images, from -4 to 4
     decoded = model.decode(torch.cartesian_prod(-places, places).flip(1))
     prices = f"reconstruction {-reconstruction:.1f} + KL {kl:.1f} = {kl - reconstruction:.1f} nats"
-    return figures.plane(model.encode(images)[0], labels, decoded, 4, f"after {update:,} updates: {prices}")
+    return plots.plane(model.encode(images)[0], labels, decoded, 4, f"after {update:,} updates: {prices}")
 
 
 @torch.no_grad()

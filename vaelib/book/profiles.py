@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from ..training import Settings
+from ..training import TrainConfig
 
 KNOWN_KEYS = ConfigDict(extra="forbid")
 PROFILES = Path(__file__).with_name("profiles.yml")
@@ -35,20 +35,20 @@ class Experiment:
     latent_dims: Annotated[list[Count], Field(min_length=1)]
     short: Schedule
     long: Schedule | None = None
-    batch_size: Count = Settings.batch_size
+    batch_size: Count = TrainConfig.batch_size
 
     def __post_init__(self):
         for settings, count in Counter(self.settings(self.short) + self.settings(self.long)).items():
             if count > 1:
                 raise ValueError(f"{settings} occurs {count} times; each training is made once")
 
-    def settings(self, schedule: Schedule | None) -> list[Settings]:
+    def settings(self, schedule: Schedule | None) -> list[TrainConfig]:
         """The settings of every training of a schedule, seed by seed; none without a schedule."""
         if schedule is None:
             return []
         pairs = [(latent_dim, seed) for seed in schedule.seeds for latent_dim in self.latent_dims]
         pairs += [(latent_dim, seed) for latent_dim, seeds in schedule.more_seeds.items() for seed in seeds]
-        return [Settings(latent_dim, schedule.epochs, seed, self.batch_size) for latent_dim, seed in pairs]
+        return [TrainConfig(latent_dim, schedule.epochs, seed, self.batch_size) for latent_dim, seed in pairs]
 
 
 def load(profile: str, experiment: str) -> Experiment:

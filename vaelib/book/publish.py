@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from .. import data, files, models, runs
+from .. import data, files, runs, storage
 from . import live, pictures, profiles
 
 WEIGHTS = {"mnist": (1, 2), "celeba": (64,)}  # of each experiment, the latent dimensions whose weights are published
@@ -23,7 +23,7 @@ LICENCES = {
 }
 CARD = """# {name}
 
-The paper's {architecture} VAE with K = {latent_dim}, in half precision: `vaelib.models.published("{name}")`.
+The paper's {architecture} VAE with K = {latent_dim}, in half precision: `vaelib.storage.from_pretrained("{name}")`.
 It decodes the codes of the prior as the full-precision weights do, but for at most {difference:.2f}/255 a pixel.
 
 | | |
@@ -119,7 +119,7 @@ def interactive(profile: str, experiment: str, folder: Path) -> Path:
     published = _published_runs(profile, experiment)
     dataset = data.load(profiles.load(profile, experiment).dataset)
     for run in published:
-        if (fingerprint := run.config["data"]["fingerprint"]) != dataset.fingerprint:
+        if (fingerprint := run.record["data"]["fingerprint"]) != dataset.fingerprint:
             raise ValueError(
                 f"{run.folder} was trained on other images or labels (fingerprint {fingerprint}) than those at hand "
                 f"({dataset.fingerprint}); name their folder by VAELIB_DATA"
@@ -139,7 +139,7 @@ def animation(weights: Path, path: Path, faces: int = 8, frames: int = 48, zoom:
 
     Each walks on a circle z = a cos t + b sin t with a and b from the prior, so that at every t it is from the prior.
     """
-    model = models.load(weights)
+    model = storage.load(weights)
     a, b = torch.randn(2, faces, model.latent_dim, generator=torch.Generator().manual_seed(1))
     strips = []
     for t in torch.linspace(0, 2 * math.pi, frames + 1)[:-1].tolist():
@@ -155,7 +155,7 @@ def animation(weights: Path, path: Path, faces: int = 8, frames: int = 48, zoom:
 def stills(weights: Path, folder: Path) -> None:
     """Write the pictures that stand for what is dragged in the idea chapters, beside mnist.json in the same folder."""
     content = json.loads((folder / "mnist.json").read_bytes())
-    for name, figure in live.stills(live.exact_posteriors(models.load(weights), content)).items():
+    for name, figure in live.stills(live.exact_posteriors(storage.load(weights), content)).items():
         figure.savefig(drawn := io.BytesIO(), format="png", bbox_inches="tight")
         files.write(folder / f"{name}.png", pictures.small(drawn))
 
@@ -198,25 +198,25 @@ def _published_runs(profile: str, experiment: str) -> list[runs.Run]:
 
 
 def _write_weights(run: runs.Run, experiment: str, folder: Path) -> Path:
-    path = folder / f"{experiment}-k{run.settings.latent_dim}.safetensors"
+    path = folder / f"{experiment}-k{run.config.latent_dim}.safetensors"
     temporary = path.with_suffix(".part")
     try:
-        models.save(run.model().half(), temporary)
-        pair = [model.sample(1000, seed=0) for model in (run.model(), models.load(temporary))]
+        storage.save(run.model().half(), temporary)
+        pair = [model.sample(1000, seed=0) for model in (run.model(), storage.load(temporary))]
         difference = 255 * (pair[0] - pair[1]).abs().max().item()
         if not difference < 2:  # nor is nan
             raise ValueError(f"half precision changes {run.folder.name}'s pixels by {difference:.1f}/255, 2 or more")
         card = CARD.format(
             name=path.stem,
-            architecture="fully connected" if run.config["data"]["image_shape"][0] == 1 else "convolutional",
+            architecture="fully connected" if run.record["data"]["image_shape"][0] == 1 else "convolutional",
             difference=difference,
-            data=run.config["data"]["name"],
-            fingerprint=run.config["data"]["fingerprint"],
-            image_shape=" x ".join(map(str, run.config["data"]["image_shape"])),
-            environment=", ".join(f"{key} {value}" for key, value in run.config["environment"].items()),
+            data=run.record["data"]["name"],
+            fingerprint=run.record["data"]["fingerprint"],
+            image_shape=" x ".join(map(str, run.record["data"]["image_shape"])),
+            environment=", ".join(f"{key} {value}" for key, value in run.record["environment"].items()),
             licence=LICENCES[experiment],
-            latent_dim=run.settings.latent_dim,
-            settings=", ".join(f"{key} {value}" for key, value in run.config["settings"].items()),
+            latent_dim=run.config.latent_dim,
+            settings=", ".join(f"{key} {value}" for key, value in run.record["settings"].items()),
             **run.evaluation,
         )
         files.place(temporary, path)

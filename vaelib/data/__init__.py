@@ -1,16 +1,18 @@
-"""`load(name)` gives a data set as uint8 tensors, `folder(path, size)` one's own images; `Dataset` wraps any others."""
+"""`load(name)` returns a data set by name, `image_folder(path, size)` your own images; `Dataset` wraps tensors."""
 
 from importlib import import_module
 from pathlib import Path
 
-from . import places
+import torch
+
+from . import paths
 from .dataset import Dataset, Split, to_float
-from .own import folder
+from .images import image_folder
 
-__all__ = ["Dataset", "Split", "folder", "load", "to_float"]
+__all__ = ["Dataset", "Split", "image_folder", "load", "to_float"]
 
-_MODULES = {name: name for name in ("mnist", "digits", "celeba", "faces")}
-_MODULES["faces-small"] = "faces"
+_MODULES = {name: name for name in ("mnist", "digits", "celeba")}
+_MODULES |= dict.fromkeys(("faces", "faces-small"), "synthetic_faces")
 _MODULES |= dict.fromkeys(("fashion-mnist", "kmnist", "qmnist"), "mnist")
 _MODULES |= {f"emnist-{part}": "mnist" for part in ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")}
 
@@ -45,12 +47,13 @@ def load(name: str, folder: str | Path | None = None, skip_damaged: bool = False
     if skip_damaged and name != "celeba":
         raise ValueError(f"skip_damaged is for CelebA's photographs; {name!r} has none that could be left out")
     options = {"skip_damaged": True} if skip_damaged else {}
-    if _MODULES[name] in ("mnist", "faces"):
+    if _MODULES[name] in ("mnist", "synthetic_faces"):
         options["name"] = name
     # Imported when it is asked for: torchvision takes longer to import than torch
-    place = places.root(folder)
-    if _MODULES[name] in ("celeba", "mnist") and not place.is_dir() and place != places.root(places.HOME):
+    place = paths.root(folder)
+    if _MODULES[name] in ("celeba", "mnist") and not place.is_dir() and place != paths.root(paths.HOME):
         raise FileNotFoundError(  # before data are fetched into a folder whose name is mistyped
-            f"there is no folder {place}; make it, if {name} shall be fetched into it, {places.ADVICE}"
+            f"there is no folder {place}; make it, if {name} shall be fetched into it, {paths.ADVICE}"
         )
-    return import_module(f".{_MODULES[name]}", __name__).load(place, **options)
+    with torch.device("cpu"):  # whatever the default device is
+        return import_module(f".{_MODULES[name]}", __name__).load(place, **options)

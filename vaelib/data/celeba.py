@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from .. import files, progress
-from . import places
+from . import paths
 from .dataset import Dataset, Split
 
 # Of either size of image (width, height): the box that is kept (left, top, right, bottom), and the reduction to 48 x 64
@@ -92,14 +92,15 @@ def load(folder: Path | str, skip_damaged: bool = False) -> Dataset:
     if listed > len(sizes):
         origin += f"; {len(sizes):,} of the {listed:,} listed images are there"
     print(f"{folder.name}: {origin}", flush=True)
-    return Dataset(
+    dataset = Dataset(
         name="celeba",
         train=Split(pixels[:boundary], labels[:boundary]),
         test=Split(pixels[boundary:], labels[boundary:]),
         names=names,
-        fingerprint=digest.hexdigest()[:16],
         origin=origin,
     )
+    dataset.__dict__["fingerprint"] = digest.hexdigest()[:16]  # of the files, so that not every pixel has to be read
+    return dataset
 
 
 def _images(folder: Path) -> tuple[dict[str, int], Callable[[str], bytes]] | None:
@@ -153,12 +154,12 @@ def _fetch(folder: Path, with_images: bool) -> None:
         )
         if packed := [path.name for path in folder.glob("*.zip") if path.name != ARCHIVE]:
             by_hand = f"Unpack {', '.join(packed)}, if they are in there. Else: {by_hand}"
-        with places.fetching(missing, folder, by_hand):
+        with paths.fetching(missing, folder, by_hand):
             for name, (identity, md5) in {name: rest for *rest, name in CelebA.file_list}.items():
                 if name in missing:
                     # Goes on where an earlier attempt ended; without cookies, nothing is written elsewhere
-                    options = {"resume": True, "timeout": places.PATIENCE, "use_cookies": False}
-                    places.fetch(folder / name, md5, partial(gdown.download, None, id=identity, **options))
+                    options = {"resume": True, "timeout": paths.PATIENCE, "use_cookies": False}
+                    paths.fetch(folder / name, md5, partial(gdown.download, None, id=identity, **options))
 
 
 def _table(
@@ -223,7 +224,7 @@ def _decoded(
     writable = os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222
     damaged = _known(path, read)
     if damaged is None and not writable:
-        path = places.cache() / path.name
+        path = paths.cache() / path.name
         damaged = _known(path, read)
     if damaged is None:
         with ExitStack() as stack:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.datasets import EMNIST, KMNIST, MNIST, QMNIST, FashionMNIST
 from torchvision.datasets.utils import download_url
 
-from . import places
+from . import paths
 from .dataset import Dataset, Split
 
 DIGITS = tuple("0123456789")
@@ -72,7 +72,7 @@ def _load_by_torchvision(folder: Path, name: str) -> Dataset:
         except RuntimeError as error:
             if "Dataset not found" not in str(error):
                 raise
-            with places.fetching([name], raw, "Put its files there by hand"):
+            with paths.fetching([name], raw, "Put its files there by hand"):
                 parts = [kind(train=train, download=True) for train in (True, False)]
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"a file of {name} in {raw} is damaged ({error}); put a good copy in its place") from error
@@ -95,11 +95,11 @@ def _find(folder: Path, source: type[MNIST], stem: str) -> Path | None:
 
 def _download(raw: Path, source: type[MNIST], missing: dict[str, str]) -> None:
     """Fetch files, one by one, so that what arrived stays."""
-    with places.fetching(list(missing), raw, "Put the files there by hand"):
+    with paths.fetching(list(missing), raw, "Put the files there by hand"):
         for name, md5 in missing.items():
             for mirror in source.mirrors:
                 try:
-                    places.fetch(raw / name, md5, partial(download_url, mirror + name, raw, md5=md5))
+                    paths.fetch(raw / name, md5, partial(download_url, mirror + name, raw, md5=md5))
                     break
                 except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: another file arrived
                     reason = error

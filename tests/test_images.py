@@ -49,7 +49,7 @@ def _all(mine):
     "suffix", ["jpg", "JPG", "jpeg", "JPEG", "png", "PNG", "webp", "bmp", "tif", "TIFF", "gif", "jp2"]
 )
 def test_files_of_every_suffix_are_read(tmp_path, suffix):
-    mine = data.folder(_folder(tmp_path / "my images", {f"{n}.{suffix}": _picture() for n in range(2)}), 16)
+    mine = data.image_folder(_folder(tmp_path / "my images", {f"{n}.{suffix}": _picture() for n in range(2)}), 16)
     assert (mine.name, mine.image_shape, mine.names) == ("my-images-16x16", (3, 16, 16), ("all",))
     assert all(_corners(image) == [RED, GREEN, BLUE] for image in _all(mine))
 
@@ -65,7 +65,7 @@ def test_a_photograph_lies_as_it_is_seen(tmp_path, orientation, suffix):
     exif[0x0112] = orientation
     for number in range(2):
         image.save(tmp_path / f"{number}.{suffix}", exif=exif)
-    mine = data.folder(tmp_path, (32, 48))
+    mine = data.image_folder(tmp_path, (32, 48))
     assert _corners(mine.test.images[0]) == [RED, GREEN, BLUE]
 
 
@@ -83,13 +83,13 @@ def test_what_is_transparent_is_white(tmp_path, mode):
         image = image.convert("LA")
     else:
         image = image.convert(mode)
-    mine = data.folder(_folder(tmp_path, {f"{n}.{suffix}": image for n in range(2)}), 16)
+    mine = data.image_folder(_folder(tmp_path, {f"{n}.{suffix}": image for n in range(2)}), 16)
     assert (mine.test.images[0, :, :6] < 3).all() and (mine.test.images[0, :, 10:] > 252).all()
 
 
 def test_half_transparent_is_half_white(tmp_path):
     image = Image.new("RGBA", (40, 40), (0, 0, 0, 128))
-    mine = data.folder(_folder(tmp_path, {f"{n}.png": image for n in range(2)}), 16, grey=True)
+    mine = data.image_folder(_folder(tmp_path, {f"{n}.png": image for n in range(2)}), 16, grey=True)
     assert mine.image_shape == (1, 16, 16) and (mine.test.images == 127).all()
 
 
@@ -97,7 +97,7 @@ def test_half_transparent_is_half_white(tmp_path):
 @pytest.mark.parametrize("grey", [False, True])
 def test_sixteen_bits_keep_their_scale(tmp_path, suffix, grey):
     ramp = Image.fromarray(np.repeat(np.arange(16, dtype=np.uint16)[:, None] * 4369, 16, 1))  # 0 to 65535
-    mine = data.folder(_folder(tmp_path, {f"{n}.{suffix}": ramp for n in range(2)}), 16, grey=grey)
+    mine = data.image_folder(_folder(tmp_path, {f"{n}.{suffix}": ramp for n in range(2)}), 16, grey=grey)
     assert mine.test.images[0, 0, :, 0].tolist() == [17 * row for row in range(16)]
 
 
@@ -106,14 +106,15 @@ def test_images_of_every_mode_are_read(tmp_path, mode):
     image = Image.new("RGB", (40, 40), WHITE)
     image.paste((0, 0, 0), (0, 0, 40, 20))
     suffix = "jpg" if mode in ("CMYK", "YCbCr") else "png"
-    mine = data.folder(_folder(tmp_path, {f"{n}.{suffix}": image.convert(mode) for n in range(2)}), 16)
+    mine = data.image_folder(_folder(tmp_path, {f"{n}.{suffix}": image.convert(mode) for n in range(2)}), 16)
     assert (mine.test.images[0, :, :7] < 5).all() and (mine.test.images[0, :, 9:] > 250).all()
 
 
 def test_images_are_cropped_to_the_middle(tmp_path):
     image = Image.new("RGB", (400, 40), RED)
     image.paste(BLUE, (180, 0, 220, 40))
-    mine = data.folder(_folder(tmp_path, {"a.png": image, "b.png": image.transpose(Image.Transpose.ROTATE_90)}), 20)
+    images = {"a.png": image, "b.png": image.transpose(Image.Transpose.ROTATE_90)}
+    mine = data.image_folder(_folder(tmp_path, images), 20)
     assert (_all(mine).int() - torch.tensor(BLUE).reshape(3, 1, 1)).abs().max() < 20  # the edge mixes with the next
 
 
@@ -122,7 +123,7 @@ def test_images_are_cropped_to_the_middle(tmp_path):
 
 def test_subfolders_are_classes_and_every_tenth_image_is_for_testing(tmp_path, capsys):
     greys = {f"{kind}/{n:02}.png": Image.new("L", (8, 8), 200 + n) for kind in ("cats", "dogs") for n in range(15)}
-    mine = data.folder(_folder(tmp_path / "pets", greys), 8, grey=True)
+    mine = data.image_folder(_folder(tmp_path / "pets", greys), 8, grey=True)
     assert (mine.name, mine.names, len(mine.train), len(mine.test)) == ("pets-8x8", ("cats", "dogs"), 27, 3)
     assert mine.test.images[:, 0, 0, 0].tolist() == [200, 210, 205] and mine.test.labels.tolist() == [0, 0, 1]
     assert mine.origin == "27 images for training, 3 for testing, 2 classes" and mine.origin in capsys.readouterr().out
@@ -130,30 +131,30 @@ def test_subfolders_are_classes_and_every_tenth_image_is_for_testing(tmp_path, c
 
 def test_the_fingerprint_is_of_what_was_read(tmp_path):
     _folder(tmp_path, {f"{n}.png": _picture() for n in range(3)})
-    first = data.folder(tmp_path, 16).fingerprint
-    assert data.folder(tmp_path, 16, name="other").fingerprint == first
-    assert data.folder(tmp_path, 18).fingerprint != first
+    first = data.image_folder(tmp_path, 16).fingerprint
+    assert data.image_folder(tmp_path, 16, name="other").fingerprint == first
+    assert data.image_folder(tmp_path, 18).fingerprint != first
     Image.new("RGB", (40, 40), WHITE).save(tmp_path / "1.png")
-    assert data.folder(tmp_path, 16).fingerprint != first
+    assert data.image_folder(tmp_path, 16).fingerprint != first
 
 
 @pytest.mark.parametrize("test", ["test", "val", "Valid"])
 def test_the_test_images_of_a_folder_that_has_such_are_not_trained_on(tmp_path, test):
     greys = {"Train/a/1.png": 200, "Train/b/2.png": 201, f"{test}/a/3.png": 202, f"{test}/b/4.png": 203}
-    mine = data.folder(_folder(tmp_path, {name: Image.new("L", (8, 8), grey) for name, grey in greys.items()}), 8)
+    mine = data.image_folder(_folder(tmp_path, {name: Image.new("L", (8, 8), grey) for name, grey in greys.items()}), 8)
     assert (mine.train.images[:, 0, 0, 0].tolist(), mine.test.images[:, 0, 0, 0].tolist()) == ([200, 201], [202, 203])
     assert (mine.names, mine.train.labels.tolist(), mine.test.labels.tolist()) == (("a", "b"), [0, 1], [0, 1])
 
 
 def test_images_in_another_part_are_told_as_not_used(tmp_path):
     names = [f"{part}/{n}.png" for part in ("train", "test", "val") for n in range(2)]
-    mine = data.folder(_folder(tmp_path, {name: _picture() for name in names}), 8)
+    mine = data.image_folder(_folder(tmp_path, {name: _picture() for name in names}), 8)
     assert (len(mine.train), len(mine.test)) == (2, 2)
-    assert mine.origin.endswith("; 2 are in other parts than train and the one for testing, and not used")
+    assert mine.origin.endswith("; not used, as they are neither in train nor in the folder for testing: 2 images")
 
 
 def test_images_in_subfolders_and_beside_them_have_no_classes(tmp_path):
-    mine = data.folder(_folder(tmp_path, {"1.png": _picture(), "a/2.png": _picture(), "b/3.png": _picture()}), 8)
+    mine = data.image_folder(_folder(tmp_path, {"1.png": _picture(), "a/2.png": _picture(), "b/3.png": _picture()}), 8)
     assert (len(_all(mine)), mine.names) == (3, ("all",))
     assert mine.origin.endswith("no classes, as some lie in subfolders and some do not")
 
@@ -161,18 +162,18 @@ def test_images_in_subfolders_and_beside_them_have_no_classes(tmp_path):
 def test_a_jpeg_that_is_named_as_a_telephones_is_read(tmp_path):
     _folder(tmp_path, {f"{n}.jpg": _picture() for n in range(3)})
     (tmp_path / "0.jpg").rename(tmp_path / "0.HEIC")
-    assert len(_all(data.folder(tmp_path, 16))) == 3
+    assert len(_all(data.image_folder(tmp_path, 16))) == 3
 
 
 def test_an_empty_name_is_no_folder():
     with pytest.raises(ValueError, match="the folder's name is empty"):
-        data.folder("", 16)
+        data.image_folder("", 16)
 
 
 def test_what_is_no_image_is_left_out_and_told(tmp_path, capsys):
     files = {"1.png": _picture(), "2.JPG": _picture(), "._2.JPG": b"a Macintosh's", ".thumbs/3.png": _picture()}
     with pytest.warns(UserWarning, match="1 photographs such as 4.heic; save .* pillow-heif"):
-        mine = data.folder(_folder(tmp_path, files | {"notes.txt": b"of mine", "4.heic": b"of a telephone"}), 16)
+        mine = data.image_folder(_folder(tmp_path, files | {"notes.txt": b"of mine", "4.heic": b"of a telephone"}), 16)
     assert len(_all(mine)) == 2
     assert "left out: 2 files (4.heic, notes.txt)" in capsys.readouterr().out
 
@@ -185,10 +186,10 @@ def test_unreadable_files_are_named_all_at_once(tmp_path):
     (tmp_path / "deep" / "4.png").write_bytes((tmp_path / "deep" / "4.png").read_bytes()[:-40])
     (tmp_path / "deep" / "gone.png").symlink_to(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=re.escape(f"4 of 8 images in {tmp_path} cannot be read")) as error:
-        data.folder(tmp_path, 16)
+        data.image_folder(tmp_path, 16)
     assert all(f"deep/{name}" in str(error.value) for name in ("4.png", "cut.jpg", "text.png", "gone.png"))
     with pytest.warns(UserWarning, match="left out"):
-        mine = data.folder(tmp_path, 16, skip_damaged=True)
+        mine = data.image_folder(tmp_path, 16, skip_damaged=True)
     assert len(_all(mine)) == 4 and "left out: 4 files" in mine.origin
 
 
@@ -196,7 +197,7 @@ def test_pixels_of_an_unknown_scale_are_refused(tmp_path):
     for number in range(2):
         Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / f"{number}.tif")
     with pytest.raises(ValueError, match=r"0\.tif \(pixels of kind F"):
-        data.folder(tmp_path, 8)
+        data.image_folder(tmp_path, 8)
 
 
 @pytest.mark.parametrize(
@@ -217,14 +218,14 @@ def test_a_folder_that_cannot_do_is_named(tmp_path, monkeypatch, files, error, f
     if files is not None:
         _folder(tmp_path / "mine", files).mkdir(exist_ok=True)
     with pytest.raises(error, match=re.escape(f"{tmp_path / 'mine'} {found}")):
-        data.folder("mine", 16)
+        data.image_folder("mine", 16)
 
 
 @pytest.mark.parametrize("size", [0, -1, (16,), (16, 0), 16.5, "16", None, (1, 2, 3), [16, 16]])
 def test_a_size_that_cannot_be_is_refused(tmp_path, size):
     _folder(tmp_path, {f"{n}.png": _picture() for n in range(2)})
     with pytest.raises(ValueError, match=re.escape(f"not {size!r}")):
-        data.folder(tmp_path, size)
+        data.image_folder(tmp_path, size)
 
 
 def test_one_photograph_at_a_time_is_held(tmp_path):
@@ -240,7 +241,7 @@ def test_one_photograph_at_a_time_is_held(tmp_path):
         import resource, sys
         from vaelib import data
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        data.folder(sys.argv[1], 64)
+        data.image_folder(sys.argv[1], 64)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     """
     told = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, check=True, text=True)

@@ -1,4 +1,4 @@
-"""A folder of one's own images, as they are seen: upright, on white, all of one size."""
+"""A folder of your own images, as they are seen: upright, on white, all of one size."""
 
 import re
 import warnings
@@ -16,15 +16,15 @@ TRAIN, TEST = "train", ("test", "val", "valid", "validation")  # folders that ar
 PHONE = (".heic", ".heif")  # often a JPEG all the same; if not, a reader of its own is needed
 
 
-def folder(
+def image_folder(
     path: str | Path, size: int | tuple[int, int], name: str = "", grey: bool = False, skip_damaged: bool = False
 ) -> Dataset:
     """All images in a folder and its subfolders, of any format that Pillow reads, cropped to the middle and scaled.
 
-    Subfolders are classes; if some images lie in none, "all" is the only one. Every tenth image, in the order of their
-    paths and from the first on, is for testing; but if the subfolders are `train` and `test` (or `val`), those are the
-    two parts. One image at a time is held at full size. Hidden files, and those that have no image's suffix, are left
-    out. What was read, and what not, is printed.
+    Subfolders are classes; if some images are in none, "all" is the only one. Every tenth image, in the order of their
+    paths and from the first on, is for testing. But with subfolders `train` and `test` (or `val`), these are the two
+    splits, and what is beside them is left out. One image at a time is held at full size. Hidden files, and those
+    without an image's suffix, are left out. A line is printed that says what was read, and what was not.
 
     Parameters
     ----------
@@ -83,11 +83,10 @@ def folder(
             f"eleven, so that two are for testing"
         )
     train, test, classes = _parts(read)
-    mixed = len({label == () for label in classes}) > 1
-    if mixed:
-        classes = [()] * len(classes)
-    names = sorted(set(classes))
-    labels = torch.tensor([names.index(label) for label in classes])
+    used = [classes[row] for row in (*train, *test)]
+    mixed = len({label == () for label in used}) > 1
+    names = [()] if mixed else sorted(set(used))
+    labels = torch.tensor([names.index(label) if label in names else 0 for label in classes])
     images = torch.from_numpy(images)
     origin = f"{len(train):,} images for training, {len(test):,} for testing"
     if len(names) > 1:
@@ -95,7 +94,7 @@ def folder(
     if mixed:
         origin += ", no classes, as some lie in subfolders and some do not"
     if unused := len(read) - len(train) - len(test):
-        origin += f"; {unused:,} are in other parts than {TRAIN} and the one for testing, and not used"
+        origin += f"; not used, as they are neither in {TRAIN} nor in the folder for testing: {unused:,} images"
     if left_out := [*damaged, *others]:
         origin += f"; left out: {len(left_out)} files ({', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''})"
     print(f"{path.name}: {origin}", flush=True)
@@ -141,7 +140,7 @@ def _parts(read: list[tuple[str, ...]]) -> tuple[list[int], list[int], list[tupl
     """Which images are for training, which for testing, and the class of each: a folder's name, or () for none."""
     first = [parts[0].lower() if len(parts) > 1 else "" for parts in read]
     tested = next((part for part in TEST if part in first), None)
-    if TRAIN in first and tested and set(first) <= {TRAIN, *TEST}:
+    if TRAIN in first and tested:
         rows = [[row for row, part in enumerate(first) if part == which] for which in (TRAIN, tested)]
         return *rows, [parts[1:-1][:1] for parts in read]
     count = range(len(read))

@@ -1,6 +1,7 @@
-"""What Kingma and Welling (2013) compare with: wake-sleep, Monte Carlo EM with HMC; and exact EM on a grid of codes.
+"""Baselines: Kingma and Welling's (2013) wake-sleep and Monte Carlo EM with HMC, and exact EM on a grid of codes.
 
-Each takes a `models.VAE`, of which EM uses decoder and prior alone, and one batch of float images at a time.
+Each takes a `models.VAE`, of which EM uses decoder and prior only, and one batch of float images at a time, which the
+model preprocesses.
 """
 
 import math
@@ -21,15 +22,20 @@ def wake_sleep(model: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
     and an image dreamt by the model, a gradient for the encoder only. Their sum is no objective of one model.
     """
     with torch.no_grad():
-        z = model.posterior(x).sample()
-        dreamt = model.prior().sample((len(x),)).to(x.device)
-        images = model.decoder(dreamt).sample()
-    return -log_joint(model, x, z), -model.posterior(images).log_prob(dreamt)
+        x = model.prepare(x)
+        z = model.encoder(x).sample()
+        dreamt = model.prior().sample((len(x),))
+        images = model.decoder(dreamt).sample()  # as the model sees them: nothing is preprocessed
+    return -_log_joint(model, x, z), -model.encoder(images).log_prob(dreamt)
 
 
 def log_joint(model: VAE, x: Tensor, z: Tensor) -> Tensor:
     """log p(x, z), (B,), of images x (B, C, H, W) and a code z (B, K) for each."""
-    return model.decoder(z).log_prob(x) + model.prior().log_prob(z)
+    return _log_joint(model, model.prepare(x), z)
+
+
+def _log_joint(model: VAE, prepared: Tensor, z: Tensor) -> Tensor:
+    return model.decoder(z).log_prob(prepared) + model.prior().log_prob(z)
 
 
 def hmc(
@@ -97,10 +103,11 @@ def mcem_step(
     The optimizer holds the decoder's weights. Returns the new codes (B, K), to start from when these images come
     again, the step size and the share accepted. The paper's appendix: 10 leapfrogs, 90% accepted, 5 updates.
     """
-    chain, step_size, accepted = hmc(lambda z: log_joint(model, x, z), z, proposals, step_size)
+    x = model.prepare(x)
+    chain, step_size, accepted = hmc(lambda z: _log_joint(model, x, z), z, proposals, step_size)
     for _ in range(updates):
         optimizer.zero_grad()
-        (-log_joint(model, x, chain[-1]).mean()).backward()
+        (-_log_joint(model, x, chain[-1]).mean()).backward()
         optimizer.step()
     return chain[-1], step_size, accepted
 
@@ -110,6 +117,10 @@ def grid_log_joint(model: VAE, x: Tensor, grid: Tensor) -> Tensor:
 
     Its logsumexp over the grid is log p(x), its softmax the posterior: exact as the grid becomes fine and wide.
     """
+    return _grid_log_joint(model, model.prepare(x), grid)
+
+
+def _grid_log_joint(model: VAE, x: Tensor, grid: Tensor) -> Tensor:
     likelihood = model.decoder(grid)
     if isinstance(likelihood, Independent) and isinstance(likelihood.base_dist, Bernoulli):
         logits = likelihood.base_dist.logits.flatten(1)  # (M, D); a matrix product in place of B * M * D logarithms
@@ -124,12 +135,13 @@ def grid_em_step(model: VAE, x: Tensor, grid: Tensor, optimizer: Optimizer, upda
 
     Returns log p(x), (B,), before the updates. The prior is taken as fixed.
     """
+    x = model.prepare(x)
     with torch.no_grad():
-        joint = grid_log_joint(model, x, grid)
+        joint = _grid_log_joint(model, x, grid)
         posterior = joint.softmax(1)
     for _ in range(updates):
         optimizer.zero_grad()
-        (-(posterior * grid_log_joint(model, x, grid)).sum(1).mean()).backward()
+        (-(posterior * _grid_log_joint(model, x, grid)).sum(1).mean()).backward()
         optimizer.step()
     return joint.logsumexp(1)
 
@@ -141,10 +153,10 @@ def log_prob(model: VAE, x: Tensor, samples: int = 200, proposals: int = 60) -> 
     Codes of the prior, weighted by the likelihood, start chains of HMC; the chains' second half gives each image a
     normal distribution, widened by a half, for importance sampling. On average a lower bound, as any such estimate.
     """
-    codes = model.prior().sample((1000,)).to(x.device)
-    likelihood = grid_log_joint(model, x, codes) - model.prior().log_prob(codes).log_softmax(0)
+    x, codes = model.prepare(x), model.prior().sample((1000,))
+    likelihood = _grid_log_joint(model, x, codes) - model.prior().log_prob(codes).log_softmax(0)
     start = torch.distributions.Categorical(logits=likelihood).sample()
-    chain, _, _ = hmc(lambda z: log_joint(model, x, z), codes[start], proposals, 0.05)
+    chain, _, _ = hmc(lambda z: _log_joint(model, x, z), codes[start], proposals, 0.05)
     half = chain[proposals // 2 :]  # (T, B, K)
     centred = half - half.mean(0)
     covariance = torch.einsum("tbi,tbj->bij", centred, centred) / len(half)
@@ -152,5 +164,5 @@ def log_prob(model: VAE, x: Tensor, samples: int = 200, proposals: int = 60) -> 
     weights = []
     for _ in range(samples):
         z = proposal.sample()
-        weights.append(log_joint(model, x, z) - proposal.log_prob(z))
+        weights.append(_log_joint(model, x, z) - proposal.log_prob(z))
     return torch.stack(weights).logsumexp(0) - math.log(samples)

@@ -1,0 +1,197 @@
+"""Errors that are found before training or evaluation: what is wrong, what was expected, and what to do."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from .data import Dataset, to_float
+from .distributions import full_precision
+from .encoders import evaluating
+from .models import VAE, call, draw, unwrap
+from .objective import Terms, options
+from .priors import Vamp
+from .seeding import seeded
+
+if TYPE_CHECKING:
+    from .training import TrainConfig
+
+
+def check_run(
+    model: VAE,
+    data: Dataset,
+    config: "TrainConfig",
+    mixed: bool,
+    objective: Callable,
+    schedule: Callable | None,
+    optimizer: Callable,
+) -> None:
+    """Make sure that everything a run is made of fits, on the model's device and in the run's precision.
+
+    Raises
+    ------
+    ValueError
+        If the model's parts do not fit each other or the data (see `check_model`), its K is not the configuration's,
+        the objective, schedule or optimizer is of a wrong kind, batches of one image meet batch norm, or there is a
+        patience but no validation split.
+    """
+    plain = unwrap(model)
+    device = plain.device
+    if isinstance(objective, type):
+        raise ValueError(f"the objective is a class; give an instance of it: {objective.__name__}(...)")
+    if is_dataclass(objective) and not objective.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise ValueError(
+            f"{type(objective).__name__} can change in training, and a resumed run would not know how; freeze the "
+            f"dataclass, or make it an nn.Module with its state in buffers, and give its class"
+        )
+    x, labels = (each[:2].to(device) for each in (data.train.images, data.train.labels))
+    check_model(plain, to_float(x), labels, mixed, objective)
+    if plain.latent_dim != config.latent_dim:
+        raise ValueError(f"the model has K = {plain.latent_dim}, and the configuration says {config.latent_dim}")
+    made = schedule(torch.optim.Adam(model.parameters())) if schedule else None
+    if not isinstance(made, LRScheduler | None) or isinstance(made, ReduceLROnPlateau):
+        raise ValueError(f"expected a schedule of torch's that goes by epochs, not {type(made).__name__}")
+    chosen = optimizer(list(model.parameters()), lr=config.learning_rate)
+    if not isinstance(chosen, Optimizer):
+        raise ValueError(f"expected one of torch's optimizers, not {type(chosen).__name__}")
+    if min(config.batch_size, len(data.train)) == 1 and any(isinstance(part, _BatchNorm) for part in model.modules()):
+        raise ValueError("batch norm needs batches of two images or more: make batch_size larger, or take more images")
+    if config.patience and data.validation is None:
+        raise ValueError("patience needs a validation split: Dataset(..., validation=...), or data.hold_out(count)")
+
+
+def check_model(
+    model: VAE,
+    x: Tensor | None = None,
+    labels: Tensor | None = None,
+    mixed: bool = False,
+    objective: Callable | None = None,
+) -> None:
+    """Make sure that the three modules fit each other, and an objective.
+
+    Parameters
+    ----------
+    model : VAE
+    x, labels : two images or more, and their labels, as for `VAE.terms`; black images by default
+    mixed : whether training is in mixed precision
+    objective : what training minimises, if it is trained
+
+    Raises
+    ------
+    ValueError
+        If a module fails, or returns something other than a distribution of the right shape, with a log_prob in full
+        precision; if the objective fails, or needs gradients through codes, and the posterior has no rsample; if the
+        likelihood has no finite mean. Names the module, what was found, and what was expected.
+    """
+    if lazy := [name for name, weight in model.named_parameters() if is_lazy(weight)]:
+        raise ValueError(f"{lazy[0]} has no shape yet; call the model once in its builder, and return it then")
+    device = model.device
+    x = (torch.zeros(2, *model.image_shape) if x is None else x[:2]).to(device)
+    labels = None if labels is None else labels[:2].to(device)
+    given, batch = model.labels(labels), (len(x),)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=mixed)
+    with evaluating(model), seeded(0, device), torch.no_grad(), autocast:
+        seen = model.prepare(x)
+        q = _tried("encoder", call, model.encoder, device, seen, *given)
+        _expect("encoder", q, batch, None)
+        p = _tried("prior", call, model.prior, device, *given)
+        _expect("prior", p, p.batch_shape if model.conditional else (), q.event_shape)
+        with full_precision(device):
+            z, log_posterior = _tried("encoder's sample or log_prob", draw, q)
+            log_prior = _tried("prior's log_prob", p.log_prob, z)
+        likelihood = _tried("decoder", call, model.decoder, device, z, *given)
+        _expect("decoder", likelihood, batch, model.image_shape)
+        with full_precision(device):
+            log_likelihood = _tried("decoder's log_prob", likelihood.log_prob, seen)
+            mean = _tried("decoder's mean", lambda: likelihood.mean)
+        _expect_full("encoder's sample", z, (*batch, *q.event_shape), device)
+        _expect_full("decoder's mean", mean, seen.shape, device)
+        for module, found in {"encoder": log_posterior, "prior": log_prior, "decoder": log_likelihood}.items():
+            _expect_full(f"{module}'s log_prob", found, batch, device)
+        # Codes that are not finite mean that training diverged, which is reported elsewhere
+        if z.isfinite().all() and not mean.isfinite().all():
+            raise ValueError("the decoder returned a distribution without a finite mean, which is the image shown")
+    model.latent_dim = q.event_shape[0]
+    if isinstance(model.prior, Vamp) and model.prior.encoder is not model.encoder:
+        raise ValueError("the VampPrior was made of another encoder than the model's; make it of this one")
+    if objective is not None:
+        _check_objective(model, x, labels, mixed, objective, q)
+
+
+def _check_objective(
+    model: VAE, x: Tensor, labels: Tensor | None, mixed: bool, objective: Callable, q: Distribution
+) -> None:
+    asked = options(objective)
+    if asked.get("reparameterized", True) and not (q.has_rsample or hasattr(q, "rsample_and_log_prob")):
+        raise ValueError(
+            f"the encoder returned {type(q).__name__}, which has no rsample, so no gradient reaches the encoder "
+            f"through its codes; take a posterior that has one, or an objective with `reparameterized = False`"
+        )
+
+    def terms(model: VAE, **asked: Any) -> Terms:
+        with seeded(0, x.device), torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
+            return model.terms(x, labels=labels, **asked)
+
+    with evaluating(model):
+        loss = _tried("objective", copy.deepcopy(objective), terms(model, **asked), 0.0)
+    if getattr(loss, "shape", None) != x.shape[:1]:
+        raise ValueError(
+            f"the objective must return the loss of each image, a tensor of shape ({len(x)},) for {len(x)} images, "
+            f"not {tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__}"
+        )
+    if asked.get("fixed_posterior"):
+        twin = copy.deepcopy(model).train()
+        free, fixed = (terms(twin, fixed_posterior=each).log_posterior for each in (False, True))
+        if not torch.allclose(free, fixed, rtol=1e-2, atol=1e-2):
+            raise ValueError(
+                "the encoder is random in training mode, as with dropout, so log q(z | x) of the same posterior cannot "
+                "be scored again with fixed parameters; take an objective without `fixed_posterior`"
+            )
+
+
+def _tried(what: str, function: Callable, *inputs: Any) -> Any:
+    try:
+        return function(*inputs)
+    except Exception as error:  # whatever a module raises
+        shapes = "".join(f" for a tensor of shape {tuple(each.shape)}" for each in inputs if isinstance(each, Tensor))
+        hint = ""
+        if what == "decoder":
+            hint = "; if it needs several numbers for each pixel value, give it an attribute `outputs`, see models.mlp"
+        elif what == "objective":
+            hint = "; it is called as objective(terms, fraction)"
+        raise ValueError(f"the {what} failed{shapes} ({type(error).__name__}: {error}){hint}") from error
+
+
+def _expect(module: str, found: object, batch: tuple[int, ...], event: tuple[int, ...] | None) -> None:
+    if not isinstance(found, Distribution):
+        raise ValueError(f"the {module} must return a torch.distributions.Distribution, not a {type(found).__name__}")
+    shape = (*found.batch_shape, *found.event_shape)
+    expected = (*batch, *(event or shape[-1:]))
+    if module == "prior" and len(shape) == len(expected) == 1 and shape != expected:
+        raise ValueError(f"the encoder's codes have K = {expected[0]} numbers, the prior's have {shape[0]}")
+    if found.batch_shape != batch or shape != expected:
+        advice = ""
+        if shape == expected:
+            advice = f"; torch.distributions.Independent(..., {len(found.batch_shape) - len(batch)}) makes it so"
+        raise ValueError(
+            f"the {module} returned {type(found).__name__} with batch_shape {(*found.batch_shape,)} and event_shape "
+            f"{(*found.event_shape,)}{' for a batch of two' if batch else ''}; expected batch_shape {batch} and "
+            f"event_shape {(*event,) if event else '(K,)'}{advice}"
+        )
+
+
+def _expect_full(what: str, found: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
+    if found.shape != shape or found.dtype not in (torch.float32, torch.float64) or found.device.type != device.type:
+        raise ValueError(
+            f"the {what} is {found.dtype} of shape {(*found.shape,)} on {found.device.type}; expected float32 or "
+            f"float64 of shape {(*shape,)} on {device.type}: sum over all but the batch, move what a distribution is "
+            f"made of by `to`, and cast with .float() what a network returns in mixed precision"
+        )
