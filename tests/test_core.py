@@ -812,6 +812,15 @@ def test_with_a_fixed_posterior_gradients_pass_through_codes_alone(toy):
     torch.testing.assert_close(torch.autograd.grad(fixed.log_posterior.sum(), bias)[0], expected)
 
 
+def _eager(image_shape, latent_dim):
+    return torch.compile(mlp(image_shape, latent_dim), backend="eager")
+
+
+def test_a_hook_on_codes_is_refused_where_it_would_be_wrong(tiny, tmp_path):
+    with pytest.raises(ValueError, match=r"changes the gradient of the codes by a hook.*without torch\.compile"):
+        runs.train(tiny, CONFIG, tmp_path, "cpu", builder=_eager, objective=DReG())
+
+
 def _dropped(image_shape, latent_dim):
     model = mlp(image_shape, latent_dim)
     model.encoder.features.append(nn.Dropout(0.5))

@@ -9,6 +9,7 @@ A VAE is three modules that return distributions. Each can be replaced.
 encoders, decoders, priors    the modules
 distributions   what torch.distributions lacks, and closed-form KL divergences
 models          the paper's two models, and the VAE that ties three modules together
+checks          errors that are found before training
 storage         a model's weights on disk, and the trained models that come with the package
 binarization    models of binary pixels
 burda           the model and schedule that much of the field compares by
@@ -29,6 +30,7 @@ from . import (
     baselines,
     binarization,
     burda,
+    checks,
     data,
     decoders,
     distributions,
@@ -47,8 +49,8 @@ from .training import TrainConfig
 _LATER = ("attributes", "plots")  # imported when they are asked for: scikit-learn and matplotlib take seconds
 
 __all__ = ["Run", "TrainConfig", "train", *_LATER]
-__all__ += ["baselines", "binarization", "burda", "data", "decoders", "distributions", "encoders", "evaluation"]
-__all__ += ["models", "objective", "priors", "runs", "storage", "training"]
+__all__ += ["baselines", "binarization", "burda", "checks", "data", "decoders", "distributions", "encoders"]
+__all__ += ["evaluation", "models", "objective", "priors", "runs", "storage", "training"]
 
 
 def __getattr__(name: str):

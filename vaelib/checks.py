@@ -53,7 +53,7 @@ def check_run(
             f"dataclass, or make it an nn.Module with its state in buffers, and give its class"
         )
     x, labels = (each[:2].to(device) for each in (data.train.images, data.train.labels))
-    check_model(plain, to_float(x), labels, mixed, objective)
+    check_model(plain, to_float(x), labels, mixed, objective, compiled=hasattr(model, "_orig_mod"))
     if plain.latent_dim != config.latent_dim:
         raise ValueError(f"the model has K = {plain.latent_dim}, and the configuration says {config.latent_dim}")
     made = schedule(torch.optim.Adam(model.parameters())) if schedule else None
@@ -74,6 +74,7 @@ def check_model(
     labels: Tensor | None = None,
     mixed: bool = False,
     objective: Callable | None = None,
+    compiled: bool = False,
 ) -> None:
     """Make sure that the three modules fit each other, and an objective.
 
@@ -83,6 +84,7 @@ def check_model(
     x, labels : two images or more, and their labels, as for `VAE.terms`; black images by default
     mixed : whether training is in mixed precision
     objective : what training minimises, if it is trained
+    compiled : whether it is trained by `torch.compile`
 
     Raises
     ------
@@ -123,11 +125,17 @@ def check_model(
     if isinstance(model.prior, Vamp) and model.prior.encoder is not model.encoder:
         raise ValueError("the VampPrior was made of another encoder than the model's; make it of this one")
     if objective is not None:
-        _check_objective(model, x, labels, mixed, objective, q)
+        _check_objective(model, x, labels, mixed, objective, q, compiled)
 
 
 def _check_objective(
-    model: VAE, x: Tensor, labels: Tensor | None, mixed: bool, objective: Callable, q: Distribution
+    model: VAE,
+    x: Tensor,
+    labels: Tensor | None,
+    mixed: bool,
+    objective: Callable,
+    q: Distribution,
+    compiled: bool,
 ) -> None:
     asked = options(objective)
     if asked.get("reparameterized", True) and not (q.has_rsample or hasattr(q, "rsample_and_log_prob")):
@@ -141,7 +149,13 @@ def _check_objective(
             return model.terms(x, labels=labels, **asked)
 
     with evaluating(model):
-        loss = _tried("objective", copy.deepcopy(objective), terms(model, **asked), 0.0)
+        tried = terms(model, **asked)
+    loss = _tried("objective", copy.deepcopy(objective), tried, 0.0)
+    if compiled and tried.codes._backward_hooks:
+        raise ValueError(
+            "the objective changes the gradient of the codes by a hook, which torch.compile does not call for the "
+            "decoder's part of it; train this model without torch.compile"
+        )
     if getattr(loss, "shape", None) != x.shape[:1]:
         raise ValueError(
             f"the objective must return the loss of each image, a tensor of shape ({len(x)},) for {len(x)} images, "

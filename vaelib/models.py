@@ -50,7 +50,7 @@ class VAE(nn.Module):
 
     @property
     def latent_dim(self) -> int:
-        """K: of the prior, or, of a conditional model, as `checks.check_model` has found it."""
+        """K, the size of the prior's codes, or, of a conditional model, what `checks.check_model` has found."""
         return self._latent_dim or self.prior().event_shape[0]
 
     @latent_dim.setter

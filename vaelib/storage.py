@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import files
 from .models import VAE, build, unwrap
-from .naming import qualified_name
+from .naming import current_name, qualified_name
 from .seeding import seeded
 
 PRETRAINED = Path(__file__).with_name("pretrained")
@@ -71,7 +71,7 @@ def load(path: Path | str, device: torch.device | str = "cpu", builder: Callable
             metadata, names = file.metadata(), file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
         recipe = json.loads(metadata["vaelib"])
-        name, shape, latent_dim = recipe["builder"], tuple(recipe["image_shape"]), recipe["latent_dim"]
+        name, shape, latent_dim = current_name(recipe["builder"]), tuple(recipe["image_shape"]), recipe["latent_dim"]
         if not shape or not all(isinstance(size, int) and size > 0 for size in (*shape, latent_dim)):
             raise ValueError(f"no images have the shape {shape} and {latent_dim!r} latent dimensions")
         if recipe["sha256"] != _checksum(tensors):

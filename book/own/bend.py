@@ -686,9 +686,9 @@ def shifted(image_shape, latent_dim):
 moved = study("shifted by a pixel", builder=shifted)
 
 # %% [markdown]
-# `binarized` uses the same method. It turns any builder into one whose model
-# trains on binary pixels. Grey values are the probabilities of white. The
-# binarization is dynamic in training, and fixed in evaluation:
+# `binarized` is a builder that uses the same method. Its models see binary
+# pixels, and grey values are the probabilities of white. The binarization is
+# dynamic in training, and fixed in evaluation:
 
 # %%
 binary = binarized((1, 28, 28), latent_dim, builder=mlp)
