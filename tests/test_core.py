@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal, StudentT
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vaelib import (
     TrainConfig,
@@ -151,6 +152,53 @@ def test_every_metric_is_of_images_that_are_preprocessed_once(kind, tiny, tmp_pa
     expected = _estimate(model, seen).mean().item()
     assert run.evaluation["log_prob"] == pytest.approx(expected, abs=0.3)
     assert run.evaluation["test_elbo"] == pytest.approx(expected, abs=3)
+
+
+class Wrapped(nn.Module):
+    """A decoder around another."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.decoder = decoders.Bernoulli(network)
+
+    def forward(self, z):
+        return self.decoder(z)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_one_value_out_of_range_is_found_before_training_also_by_a_wrapped_decoder(split, compiled, tiny, tmp_path):
+    images = {name: to_float(part.images) for name, part in tiny.splits().items()}
+    images[split][-1, 0, 0, 0] = 1.5
+    wrong = Dataset("wrong", Split(images["train"]), Split(images["test"]))
+    builder = partial(_eager if compiled else mlp, decoder=Wrapped)
+    with pytest.raises(ValueError, match=r"values from 0 to 1.5.*expects them in \[0.0, 1.0\]"):
+        runs.train(wrong, CONFIG, tmp_path, "cpu", builder=builder)
+    assert not list(tmp_path.iterdir())
+
+
+class InPlace(VAE):
+    def preprocess(self, x):
+        return x.mul_(0.5)
+
+
+def test_preprocessing_in_place_does_not_change_the_data(tiny, tmp_path):
+    floats = Dataset("floats", *(Split(to_float(split.images)) for split in (tiny.train, tiny.test)))
+    before = floats.test.images.clone()
+    runs.train(floats, CONFIG, tmp_path, "cpu", builder=partial(_with_preprocessing, InPlace))
+    assert torch.equal(floats.test.images, before)
+
+
+def test_pixels_on_a_part_of_the_scale_are_warned_of():
+    for kind, largest in ((torch.uint8, 127), (torch.uint16, 4095)):
+        with pytest.warns(UserWarning, match=f"the largest pixel value is {largest}; white is"):
+            Split(torch.full((3, 1, 2, 2), largest, dtype=torch.int32).to(kind))
+        Split(torch.full((3, 1, 2, 2), 255 if kind == torch.uint8 else 65535, dtype=torch.int32).to(kind))
+
+
+def test_weights_of_16_bits_are_not_trained(tiny, x):
+    with pytest.raises(ValueError, match=r"16 bits.*call \.float"):
+        checks.check_model(mlp(tiny.image_shape, 2).half(), x)
 
 
 def test_baselines_see_what_the_model_sees(tiny):
@@ -812,8 +860,8 @@ def test_with_a_fixed_posterior_gradients_pass_through_codes_alone(toy):
     torch.testing.assert_close(torch.autograd.grad(fixed.log_posterior.sum(), bias)[0], expected)
 
 
-def _eager(image_shape, latent_dim):
-    return torch.compile(mlp(image_shape, latent_dim), backend="eager")
+def _eager(image_shape, latent_dim, **options):
+    return torch.compile(mlp(image_shape, latent_dim, **options), backend="eager")
 
 
 def test_a_hook_on_codes_is_refused_where_it_would_be_wrong(tiny, tmp_path):
@@ -837,6 +885,32 @@ def test_a_fixed_posterior_counts_batch_norm_once(tiny):
     model = models.conv((1, 7, 7), 2)
     model.terms(to_float(tiny.test.images), fixed_posterior=True)
     assert model.encoder.features[2].num_batches_tracked == 1
+
+
+class Averaged(nn.Module):
+    """A running average of an encoder's weights, moved at each call in training."""
+
+    def __init__(self, network):
+        super().__init__()
+        ema = get_ema_multi_avg_fn(0.9)
+        self.network, self.average = network, AveragedModel(network, multi_avg_fn=ema).requires_grad_(False)
+
+    def forward(self, x):
+        if self.training:
+            self.average.update_parameters(self.network)
+        return (self.network if self.training else self.average)(x)
+
+
+def test_a_fixed_posterior_moves_a_running_average_once(tiny, x):
+    model = mlp(tiny.image_shape, 2)
+    model.encoder = Averaged(model.encoder)
+    for _ in range(2):
+        model.terms(x, fixed_posterior=True)
+    assert model.encoder.average.n_averaged == 2
+    model.encoder.network.mean.bias.data += 1
+    before = model.encoder.average.module.mean.bias.clone()
+    model.terms(x, fixed_posterior=True)
+    torch.testing.assert_close(model.encoder.average.module.mean.bias, before + 0.1)
 
 
 class Discrete(nn.Module):
@@ -984,6 +1058,71 @@ def test_an_objective_of_another_form_is_refused_before_training(wrong, message,
     assert not list(tmp_path.iterdir())
 
 
+def _detached(terms, fraction):
+    return (terms.divergence - terms.reconstruction).detach()
+
+
+def test_a_loss_without_gradient_is_refused(tiny, tmp_path):
+    with pytest.raises(ValueError, match="the objective's loss has no gradient"):
+        runs.train(tiny, CONFIG, tmp_path, "cpu", objective=_detached)
+
+
+def _in_place(terms, fraction):
+    terms.log_likelihood.mul_(2)
+    return terms.divergence - terms.reconstruction
+
+
+def test_terms_are_recorded_as_they_were_before_the_objective(tiny, tmp_path):
+    config = TrainConfig(2, 1, batch_size=50, learning_rate=1e-9)
+    lines = [
+        runs.train(tiny, config, tmp_path, "cpu", objective=aim).metrics[0]
+        for aim in (_in_place, objective.negative_elbo)
+    ]
+    assert lines[0]["train_elbo"] == pytest.approx(lines[1]["train_elbo"], rel=1e-5)
+
+
+class TooLow(distributions.DiagonalNormal):
+    def log_prob(self, value):
+        return super().log_prob(value) - 100
+
+
+class TooLowEncoder(encoders.Gaussian):
+    def forward(self, x):
+        q = super().forward(x)
+        return TooLow(q.mean, q.log_variance)
+
+
+def test_a_negative_kl_is_refused(tiny, tmp_path):
+    with pytest.raises(ValueError, match=r"the KL is -\d.*no KL is negative"):
+        runs.train(tiny, CONFIG, tmp_path, "cpu", builder=partial(mlp, encoder=TooLowEncoder))
+
+
+class OnTheSimplex(nn.Module):
+    def __init__(self, features, size, latent_dim):
+        super().__init__()
+        self.network = nn.Sequential(features, nn.Linear(size, latent_dim), nn.Softplus())
+
+    def forward(self, x):
+        return torch.distributions.Dirichlet(self.network(x) + 0.1)
+
+
+def test_codes_of_a_simplex_need_a_prior_there(tiny, tmp_path):
+    with pytest.raises(ValueError, match="Dirichlet or StandardNormal sum to one"):
+        runs.train(tiny, CONFIG, tmp_path, "cpu", builder=partial(mlp, encoder=OnTheSimplex))
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.LBFGS, torch.optim.SparseAdam])
+def test_optimizers_that_the_loop_cannot_serve_are_refused(optimizer, tiny, tmp_path):
+    with pytest.raises(ValueError, match="without closures or sparse gradients"):
+        runs.train(tiny, CONFIG, tmp_path, "cpu", optimizer=optimizer)
+
+
+def test_a_conditional_model_needs_labelled_data(tiny, tmp_path):
+    bare = Dataset("bare", Split(tiny.train.images), Split(tiny.test.images))
+    with pytest.raises(ValueError, match="the model is conditional, and 'bare' has no labels"):
+        runs.train(bare, CONFIG, tmp_path, "cpu", builder=_conditional)
+
+
 # Arguments
 
 
@@ -996,7 +1135,7 @@ def test_another_optimizer_is_another_run_with_its_own_step(tiny, tmp_path):
     assert "AdamW_weight_decay=0.5" in run.folder.name and "RMSprop" in other.folder.name
     assert run.record["functions"]["optimizer"] == "torch.optim.adamw.AdamW(weight_decay=0.5)"
     assert len({each.evaluation["test_elbo"] for each in (run, other, plain)}) == 3
-    with pytest.raises(ValueError, match="expected one of torch's optimizers, not int"):
+    with pytest.raises(ValueError, match=r"expected one of torch's optimizers.*not int"):
         runs.train(tiny, CONFIG, tmp_path, "cpu", optimizer=_no_optimizer)
 
 
@@ -1231,6 +1370,30 @@ def test_a_callback_cannot_change_the_record(tiny, tmp_path):
 
     run = runs.train(tiny, CONFIG, tmp_path, "cpu", on_epoch=pop)
     assert all("test_elbo" in line for line in run.metrics)
+
+
+def test_memory_that_is_too_small_for_the_evaluation_is_named(tiny, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(evaluation, "evaluate", full)
+    with pytest.raises(RuntimeError, match="cpu has too little memory for tiny-k2"):
+        runs.train(tiny, CONFIG, tmp_path, "cpu")
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_codes_and_features_are_where_the_model_is(kind, monkeypatch, digits):
+    from pretended import OnGPU, PretendedGPU
+
+    network = features.classifier((1, 8, 8), 3).eval()
+    with PretendedGPU(kind, monkeypatch) as gpu:
+        model = mlp((1, 8, 8), 2).to(gpu.device)
+        drawn = model.decode(model.prior().sample((3,)))
+        assert isinstance(drawn, OnGPU) and isinstance(model.prior().mean, OnGPU)
+        assert features.extract(network, drawn).shape == (3, features.FEATURES)
+        walk = attributes.traverse(model, torch.zeros(2, 2), torch.ones(2), torch.arange(3.0))
+        assert walk.shape == (2, 3, 1, 8, 8)
 
 
 # Small ones

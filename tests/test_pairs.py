@@ -127,7 +127,7 @@ def _exact(model, images, labels):
     grid = torch.linspace(-15, 15, 1201, dtype=next(model.parameters()).dtype).view(-1, 1)
     prepared, found = model.prepare(to_float(images)), []
     for x, y in zip(prepared, labels, strict=True):
-        given = model.labels(y.expand(len(grid)))
+        given = model.labels(y.expand(len(grid)), len(grid))
         joint = model.decoder(grid, *given).log_prob(x.expand(len(grid), *x.shape)) + model.prior(*given).log_prob(grid)
         found.append(joint.double().logsumexp(0) + math.log(30 / 1200))
     return torch.stack(found).mean().item()

@@ -110,7 +110,7 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
     return found
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def traverse(model: VAE, codes: Tensor, direction: Tensor, steps: Tensor) -> Tensor:
     """Images decoded along a direction, (N, T, C, H, W), values in [0, 1].
 

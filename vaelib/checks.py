@@ -2,12 +2,13 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
@@ -53,15 +54,22 @@ def check_run(
             f"dataclass, or make it an nn.Module with its state in buffers, and give its class"
         )
     x, labels = (each[:2].to(device) for each in (data.train.images, data.train.labels))
+    if plain.conditional and not labels.numel():
+        raise ValueError(f"the model is conditional, and {data.name!r} has no labels")
     check_model(plain, to_float(x), labels, mixed, objective, compiled=hasattr(model, "_orig_mod"))
+    for split in data.splits().values():  # floats can have any value, and compiled models do not look
+        with evaluating(plain), seeded(0, device), torch.no_grad():
+            for part in split.images.split(10_000) if split.images.is_floating_point() else ():
+                plain.prepare(to_float(part).to(device))
     if plain.latent_dim != config.latent_dim:
         raise ValueError(f"the model has K = {plain.latent_dim}, and the configuration says {config.latent_dim}")
     made = schedule(torch.optim.Adam(model.parameters())) if schedule else None
     if not isinstance(made, LRScheduler | None) or isinstance(made, ReduceLROnPlateau):
         raise ValueError(f"expected a schedule of torch's that goes by epochs, not {type(made).__name__}")
     chosen = optimizer(list(model.parameters()), lr=config.learning_rate)
-    if not isinstance(chosen, Optimizer):
-        raise ValueError(f"expected one of torch's optimizers, not {type(chosen).__name__}")
+    if not isinstance(chosen, Optimizer) or isinstance(chosen, torch.optim.LBFGS | torch.optim.SparseAdam):
+        kind = type(chosen).__name__
+        raise ValueError(f"expected one of torch's optimizers without closures or sparse gradients, not {kind}")
     if min(config.batch_size, len(data.train)) == 1 and any(isinstance(part, _BatchNorm) for part in model.modules()):
         raise ValueError("batch norm needs batches of two images or more: make batch_size larger, or take more images")
     if config.patience and data.validation is None:
@@ -95,10 +103,13 @@ def check_model(
     """
     if lazy := [name for name, weight in model.named_parameters() if is_lazy(weight)]:
         raise ValueError(f"{lazy[0]} has no shape yet; call the model once in its builder, and return it then")
+    kinds = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
+    if kinds and kinds <= {torch.float16, torch.bfloat16}:
+        raise ValueError("the weights have 16 bits, which is for storing them; call .float(), and ask for precision")
     device = model.device
     x = (torch.zeros(2, *model.image_shape) if x is None else x[:2]).to(device)
     labels = None if labels is None else labels[:2].to(device)
-    given, batch = model.labels(labels), (len(x),)
+    given, batch = model.labels(labels, len(x)), (len(x),)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=mixed)
     with evaluating(model), seeded(0, device), torch.no_grad(), autocast:
         seen = model.prepare(x)
@@ -106,6 +117,10 @@ def check_model(
         _expect("encoder", q, batch, None)
         p = _tried("prior", call, model.prior, device, *given)
         _expect("prior", p, p.batch_shape if model.conditional else (), q.event_shape)
+        if _is_simplex(q) != _is_simplex(p):
+            raise ValueError(
+                f"the codes of {type(q).__name__} or {type(p).__name__} sum to one, and the other's do not"
+            )
         with full_precision(device):
             z, log_posterior = _tried("encoder's sample or log_prob", draw, q)
             log_prior = _tried("prior's log_prob", p.log_prob, z)
@@ -161,14 +176,23 @@ def _check_objective(
             f"the objective must return the loss of each image, a tensor of shape ({len(x)},) for {len(x)} images, "
             f"not {tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__}"
         )
+    if not loss.requires_grad:
+        raise ValueError("the objective's loss has no gradient: it detaches the terms, or computes without gradients")
     if asked.get("fixed_posterior"):
         twin = copy.deepcopy(model).train()
         free, fixed = (terms(twin, fixed_posterior=each).log_posterior for each in (False, True))
-        if not torch.allclose(free, fixed, rtol=1e-2, atol=1e-2):
+        if not torch.allclose(free, fixed, rtol=1e-4, atol=1e-3):
             raise ValueError(
                 "the encoder is random in training mode, as with dropout, so log q(z | x) of the same posterior cannot "
                 "be scored again with fixed parameters; take an objective without `fixed_posterior`"
             )
+
+
+def _is_simplex(distribution: Distribution) -> bool:
+    """Whether its values are vectors that sum to one, which have densities in one dimension fewer."""
+    with suppress(NotImplementedError):
+        return distribution.support is constraints.simplex
+    return False
 
 
 def _tried(what: str, function: Callable, *inputs: Any) -> Any:

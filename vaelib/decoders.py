@@ -18,8 +18,8 @@ from .distributions import LogisticMixture, at_least_float32
 class Decoder(Protocol):
     """What `models.VAE` needs of a decoder.
 
-    If it has an attribute `support`, an interval of `torch.distributions.constraints`, images with other values are
-    refused.
+    If it, or a module in it, has an attribute `support`, an interval of `torch.distributions.constraints`, images with
+    other values are refused.
     A module is called in full precision, also where training is in bfloat16. If it has an attribute
     `autocast = True`, it is called in mixed precision, and then it must return a distribution in full precision itself.
     """

@@ -92,7 +92,8 @@ def active_units(means: Tensor, threshold: float = 0.01, again: Tensor | None = 
 def reconstruction_error(model: VAE, images: Tensor, labels: Tensor | None = None) -> Tensor:
     """Mean squared error per pixel, of values in [0, 1], of each image decoded from its posterior mean: (N,).
 
-    The images are taken as they are, grey where they are, whatever the model's `preprocess` does.
+    The images are taken as they are, whatever the model's `preprocess` does. If that changes their scale, the error
+    means little.
     """
 
     plain = unwrap(model)
@@ -132,15 +133,16 @@ def evaluate(model: VAE, data: Dataset, samples: int | None = None) -> dict[str,
     Raises
     ------
     ValueError
-        If the test ELBO is above log p(x), its upper bound, by more than their errors: then a density is wrong.
+        If the test ELBO is above log p(x), its upper bound, or the KL is negative, by more than the error: then a
+        density is wrong.
     """
     if samples is None:
         samples = 200 if math.prod(data.image_shape) <= 1000 else 50
     metrics: dict[str, float] = {}
-    elbos = {}
+    elbos, kls = {}, {}
     for name, split in (("train", data.train), ("test", data.test)):
         reconstruction, kl = elbo(model, split.images, labels=split.labels)
-        elbos[name] = reconstruction - kl
+        elbos[name], kls[name] = reconstruction - kl, kl
         metrics |= {
             f"{name}_elbo": elbos[name].mean().item(),
             f"{name}_reconstruction": reconstruction.mean().item(),
@@ -152,15 +154,20 @@ def evaluate(model: VAE, data: Dataset, samples: int | None = None) -> dict[str,
     metrics["log_prob"] = estimate.mean().item()
     metrics["log_prob_standard_error"] = error.square().sum().sqrt().item() / count
     metrics["log_prob_samples"] = samples
-    _check_bound(elbos["test"].double(), estimate.double())
+    _check_bound(elbos["test"].double(), estimate.double(), kls["test"].double())
     means, again = (encode(model, images, seed, labels)[0] for seed in (0, 1))
     metrics["active_units"] = active_units(means, again=again)
     metrics["reconstruction_error"] = reconstruction_error(model, images, labels).mean().item()
     return metrics
 
 
-def _check_bound(elbos: Tensor, log_probs: Tensor) -> None:
-    """Refuse an ELBO above log p(x) by more than five standard errors of the difference, and what rounding explains."""
+def _check_bound(elbos: Tensor, log_probs: Tensor, kls: Tensor) -> None:
+    """Refuse an ELBO above log p(x), or a negative KL, by more than five standard errors and rounding."""
+    if len(kls) >= 10 and kls.mean() < -5 * kls.std() / math.sqrt(len(kls)) - 1e-3:
+        raise ValueError(
+            f"the KL is {kls.mean():.2f} nats, though no KL is negative: the log_prob of the posterior or the prior is "
+            f"of another density than the samples, or is not normalised. The weights are kept"
+        )
     excess, rounding = elbos - log_probs, 1e-4 * log_probs.abs().mean()
     error = excess.std() / math.sqrt(len(excess))
     if len(excess) >= 10 and excess.mean() > 5 * error + rounding:

@@ -93,7 +93,7 @@ def _fit(network: nn.Sequential, images: Tensor, labels: Tensor) -> None:
                 bar.update()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def extract(network: nn.Sequential, images: Tensor) -> Tensor:
     """Features, (N, FEATURES), of images (N, C, H, W), uint8, uint16 or float in [0, 1]."""
     parts, device = progress.bar(images.split(1000), desc="features", delay=2), next(network.parameters()).device

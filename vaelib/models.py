@@ -97,7 +97,7 @@ class VAE(nn.Module):
             If the images are not floats of this model's shape, the decoder does not allow their values, or labels are
             missing. (On a GPU, values are not looked at in training mode: that would make it wait.)
         """
-        x, given = self.prepare(x), self.labels(labels)
+        x, given = self.prepare(x), self.labels(labels, len(x))
         q, p = call(self.encoder, x.device, x, *given), call(self.prior, x.device, *given)
         with full_precision(x.device):
             draws = zip(*(draw(q, reparameterized) for _ in range(samples)), strict=True)
@@ -107,8 +107,9 @@ class VAE(nn.Module):
         if fixed_posterior:
             scorer = _Scorer(self.encoder)
             weights = {name: weight.detach() for name, weight in scorer.named_parameters()}
-            # Copies, so that batch norm counts a batch once
-            buffers = {name: buffer.clone() for name, buffer in scorer.named_buffers()}
+            # Copies, so that batch norm, or a running average of weights, counts a batch once
+            still = ((name, weight) for name, weight in scorer.named_parameters() if not weight.requires_grad)
+            buffers = {name: each.detach().clone() for name, each in (*scorer.named_buffers(), *still)}
             log_posterior = functional_call(scorer, weights | buffers, (codes, x, *given))
         return Terms(self._log_likelihood(x, codes, given), log_prior, log_posterior, codes, kl)
 
@@ -123,7 +124,7 @@ class VAE(nn.Module):
 
     def posterior(self, x: Tensor, labels: Tensor | None = None) -> Distribution:
         """q(z | x) of each image."""
-        return call(self.encoder, x.device, self.prepare(x), *self.labels(labels))
+        return call(self.encoder, x.device, self.prepare(x), *self.labels(labels, len(x)))
 
     def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The posterior of each image, as its mean and log-variance, both of shape (B, K)."""
@@ -134,7 +135,7 @@ class VAE(nn.Module):
 
         In evaluation mode this is done in parts, so that memory is bounded by that of the result.
         """
-        rows = zip(*(each.split(self._rows(z)) for each in (z, *self.labels(labels))), strict=True)
+        rows = zip(*(each.split(self._rows(z)) for each in (z, *self.labels(labels, len(z)))), strict=True)
         return torch.cat([call(self.decoder, z.device, *part).mean for part in rows])
 
     @torch.no_grad()
@@ -143,7 +144,7 @@ class VAE(nn.Module):
 
         A conditional model needs labels, one for each image.
         """
-        given = self.labels(labels)
+        given = self.labels(labels, count)
         with evaluating(self), nullcontext() if seed is None else seeded(seed, self.device):
             p = call(self.prior, self.device, *given)
             codes = p.sample() if p.batch_shape else p.sample((count,))
@@ -158,8 +159,11 @@ class VAE(nn.Module):
                 f"vaelib.data.to_float turns uint8 pixels into floats in [0, 1]"
             )
         weight = next((each for each in self.parameters() if each.is_floating_point()), x)
-        x = self.preprocess(at_least_float32(x.to(weight.dtype)))
-        support = getattr(self.decoder, "support", None)
+        x = at_least_float32(x.to(weight.dtype))
+        if type(self).preprocess is not VAE.preprocess:
+            x = self.preprocess(x.clone())  # one that works in place must not change the data
+        parts = self.decoder.modules() if isinstance(self.decoder, nn.Module) else [self.decoder]
+        support = next((part.support for part in parts if hasattr(part, "support")), None)
         if support is None or torch.compiler.is_compiling() or (self.training and x.device.type != "cpu"):
             return x
         low, high = (each.item() for each in x.aminmax())
@@ -171,12 +175,15 @@ class VAE(nn.Module):
             )
         return x
 
-    def labels(self, labels: Tensor | None) -> tuple[Tensor, ...]:
+    def labels(self, labels: Tensor | None, count: int) -> tuple[Tensor, ...]:
         """What the three modules get besides images or codes: of a conditional model the labels."""
         if not self.conditional:
             return ()
         if labels is None:
             raise ValueError("this model is conditional; give the images' labels, too: labels=...")
+        if not isinstance(labels, Tensor) or labels.shape[:1] != (count,):
+            found = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
+            raise ValueError(f"expected a tensor with a label for each of {count} images or codes, not {found}")
         return (labels,)
 
     def _rows(self, values: Tensor) -> int:

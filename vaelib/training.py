@@ -289,6 +289,8 @@ class _State:
         x, *labels = batch
         with torch.autocast(x.device.type, torch.bfloat16) if mixed else nullcontext():
             terms = model(to_float(x), labels=labels[0] if labels else None, **self.options)
+        with torch.no_grad():  # before the objective, which may change terms in place
+            recorded = [terms.reconstruction.sum(), terms.divergence.sum()]
         loss = self.objective(terms, fraction).mean()
         for weight in self.weights:  # optimizer.zero_grad takes five times as long
             weight.grad = None
@@ -297,8 +299,7 @@ class _State:
             nn.utils.clip_grad_norm_(self.weights, self.config.max_grad_norm)
         self.optimizer.step()
         self.step += 1
-        with torch.no_grad():
-            return torch.stack([loss.detach(), terms.reconstruction.sum(), terms.divergence.sum()])
+        return torch.stack([loss.detach(), *recorded])
 
     def record(self, values: list[list[float]]) -> float:
         """Add the latest steps' terms to the epoch's totals, in double precision; returns the last loss."""

@@ -99,7 +99,6 @@ once = replace(
     name=f"{digits.name}-fixed",
     train=fixed(digits.train),
     test=fixed(digits.test),
-    fingerprint="",
 )
 
 # %% [markdown]

@@ -446,8 +446,8 @@ dreg = study("DReG, three samples", objective=DReG(samples=3))
 #
 # ```{warning}
 # A hook needs an uncompiled model. Under `torch.compile`, only a part of the
-# gradient passes through `terms.codes`. DReG's gradient is then wrong, and
-# there is no error message.
+# gradient passes through `terms.codes`, and DReG's gradient would be wrong.
+# `train` therefore refuses an objective with a hook on a compiled model.
 # ```
 #
 # ## An objective with state

@@ -33,7 +33,7 @@ class Split:
     Warns
     -----
     UserWarning
-        If no uint8 pixel reaches 128, the middle of the scale.
+        If no uint8 or uint16 pixel reaches the middle of the scale.
     """
 
     images: Tensor
@@ -60,10 +60,11 @@ class Split:
         if len(self.labels) != len(self.images):
             raise ValueError(f"{len(self.images)} images but {len(self.labels)} labels; there must be as many")
         # Of most data the first images tell; then a file of many gigabytes is not read for this
-        is_byte = self.images.dtype == torch.uint8
-        if is_byte and self.images[:100].max() < 128 and (largest := self.images.max().item()) < 128:
+        white = WHITE.get(self.images.dtype, 0)
+        parts = self.images[:100], self.images
+        if white and all((largest := part.to(torch.int32).max().item()) <= white // 2 for part in parts):
             warnings.warn(
-                f"the largest pixel value is {largest}; white is 255: are they on another scale?", stacklevel=3
+                f"the largest pixel value is {largest}; white is {white}: are they on another scale?", stacklevel=3
             )
 
     def __len__(self) -> int:
@@ -140,6 +141,8 @@ class Dataset:
         else:
             fits = not (labels.is_floating_point() or labels.is_complex()) and labels.ndim == 1
             fits = fits and labels.min() >= 0 and labels.max() < count
+        if not fits and not count:
+            raise ValueError(f"the {part} images have labels, which need names: Dataset(..., names=...)")
         if not fits:
             span = f", from {labels.min()} to {labels.max()}" if not labels.is_complex() else ""
             raise ValueError(
