@@ -6,6 +6,7 @@ import os
 import threading
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -37,6 +38,7 @@ from vaelib.data import Dataset, Split, to_float
 from vaelib.models import VAE
 from vaelib.seeding import seeded
 
+RECORDS = Path(__file__).parents[1] / "book" / "records" / "paper"
 mlp = models.mlp
 CONFIG = TrainConfig(latent_dim=2, epochs=2, batch_size=50)
 
@@ -53,6 +55,48 @@ def _estimate(model, seen, samples=500):
         draws = [q.rsample() for _ in range(samples)]
         weights = [model.decoder(z).log_prob(seen) + p.log_prob(z) - q.log_prob(z) for z in draws]
     return torch.stack(weights).double().logsumexp(0) - math.log(samples)
+
+
+def test_a_run_is_bit_for_bit_a_loop_of_plain_torch(tiny, tmp_path):
+    config = TrainConfig(2, 2, seed=3, batch_size=32, precision="float32")
+    run = runs.train(tiny, config, tmp_path, "cpu")
+    images, shuffle = tiny.train.images.float() / 255, torch.Generator().manual_seed(6)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        w = dict(mlp(tiny.image_shape, 2).named_parameters())
+        optimizer = torch.optim.Adam(w.values(), fused=True)
+        torch.manual_seed(7)
+
+        def linear(x, name):
+            return nn.functional.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
+
+        for _ in range(2):
+            torch.randperm(1, generator=shuffle)  # the order of blocks, of which there is one
+            for rows in torch.randperm(200, generator=shuffle).split(32):
+                x = images[rows].flatten(1)
+                hidden = linear(linear(x, "encoder.features.1").relu(), "encoder.features.3").relu()
+                mean, log_variance = linear(hidden, "encoder.mean"), linear(hidden, "encoder.log_variance")
+                z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+                hidden = linear(linear(z, "decoder.logits.0").relu(), "decoder.logits.2").relu()
+                logits = linear(hidden, "decoder.logits.4")
+                bits = nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
+                kl = (-0.5 * (1 + log_variance - mean**2 - torch.exp(log_variance))).sum(1)
+                optimizer.zero_grad()
+                (kl + bits).mean().backward()
+                optimizer.step()
+    assert all(torch.equal(w[name], each) for name, each in run.model().named_parameters())
+
+
+@pytest.mark.parametrize(("name", "dataset"), [("mnist-k2", "mnist"), ("celeba-k64", "celeba")])
+def test_published_weights_have_the_recorded_evaluation(name, dataset):
+    """The weights are published in half precision, so the last digits differ. It needs the data."""
+    if "VAELIB_DATA" not in os.environ:
+        pytest.skip("VAELIB_DATA names no folder")
+    record = runs.load(RECORDS / f"{name}-e{10 if dataset == 'mnist' else 30}-s0", builder=None)
+    loaded = data.load(dataset)
+    assert loaded.fingerprint == record.record["data"]["fingerprint"]
+    found = evaluation.evaluate(storage.from_pretrained(name), loaded)
+    assert found == pytest.approx(record.evaluation, rel=2e-3)
 
 
 # Data sets
