@@ -160,8 +160,7 @@ class VAE(nn.Module):
             )
         weight = next((each for each in self.parameters() if each.is_floating_point()), x)
         x = at_least_float32(x.to(weight.dtype))
-        if type(self).preprocess is not VAE.preprocess:
-            x = self.preprocess(x.clone())  # one that works in place must not change the data
+        x = self.preprocess(x.clone())  # what works in place must not change the data
         parts = self.decoder.modules() if isinstance(self.decoder, nn.Module) else [self.decoder]
         support = next((part.support for part in parts if hasattr(part, "support")), None)
         if support is None or torch.compiler.is_compiling() or (self.training and x.device.type != "cpu"):
