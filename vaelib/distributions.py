@@ -168,7 +168,9 @@ def mean_and_log_variance(q: Distribution, samples: int = 100) -> tuple[Tensor, 
         return q.mean, q.log_variance
     with suppress(NotImplementedError):  # flows raise it
         mean, variance = q.mean, q.variance
-        if not mean.isnan().all() or not q.support.is_discrete:  # type: ignore[union-attr] # a Categorical's is NaN
+        if not (
+            mean.isnan().all() and getattr(q.support, "is_discrete", False)
+        ):  # torch's mean of a Categorical is NaN
             return mean, variance.log()
     z = torch.stack([q.sample() for _ in range(samples)])
     return z.mean(0), z.var(0).log()
