@@ -168,9 +168,8 @@ def mean_and_log_variance(q: Distribution, samples: int = 100) -> tuple[Tensor, 
         return q.mean, q.log_variance
     with suppress(NotImplementedError):  # flows raise it
         mean, variance = q.mean, q.variance
-        if not (
-            mean.isnan().all() and getattr(q.support, "is_discrete", False)
-        ):  # torch's mean of a Categorical is NaN
+        # Of a Categorical torch says that the mean is NaN
+        if not (mean.isnan().all() and getattr(q.support, "is_discrete", False)):
             return mean, variance.log()
     z = torch.stack([q.sample() for _ in range(samples)])
     return z.mean(0), z.var(0).log()
