@@ -32,7 +32,7 @@ from torch.optim.lr_scheduler import (
 )
 
 import vaelib
-from vaelib import TrainConfig, data, evaluation, files, models, objective, priors, runs, storage, training
+from vaelib import TrainConfig, burda, data, evaluation, files, models, objective, priors, runs, storage, training
 from vaelib.checks import check_model
 from vaelib.data import Dataset, Split
 
@@ -695,6 +695,30 @@ def test_names_tell_the_sign_of_an_argument_and_not_how_a_number_was_written():
         (objective.FreeBits(1), objective.FreeBits(1.0)),
     ):
         assert runs.name("tiny", settings, objective=whole) == runs.name("tiny", settings, objective=number)
+
+
+def test_a_tensor_is_an_argument_that_a_run_is_named_by_and_loaded_with(tiny, tmp_path):
+    means = [torch.full(tiny.image_shape, value) for value in (0.25, 0.5)]
+    builders = [partial(burda.build, means=each) for each in means]
+    settings = TrainConfig(latent_dim=1, epochs=1)
+    run = runs.train(tiny, settings, tmp_path, "cpu", builder=builders[0])
+    again, other = (
+        runs.name("tiny", settings, each) for each in (partial(burda.build, means=means[0] * 1), builders[1])
+    )
+    assert run.folder.name == again != other
+    assert runs.load(run.folder, builders[0]).model().latent_dim == 1
+    with pytest.raises(ValueError, match="tensor:"):
+        runs.load(run.folder, builders[1])
+
+
+def test_tags_are_kept_from_the_start_and_make_no_other_run(trained, tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        _interrupt(patch, training._State, "take_step", 3)
+        with pytest.raises(KeyboardInterrupt):
+            runs.train(tiny, trained.config, tmp_path, "cpu", tags={"rules": "first"})
+    run = runs.train(tiny, trained.config, tmp_path, "cpu", tags={"rules": "later"})
+    assert run.record["tags"] == {"rules": "first"}
+    _assert_same(run, trained)
 
 
 def _scaled(by, terms, fraction):

@@ -7,6 +7,8 @@ from dataclasses import fields, is_dataclass
 from functools import partial
 from numbers import Number
 
+from torch import Tensor
+
 
 def qualified_name(function: Callable) -> str:
     """Where to import a function from, such as "vaelib.models.build", and the arguments that are fixed, if any.
@@ -14,7 +16,7 @@ def qualified_name(function: Callable) -> str:
     Parameters
     ----------
     function : a function or class of a module's (or a notebook's) top level, a `functools.partial` of one, or an
-        instance of a dataclass, with numbers, strings and such functions as arguments
+        instance of a dataclass, with numbers, strings, tensors and such functions as arguments
 
     Raises
     ------
@@ -97,6 +99,10 @@ def _value(value: object) -> str:
         return qualified_name(value)
     if isinstance(value, tuple):
         return f"({', '.join(map(_value, value))})"
+    if isinstance(value, Tensor):  # by its values
+        content = value.detach().cpu().contiguous()
+        head = f"{content.dtype} {tuple(content.shape)}".encode()
+        return f"tensor:{hashlib.sha256(head + content.view(-1).numpy().tobytes()).hexdigest()[:16]}"
     if not isinstance(value, Number | str | None):
         raise ValueError(f"{value!r} cannot be recorded; a function of its own, without arguments, can")
     return repr(value)

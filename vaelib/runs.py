@@ -20,7 +20,7 @@ import math
 import platform
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -121,6 +121,7 @@ def train(
     on_epoch: Callable[[models.VAE, dict], None] | None = None,
     checkpoint_seconds: float = 10,
     optimizer: Callable = adam,
+    tags: Mapping[str, str] | None = None,
 ) -> Run:
     """Train a model and evaluate it; go on where an earlier call stopped; or only load what is complete.
 
@@ -137,6 +138,7 @@ def train(
     device : where to train; a GPU if there is one
     builder : makes the model of an image's shape (C, H, W) and a latent dimension; the paper's models if not given
     objective, schedule, on_epoch, checkpoint_seconds, optimizer : see `training.fit`
+    tags : names and values that the record keeps from the moment when training starts; they make no other run
 
     Raises
     ------
@@ -184,7 +186,7 @@ def train(
     with nullcontext() if is_complete(folder) else files.locked(folder):
         own = [each for each in (builder, objective, schedule, optimizer) if each not in (None, adam)]
         text = fingerprint(*own)
-        _claim(folder, data, config, functions, text, device)
+        _claim(folder, data, config, functions, text, device, tags)
         if not is_complete(folder):
             options = (objective, schedule, on_epoch, checkpoint_seconds, optimizer)
             try:
@@ -317,7 +319,15 @@ def _functions(builder: Callable, objective: Callable, schedule: Callable | None
 PAPER = _functions(models.build, negative_elbo, None, adam)
 
 
-def _claim(folder: Path, data: Dataset, config: TrainConfig, functions: dict, text: str, device: torch.device) -> None:
+def _claim(
+    folder: Path,
+    data: Dataset,
+    config: TrainConfig,
+    functions: dict,
+    text: str,
+    device: torch.device,
+    tags: Mapping[str, str] | None,
+) -> None:
     """Write the run's configuration, or make sure that the one there is the same."""
     path = folder / "config.json"
     record: dict[str, Any] = {
@@ -346,6 +356,8 @@ def _claim(folder: Path, data: Dataset, config: TrainConfig, functions: dict, te
     record["data"]["origin"] = data.origin
     if text:
         record["text"] = text
+    if tags:
+        record["tags"] = dict(tags)
     record["environment"] = {package: version(package) for package in ("vaelib", "torch", "torchvision", "numpy")}
     record["environment"] |= {"python": platform.python_version(), "device": device_name(device)}
     files.write(path, json.dumps(record, indent=1) + "\n")
