@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin x86_64-pc-windows-msvc
-NOTEBOOKS := $(wildcard book/*/*.py)
+NOTEBOOKS := $(filter-out book/machinery/%,$(wildcard book/*/*.py))
 # For nbval: those that no sweep executes, and the trainings, which it does with other parameters
 UNSWEPT := $(filter-out book/mnist/% book/celeba/%, $(NOTEBOOKS)) $(wildcard book/*/train.py)
-# Kernels without ports, see vaelib/book/kernels.py
+# Kernels without ports, see book/machinery/kernels.py
 export JUPYTER_DEFAULT_PROVISIONER_NAME := vaelib
 # Or each process would compile all that it imports anew
 unexport PYTHONDONTWRITEBYTECODE
@@ -17,18 +17,18 @@ help: ## list the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/'
 
 # uv installs in a fraction of pip's time
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.txt pyproject.toml book/machinery/pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here. Install Python 3.11 to 3.14, or name one: make $(MAKECMDGOALS) PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || { echo "$(PYTHON) is $$($(PYTHON) --version); this needs 3.11 to 3.14. Name one: make $(MAKECMDGOALS) PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv==0.13.9
 	$(BIN)/uv pip install --quiet --python .venv --require-hashes --requirement requirements.txt
-	$(BIN)/uv pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
+	$(BIN)/uv pip install --quiet --python .venv --no-deps --no-build-isolation --editable . --editable book/machinery
 	touch $@
 
 quick: $(READY)
-	$(BIN)/python -m vaelib sweep celeba mnist --profile quick
+	$(BIN)/python -m book.machinery sweep celeba mnist --profile quick
 
 book: quick ## train on the embedded data, and build the book into _build/html
 	$(BIN)/jupyter-book build . -W -n --keep-going --all
@@ -49,15 +49,15 @@ test: style book ## check the style, build the book, run the tests, and the note
 
 reproduce: $(READY) ## train a whole profile, and refresh what the book publishes: make reproduce PROFILE=paper
 	$(BIN)/jupytext --quiet --sync $(NOTEBOOKS)
-	$(BIN)/python -m vaelib sweep celeba mnist --profile $(PROFILE) --no-summary
-	$(BIN)/python -m vaelib train faces --profile $(PROFILE)
+	$(BIN)/python -m book.machinery sweep celeba mnist --profile $(PROFILE) --no-summary
+	$(BIN)/python -m vaelib train faces --latent-dim 32 --epochs 60
 	VAELIB_PROFILE=$(PROFILE) TQDM_DISABLE=1 $(BIN)/jupytext --sync --execute $(NOTEBOOKS)
-	$(BIN)/python -m vaelib publish mnist --profile $(PROFILE)
-	$(BIN)/python -m vaelib publish celeba --profile $(PROFILE)
-	$(BIN)/python -m vaelib publish beyond --profile $(PROFILE)
+	$(BIN)/python -m book.machinery publish mnist --profile $(PROFILE)
+	$(BIN)/python -m book.machinery publish celeba --profile $(PROFILE)
+	$(BIN)/python -m book.machinery publish beyond --profile $(PROFILE)
 
 lock: $(READY) ## pin in requirements.txt what pyproject.toml asks for; newer: make lock UPGRADE=--upgrade
-	$(BIN)/uv pip compile --quiet pyproject.toml --extra book --group test --universal --python-version 3.11 --generate-hashes \
+	$(BIN)/uv pip compile --quiet pyproject.toml book/machinery/pyproject.toml --group test --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock" --output-file requirements.txt $(UPGRADE)
 
 platforms: $(READY) ## ask whether every pin has a wheel for each Python and platform that the README names

@@ -12,7 +12,6 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from . import files, progress, runs
 from .data import Dataset, to_float
@@ -113,9 +112,9 @@ def frechet_distance(real: Tensor, others: Tensor) -> float:
         raise ValueError(
             f"{real.shape[1]} features need more images than that for a covariance, not {len(real)} and {len(others)}"
         )
-    given = nn.Identity()  # torchmetrics would apply a network here, but has features already
-    given.num_features = real.shape[1]  # type: ignore[assignment]
-    metric = FrechetInceptionDistance(given)
-    metric.update(real.cpu(), real=True)
-    metric.update(others.cpu(), real=False)
-    return metric.compute().item()
+    (mean, covariance), (other_mean, other_covariance) = (
+        (each.mean(0), torch.cov(each.T)) for each in (real.double(), others.double())
+    )
+    # The trace of the root of a product is the sum of the roots of its eigenvalues, which are not negative
+    root = torch.linalg.eigvals(covariance @ other_covariance).sqrt().real.sum()
+    return ((mean - other_mean).square().sum() + covariance.trace() + other_covariance.trace() - 2 * root).item()

@@ -39,8 +39,8 @@ from IPython.display import Markdown
 from tabulate import tabulate
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
+from book.machinery import live
 from vaelib import TrainConfig, data, evaluation, models, objective, plots
-from vaelib.book import live
 from vaelib.training import fit
 
 plt.rcParams.update(plots.STYLE)

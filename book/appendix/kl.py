@@ -34,8 +34,8 @@ from torch.distributions import MultivariateNormal, Normal
 from torch.distributions import kl_divergence as torch_kl
 from tqdm import trange
 
+from book.machinery import live
 from vaelib import objective, plots
-from vaelib.book import live
 from vaelib.data.digits import small
 
 equal = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)

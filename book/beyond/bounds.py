@@ -50,6 +50,7 @@ from IPython.display import Markdown
 from tabulate import tabulate
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from book.machinery import claims
 from vaelib import (
     TrainConfig,
     burda,
@@ -61,7 +62,6 @@ from vaelib import (
     train,
 )
 from vaelib.binarization import binarized
-from vaelib.book import claims
 from vaelib.seeding import seeded
 
 digits = data.load("mnist" if profile == "paper" else "digits", data_folder)

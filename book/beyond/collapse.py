@@ -48,6 +48,7 @@ from torch import nn
 from torch.distributions import Distribution, kl_divergence
 from torch.nn.functional import softplus
 
+from book.machinery import claims
 from vaelib import (
     TrainConfig,
     data,
@@ -62,7 +63,6 @@ from vaelib import (
     train,
 )
 from vaelib.binarization import binarized
-from vaelib.book import claims
 from vaelib.burda import layers
 from vaelib.models import VAE
 from vaelib.seeding import seeded

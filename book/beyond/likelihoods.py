@@ -44,6 +44,7 @@ from scipy.stats import spearmanr
 from tabulate import tabulate
 from torch.distributions import Independent
 
+from book.machinery import claims, profiles
 from vaelib import (
     TrainConfig,
     data,
@@ -57,7 +58,6 @@ from vaelib import (
     storage,
     train,
 )
-from vaelib.book import claims, profiles
 from vaelib.seeding import seeded
 
 digits = data.load(profiles.load(profile, "mnist").dataset, data_folder)

@@ -56,6 +56,7 @@ from torch.distributions import (
     MultivariateNormal,
 )
 
+from book.machinery import claims, profiles
 from vaelib import (
     TrainConfig,
     data,
@@ -70,7 +71,6 @@ from vaelib import (
     storage,
     train,
 )
-from vaelib.book import claims, profiles
 from vaelib.models import VAE
 from vaelib.seeding import seeded
 

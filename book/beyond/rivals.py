@@ -46,6 +46,7 @@ import torch
 from torch import nn
 from torch.distributions import Categorical
 
+from book.machinery import claims
 from vaelib import (
     baselines,
     data,
@@ -55,7 +56,6 @@ from vaelib import (
     plots,
     priors,
 )
-from vaelib.book import claims
 from vaelib.models import VAE
 from vaelib.seeding import seeded
 

@@ -43,6 +43,7 @@ from IPython.display import Markdown
 from myst_nb import glue
 from tabulate import tabulate
 
+from book.machinery import claims, profiles
 from vaelib import (
     TrainConfig,
     attributes,
@@ -53,7 +54,6 @@ from vaelib import (
     progress,
     train,
 )
-from vaelib.book import claims, profiles
 from vaelib.objective import reparameterize
 
 plan = profiles.load(profile, "celeba")

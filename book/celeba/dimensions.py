@@ -40,8 +40,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import cross_val_score
 from tabulate import tabulate
 
+from book.machinery import claims, profiles
 from vaelib import data, evaluation, features, plots, progress, runs
-from vaelib.book import claims, profiles
 from vaelib.objective import reparameterize
 
 plan = profiles.load(profile, "celeba")
@@ -51,7 +51,7 @@ print(f"{photos.name}: {count:,} training and {test_count:,} test images")
 
 # %% [markdown]
 # Runs that exist are loaded; a missing one is trained here.
-# (`python -m vaelib sweep celeba` trains them several at once.)
+# (`python -m book.machinery sweep celeba` trains them several at once.)
 
 # %%
 trained = runs.train_all(photos, plan.settings(plan.short), runs_folder)

@@ -40,6 +40,7 @@ from myst_nb import glue
 from sklearn.linear_model import RidgeCV
 from tabulate import tabulate
 
+from book.machinery import profiles
 from vaelib import (
     TrainConfig,
     attributes,
@@ -50,7 +51,6 @@ from vaelib import (
     progress,
     train,
 )
-from vaelib.book import profiles
 from vaelib.data import synthetic_faces
 
 plan = profiles.load(profile, "faces")

@@ -40,6 +40,7 @@ from matplotlib import colormaps
 from sklearn.metrics import roc_auc_score
 from tabulate import tabulate
 
+from book.machinery import claims, profiles
 from vaelib import (
     TrainConfig,
     data,
@@ -49,7 +50,6 @@ from vaelib import (
     progress,
     train,
 )
-from vaelib.book import claims, profiles
 from vaelib.objective import reparameterize
 
 plan = profiles.load(profile, "celeba")

@@ -37,6 +37,7 @@ import torch
 from IPython.display import Markdown
 from tabulate import tabulate
 
+from book.machinery import claims, profiles
 from vaelib import (
     TrainConfig,
     data,
@@ -46,7 +47,6 @@ from vaelib import (
     progress,
     train,
 )
-from vaelib.book import claims, profiles
 from vaelib.objective import reparameterize
 
 plan = profiles.load(profile, "celeba")

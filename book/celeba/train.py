@@ -50,8 +50,8 @@ import torch
 from IPython.display import Markdown
 from tabulate import tabulate
 
+from book.machinery import profiles
 from vaelib import TrainConfig, data, evaluation, models, plots, train
-from vaelib.book import profiles
 
 plan = profiles.load(profile, "celeba")
 if epochs is None:

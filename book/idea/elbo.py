@@ -73,8 +73,8 @@ from IPython.display import Markdown
 from tabulate import tabulate
 from torch.distributions import Normal
 
+from book.machinery import live
 from vaelib import evaluation, objective, plots, storage
-from vaelib.book import live
 
 plt.rcParams.update(plots.STYLE)
 BLUE = live.COLOURS["encoder"]  # as in the picture to drag

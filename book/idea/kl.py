@@ -140,8 +140,8 @@ from torch.distributions import kl_divergence as torch_kl
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
+from book.machinery import claims, live
 from vaelib import evaluation, objective, plots
-from vaelib.book import claims, live
 from vaelib.data.digits import small
 
 equal = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)

@@ -46,8 +46,8 @@ from tabulate import tabulate
 from torch.distributions import Normal
 from tqdm import tqdm
 
+from book.machinery import claims
 from vaelib import data, evaluation, models, plots
-from vaelib.book import claims
 from vaelib.objective import (
     bernoulli_log_prob,
     gaussian_log_prob,

@@ -38,8 +38,8 @@ from torch.nn.functional import binary_cross_entropy
 from torch.optim import Adam
 from torchvision.utils import make_grid
 
+from book.machinery import live
 from vaelib import data, objective, plots, storage
-from vaelib.book import live
 
 published = json.loads(Path("../live/mnist.json").read_bytes())
 chosen = torch.tensor([each["pixels"] for each in published["digits"]])
@@ -316,7 +316,7 @@ plots.panels({"": model.sample(40)}, columns=20, panels_in_row=1)
 # Attribution-ShareAlike 3.0. The networks are plain JavaScript without
 # libraries, {download}`decoder.js <../live/decoder.js>` and
 # {download}`encoder.js <../live/encoder.js>`. A test,
-# {download}`test_vae_page.py <../../tests/test_vae_page.py>`, opens this page
+# {download}`test_vae_page.py <../../tests/site/test_vae_page.py>`, opens this page
 # in a browser, and compares every number with PyTorch's: none may differ by
 # a ten-thousandth. It also runs the page's lines of PyTorch. Nothing is sent
 # anywhere: the page works without a network. Pixels are grey, and the bars

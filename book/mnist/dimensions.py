@@ -36,8 +36,8 @@ from IPython.display import Markdown
 from myst_nb import glue
 from tabulate import tabulate
 
+from book.machinery import claims, profiles
 from vaelib import data, plots, runs
-from vaelib.book import claims, profiles
 
 plan = profiles.load(profile, "mnist")
 digits = data.load(plan.dataset, data_folder)
@@ -46,7 +46,7 @@ print(f"{digits.name}: {count:,} training and {test_count:,} test images")
 
 # %% [markdown]
 # Runs that exist are loaded; a missing one is trained here.
-# (`python -m vaelib sweep mnist` trains them several at once.)
+# (`python -m book.machinery sweep mnist` trains them several at once.)
 
 # %%
 short = runs.train_all(digits, plan.settings(plan.short), runs_folder)

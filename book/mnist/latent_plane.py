@@ -35,8 +35,8 @@ import torch
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from book.machinery import profiles
 from vaelib import TrainConfig, data, evaluation, plots, train
-from vaelib.book import profiles
 
 plan = profiles.load(profile, "mnist")
 digits = data.load(plan.dataset, data_folder)

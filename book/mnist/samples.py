@@ -38,8 +38,8 @@ from myst_nb import glue
 from tabulate import tabulate
 from torch.distributions import Categorical
 
+from book.machinery import claims, profiles
 from vaelib import data, evaluation, features, plots, runs
-from vaelib.book import claims, profiles
 
 plan = profiles.load(profile, "mnist")
 digits = data.load(plan.dataset, data_folder)

@@ -47,8 +47,8 @@ import torch
 from IPython.display import Markdown
 from tabulate import tabulate
 
+from book.machinery import profiles
 from vaelib import TrainConfig, data, evaluation, plots, train
-from vaelib.book import profiles
 from vaelib.objective import reparameterize
 
 plan = profiles.load(profile, "mnist")

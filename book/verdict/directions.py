@@ -36,6 +36,7 @@ import torch
 from IPython.display import Markdown
 from tabulate import tabulate
 
+from book.machinery import profiles
 from vaelib import (
     TrainConfig,
     attributes,
@@ -46,7 +47,6 @@ from vaelib import (
     progress,
     train,
 )
-from vaelib.book import profiles
 
 # %% [markdown]
 # The candidates are made of the regression's weights $w$ of codes that were

@@ -40,8 +40,8 @@ from IPython.display import Markdown
 from sklearn.metrics import roc_auc_score
 from tabulate import tabulate
 
+from book.machinery import profiles
 from vaelib import data, evaluation, features, plots, runs
-from vaelib.book import profiles
 
 plan = profiles.load(profile, "celeba")
 photos = data.load(plan.dataset, data_folder)

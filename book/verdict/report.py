@@ -29,8 +29,8 @@ from IPython.display import Markdown
 from myst_nb import glue
 from tabulate import tabulate
 
+from book.machinery import claims
 from vaelib import TrainConfig, models, runs
-from vaelib.book import claims
 
 book = Path("..")
 folders = sorted((book / "records" / "paper").iterdir())

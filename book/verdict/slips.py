@@ -45,6 +45,7 @@ from tabulate import tabulate
 from torch import nn
 from torch.distributions import ContinuousBernoulli
 
+from book.machinery import profiles
 from vaelib import (
     attributes,
     data,
@@ -56,7 +57,6 @@ from vaelib import (
     progress,
     runs,
 )
-from vaelib.book import profiles
 from vaelib.evaluation import encode
 from vaelib.models import VAE
 from vaelib.objective import (

@@ -17,7 +17,7 @@
 # # Can its files be trusted?
 #
 # **What becomes of a training when the machine does not play along?** A reproduction rests on files: a run is what its record says, or it is nothing.
-# So this book comes with a program that tries to lose work or to falsify it, `tests/campaign.py`. It kills processes at random moments, cuts the power,
+# So this book comes with a program that tries to lose work or to falsify it, `tests/system/campaign.py`. It kills processes at random moments, cuts the power,
 # fills disks, lets two processes fall upon one run, damages files and makes up others, and then looks at what is left. This page shows what it counted.
 #
 # ## What this package never does to your work
@@ -76,4 +76,4 @@ print(f"{campaign['platform']}, torch {campaign['torch']}")
 # - *That a function is what its name says.* Records know functions of your own (a model, an objective) by their names. Who changes one without
 #   giving it another name gets the earlier run.
 # - *Disks that lie.* A disk that calls written what is only in its memory can lose it, whatever a program does.
-# - *More than was tried.* The campaign ran on Linux alone, and chance decided its moments: `python tests/campaign.py --seed 1` tries others.
+# - *More than was tried.* The campaign ran on Linux alone, and chance decided its moments: `python tests/system/campaign.py --seed 1` tries others.

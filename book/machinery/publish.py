@@ -1,0 +1,227 @@
+"""What the front page, the README and the ledger of claims need of a profile's runs, small enough to be committed."""
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
+
+from vaelib import data, files, runs, storage
+
+from . import live, pictures, profiles
+
+WEIGHTS = {"mnist": (1, 2), "celeba": (64,)}  # of each experiment, the latent dimensions whose weights are published
+LIVE = {"mnist": live.plane, "celeba": live.lab}  # what its interactive page needs besides
+LICENCES = {
+    "mnist": "MNIST is Yann LeCun's and Corinna Cortes', under Creative Commons Attribution-ShareAlike 3.0.",
+    "celeba": "CelebA is for non-commercial research only, and its photographs belong to others; no photograph is in "
+    "the weights, but take the same terms to hold for them.",
+}
+CARD = """# {name}
+
+The paper's {architecture} VAE with K = {latent_dim}, in half precision: `vaelib.storage.from_pretrained("{name}")`.
+It decodes the codes of the prior as the full-precision weights do, but for at most {difference:.2f}/255 a pixel.
+
+| | |
+|---|---|
+| data | {data}, fingerprint {fingerprint}, images {image_shape} |
+| settings | {settings} |
+| test ELBO | {test_elbo:.2f} nats per image (train: {train_elbo:.2f}) |
+| log p(x), at least | {log_prob:.2f} nats per image, from {log_prob_samples} samples |
+| squared error | {reconstruction_error:.4f} per pixel, decoded from the posterior mean |
+| active units | {active_units} |
+| made with | {environment} |
+
+{licence}
+
+The model knows only what is in its data, and shows it with all its gaps: it is for looking at how VAEs work, and no
+source of facts about people or handwriting.
+"""
+
+
+def records(profile: str, experiment: str, folder: Path) -> list[Path]:
+    """Copy the record of every run of an experiment; raises as `record`."""
+    plan = profiles.load(profile, experiment)
+    names = [runs.name(plan.dataset, settings) for part in (plan.short, plan.long) for settings in plan.settings(part)]
+    return record(names, folder)
+
+
+def record(names: Sequence[str], folder: Path) -> list[Path]:
+    """Copy configuration, metrics and evaluation of each of these runs, without the weights.
+
+    Raises
+    ------
+    ValueError
+        If a run is missing, not complete or damaged; the others are copied nevertheless.
+    """
+    faults = []
+    for name in names:
+        try:
+            run = runs.load(runs.default_root() / name, builder=None)
+        except (OSError, ValueError) as error:
+            faults.append(str(error))
+            continue
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for file in ("config.json", "metrics.jsonl", "evaluation.json"):
+            files.write(folder / name / file, (run.folder / file).read_bytes())
+    if faults:
+        raise ValueError("\n".join([f"{len(faults)} of {len(names)} runs give no record:", *faults]))
+    return [folder / name for name in names]
+
+
+def picture(notebook: Path, figure: str, path: Path) -> None:
+    """Save a figure of an executed notebook as PNG, by its name in the cell's metadata.
+
+    Raises
+    ------
+    ValueError
+        If no cell of the notebook has a figure of that name, or it was not executed.
+    """
+    for cell in files.read_notebook(notebook).cells:
+        if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == figure:
+            for output in cell.outputs:
+                if png := output.get("data", {}).get("image/png"):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    files.write(path, pictures.stored(png, notebook))
+                    return
+    raise ValueError(f"{notebook} shows no figure named {figure!r}; execute it first")
+
+
+def weights(profile: str, experiment: str, folder: Path) -> list[Path]:
+    """Write the weights that come with the package in half precision, and their cards: the first seed of the profile.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a run is not complete.
+    ValueError
+        If the profile does not train one of the latent dimensions, a run is damaged, or half precision changes a
+        decoded pixel by 2/255 or more.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_write_weights(run, experiment, folder) for run in _published_runs(profile, experiment)]
+
+
+def interactive(profile: str, experiment: str, folder: Path) -> Path:
+    """Write what the experiment's interactive page needs beside those weights, as JSON, and its still picture as PNG.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a run is not complete, or the data are not there.
+    ValueError
+        If a run was trained on other data.
+    """
+    published = _published_runs(profile, experiment)
+    dataset = data.load(profiles.load(profile, experiment).dataset)
+    for run in published:
+        if (fingerprint := run.record["data"]["fingerprint"]) != dataset.fingerprint:
+            raise ValueError(
+                f"{run.folder} was trained on other images or labels (fingerprint {fingerprint}) than those at hand "
+                f"({dataset.fingerprint}); name their folder by VAELIB_DATA"
+            )
+    content, figure = LIVE[experiment](dataset, [run.model() for run in published])
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{experiment}.json"
+    lines = ",\n".join(f'"{key}": {json.dumps(value, separators=(",", ":"))}' for key, value in content.items())
+    files.write(path, f"{{\n{lines}\n}}\n")
+    figure.savefig(drawn := io.BytesIO(), format="png", bbox_inches="tight")
+    files.write(path.with_suffix(".png"), pictures.small(drawn))
+    return path
+
+
+def animation(weights: Path, path: Path, faces: int = 8, frames: int = 48, zoom: int = 2) -> None:
+    """Write a loop of images that change into others and back, side by side, as an animated WebP file.
+
+    Each walks on a circle z = a cos t + b sin t with a and b from the prior, so that at every t it is from the prior.
+    """
+    model = storage.load(weights)
+    a, b = torch.randn(2, faces, model.latent_dim, generator=torch.Generator().manual_seed(1))
+    strips = []
+    for t in torch.linspace(0, 2 * math.pi, frames + 1)[:-1].tolist():
+        with torch.inference_mode():
+            decoded = model.decode(a * math.cos(t) + b * math.sin(t))
+        strips.append(to_pil_image(make_grid(decoded, nrow=faces, padding=1, pad_value=1)))
+    strips = [strip.resize((zoom * strip.width, zoom * strip.height), Image.Resampling.BICUBIC) for strip in strips]
+    content = io.BytesIO()
+    strips[0].save(content, "webp", save_all=True, append_images=strips[1:], duration=120, loop=0, quality=70)
+    files.write(path, content.getvalue())
+
+
+def stills(weights: Path, folder: Path) -> None:
+    """Write the pictures that stand for what is dragged in the idea chapters, beside mnist.json in the same folder."""
+    content = json.loads((folder / "mnist.json").read_bytes())
+    for name, figure in live.stills(live.exact_posteriors(storage.load(weights), content)).items():
+        figure.savefig(drawn := io.BytesIO(), format="png", bbox_inches="tight")
+        files.write(folder / f"{name}.png", pictures.small(drawn))
+
+
+def training(path: Path, frames: Sequence[int] = live.FRAMES) -> None:
+    """Write the small VAE's training as an animated WebP file: its end, for paper, then all of it once."""
+    *course, end = live.training(frames)
+    pictures = []
+    for figure in (end, *course, end):
+        figure.savefig(drawn := io.BytesIO(), format="png", dpi=90)
+        pictures.append(Image.open(drawn).convert("RGB"))
+    content = io.BytesIO()
+    durations = [1000] + [400] * (len(pictures) - 1)
+    pictures[0].save(
+        content,
+        "webp",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=durations,
+        loop=1,
+        quality=30,
+        method=6,
+        kmax=1,
+    )
+    files.write(path, content.getvalue())
+
+
+def _published_runs(profile: str, experiment: str) -> list[runs.Run]:
+    """The runs whose weights come with the package: the first seed of each latent dimension."""
+    plan = profiles.load(profile, experiment)
+    settings = {each.latent_dim: each for each in reversed(plan.settings(plan.short))}  # the first one stays
+    if experiment not in WEIGHTS:
+        raise ValueError(f"no weights of {experiment!r} are published, only those of {', '.join(WEIGHTS)}")
+    if missing := set(WEIGHTS[experiment]) - set(settings):
+        raise ValueError(
+            f"profile {profile!r} does not train {experiment} with K = {', '.join(map(str, sorted(missing)))}, "
+            "whose weights are to be published"
+        )
+    return [runs.load(runs.default_root() / runs.name(plan.dataset, settings[K])) for K in WEIGHTS[experiment]]
+
+
+def _write_weights(run: runs.Run, experiment: str, folder: Path) -> Path:
+    path = folder / f"{experiment}-k{run.config.latent_dim}.safetensors"
+    temporary = path.with_suffix(".part")
+    try:
+        storage.save(run.model().half(), temporary)
+        pair = [model.sample(1000, seed=0) for model in (run.model(), storage.load(temporary))]
+        difference = 255 * (pair[0] - pair[1]).abs().max().item()
+        if not difference < 2:  # nor is nan
+            raise ValueError(f"half precision changes {run.folder.name}'s pixels by {difference:.1f}/255, 2 or more")
+        card = CARD.format(
+            name=path.stem,
+            architecture="fully connected" if run.record["data"]["image_shape"][0] == 1 else "convolutional",
+            difference=difference,
+            data=run.record["data"]["name"],
+            fingerprint=run.record["data"]["fingerprint"],
+            image_shape=" x ".join(map(str, run.record["data"]["image_shape"])),
+            environment=", ".join(f"{key} {value}" for key, value in run.record["environment"].items()),
+            licence=LICENCES[experiment],
+            latent_dim=run.config.latent_dim,
+            settings=", ".join(f"{key} {value}" for key, value in run.record["settings"].items()),
+            **run.evaluation,
+        )
+        files.place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    files.write(path.with_suffix(".md"), card)
+    return path

@@ -1,0 +1,130 @@
+"""A Sphinx extension: gives each interactive page its scripts, and the models' weights as scripts too.
+
+A page opened from disk may not fetch a file, but it may load a script. So weights and data become scripts that assign
+text, or JSON, to a global: `live["mnist-k2"] = "..."`. They are made from what is committed, and only the interactive
+pages load them.
+"""
+
+import base64
+import json
+import re
+import shutil
+from itertools import chain
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.numpy import load_file, save
+
+from book.machinery import live
+from vaelib import files, storage
+from vaelib.data import digits
+
+SHARED = ["decoder", "page"]
+WIDE = {
+    "book/idea/vae",
+    "book/live/training",
+}  # pages that take the room of the list of sections
+PAGES = {  # to the scripts that each loads, in this order
+    "book/idea/vae": [
+        *SHARED,
+        "encoder",
+        "mnist-k2-encoder",
+        "mnist-k2",
+        "mnist",
+        "vae",
+    ],
+    "book/idea/elbo": ["page", "bell", "posteriors", "bound"],
+    "book/idea/kl": ["page", "bell", "price", "betas", "clouds"],
+    "book/idea/reparameterization": ["page", "bell", "noise"],
+    "book/live/plane": [*SHARED, "mnist-k1", "mnist-k2", "mnist", "plane"],
+    "book/live/training": ["page", "digits", "learner", "training"],
+    "book/live/faces": [
+        *SHARED,
+        "convolutional",
+        "celeba-k64",
+        "celeba",
+        "photo",
+        "faces",
+    ],
+}
+ASKED_FOR = ["celeba-k64-mean"]  # that a page loads when its reader wants it
+PARTS = {  # of a model, by what follows its name: the tensors
+    "": re.compile("decoder"),
+    "-encoder": re.compile("encoder"),
+    "-mean": re.compile("encoder(?!.log_variance)"),  # the encoder without σ
+}
+
+
+def part(path: Path, names: re.Pattern) -> bytes:
+    """Some tensors alone, as a safetensors file: the same bytes, the same metadata."""
+    tensors = {name: each for name, each in load_file(path).items() if names.match(name)}
+    with safe_open(path, "numpy") as file:
+        return save(tensors, file.metadata())
+
+
+def small_digits() -> str:
+    """scikit-learn's digits in JSON: a digit of base 17 for each pixel, image by image, row by row."""
+    pixels, labels, _ = digits.small()
+    return json.dumps({"pixels": live.shades(pixels / 16), "labels": labels.tolist()})
+
+
+def stored(notebook: Path, kind: str) -> str:
+    """What an executed notebook holds of a kind of its own."""
+    for cell in files.read_notebook(notebook).cells:
+        for output in cell.get("outputs", []):
+            if kind in output.get("data", {}):
+                return output.data[kind]
+    raise ValueError(f"{notebook} holds no {kind}; execute it")
+
+
+def script(name: str, source: Path) -> str:
+    """The text of a script: from weights (a model's name is its decoder's), from data, or as it is."""
+    model = re.sub("-(encoder|mean)$", "", name)
+    path = source.parents[1] / "vaelib" / "pretrained" / f"{model}.safetensors"
+    if path.exists():
+        tensors = part(path, PARTS[name.removeprefix(model)])
+        value = f'"{base64.b64encode(tensors).decode()}"'
+    elif name == "digits":
+        value = small_digits()
+    elif name == "posteriors":
+        content = json.loads((source / "mnist.json").read_bytes())
+        value = json.dumps(live.exact_posteriors(storage.from_pretrained("mnist-k1"), content))
+    elif name == "betas":
+        value = stored(source.parent / "idea" / "kl.ipynb", live.CLOUDS)
+    elif (source / f"{name}.json").exists():
+        value = (source / f"{name}.json").read_text("utf-8")
+    else:
+        return (source / f"{name}.js").read_text("utf-8")
+    return f'(globalThis.live ??= {{}})["{name}"] = {value};\n'
+
+
+def write_scripts(app) -> None:
+    if app.builder.format != "html":
+        return
+    source = Path(app.srcdir, "book", "live")
+    folder = Path(app.outdir, "_static", "live")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in {*ASKED_FOR, *chain(*PAGES.values())}:
+        (folder / f"{name}.js").write_text(script(name, source), "utf-8")
+    for style in source.glob("*.css"):
+        shutil.copy(style, folder)
+
+
+def add_scripts(app, pagename, templatename, context, doctree) -> None:
+    if pagename in WIDE:
+        context["meta"] = {
+            **(context["meta"] or {}),
+            "html_theme.sidebar_secondary.remove": True,
+        }
+    if pagename in PAGES:
+        app.add_css_file("live/live.css")
+        for name in PAGES[pagename]:
+            if Path(app.srcdir, "book", "live", f"{name}.css").exists():
+                app.add_css_file(f"live/{name}.css")
+            app.add_js_file(f"live/{name}.js", loading_method="defer")
+
+
+def setup(app) -> dict:
+    app.connect("builder-inited", write_scripts)
+    app.connect("html-page-context", add_scripts)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

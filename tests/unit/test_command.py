@@ -1,0 +1,103 @@
+"""Training from the command line."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from vaelib import TrainConfig, __main__, runs
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """The trainings that the command line starts, as (data's name, settings, folder of runs, device); none is run."""
+    trainings = []
+
+    def train(dataset, settings, root, device):
+        trainings.append((dataset.name, settings, root, device))
+        folder = tmp_path / runs.name(dataset.name, settings)
+        return runs.Run(folder, settings, {}, [], {"test_elbo": -100.0})
+
+    monkeypatch.setattr(runs, "train", train)
+    return trainings
+
+
+def _command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["vaelib", *map(str, arguments)])
+    __main__.main()
+
+
+def _error(monkeypatch, capsys, *arguments):
+    """The one line that the command line complains with."""
+    with pytest.raises(SystemExit) as exit:
+        _command(monkeypatch, *arguments)
+    assert exit.value.code not in (0, None)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_the_command_trains_what_its_options_say(monkeypatch, capsys, started, tmp_path):
+    options = ["--latent-dim", 2, 3, "--seed", 0, 5, "--epochs", 8, "--runs", tmp_path, "--device", "cpu"]
+    options += ["--precision", "bfloat16", "--block", 1280, "--batch-size", 64, "--learning-rate", 0.01]
+    _command(monkeypatch, "train", "digits", *options)
+    chosen = {"precision": "bfloat16", "block": 1280, "batch_size": 64, "learning_rate": 0.01}
+    assert started == [
+        ("digits", TrainConfig(latent_dim=latent_dim, epochs=8, seed=seed, **chosen), str(tmp_path), "cpu")
+        for seed in (0, 5)
+        for latent_dim in (2, 3)
+    ]
+    first = runs.name("digits", started[0][1])
+    assert capsys.readouterr().out.splitlines()[0].startswith(f"{first}: test ELBO -100.00 nats, in ")
+
+
+def test_without_options_the_command_trains_as_the_package_does(monkeypatch, started):
+    _command(monkeypatch, "train", "digits", "--latent-dim", 2)
+    assert started == [("digits", TrainConfig(latent_dim=2), None, None)]
+
+
+def test_the_command_trains_and_evaluates(monkeypatch, capsys, tmp_path):
+    options = ["--latent-dim", 2, "--epochs", 1, "--runs", tmp_path, "--device", "cpu"]
+    _command(monkeypatch, "train", "digits", *options)
+    run = runs.load(tmp_path / "digits-k2-e1-s0")
+    assert run.config == TrainConfig(latent_dim=2, epochs=1)
+    told = f"digits-k2-e1-s0: test ELBO {run.evaluation['test_elbo']:.2f} nats, in {run.folder}\n"
+    assert capsys.readouterr().out == told
+
+
+def test_unknown_data_are_one_line_on_standard_error():
+    command = [sys.executable, "-m", "vaelib", "train", "nope", "--latent-dim", "2"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert result.stdout == ""
+    assert re.fullmatch(r"error: .*'nope'.*digits.*\n", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--latent-dim", 0, "latent_dim must be a whole number of at least 1, not 0"),
+        ("--epochs", 0, "epochs must be a whole number of at least 1, not 0"),
+        ("--epochs", -1, "epochs must be a whole number of at least 1, not -1"),
+        ("--seed", -1, "seed must be a whole number of at least 0, not -1"),
+    ],
+)
+def test_an_impossible_option_is_one_line(monkeypatch, capsys, started, option, value, message):
+    line = _error(monkeypatch, capsys, "train", "digits", "--latent-dim", 2, option, value)
+    assert line == f"error: {message}"
+    assert started == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_line(monkeypatch, capsys, tmp_path):
+    options = ["--latent-dim", 2, "--runs", tmp_path, "--device", "cuda"]
+    assert "no GPU" in _error(monkeypatch, capsys, "train", "digits", *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_runs_that_cannot_be_made_is_one_line(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    options = ["--latent-dim", 2, "--runs", tmp_path / "file", "--device", "cpu"]
+    assert str(tmp_path / "file") in _error(monkeypatch, capsys, "train", "digits", *options)
