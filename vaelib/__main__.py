@@ -11,12 +11,12 @@ STOPPED = "stopped; the same command goes on from what was last saved"
 
 
 def train(options: argparse.Namespace) -> None:
-    names = "epochs", "batch_size", "learning_rate", "precision", "block"
+    names = "epochs", "batch_size", "learning_rate", "precision"
     chosen = {name: getattr(options, name) for name in names}
     configs = [TrainConfig(size, seed=seed, **chosen) for seed in options.seed for size in options.latent_dim]
     dataset = data.load(options.dataset, options.data, options.skip_damaged)
     for config in configs:
-        run = runs.train(dataset, config, options.runs, options.device)
+        run = runs.train(dataset, config, options.runs, options.device, stream=options.stream)
         print(f"{run.folder.name}: test ELBO {run.evaluation['test_elbo']:.2f} nats, in {run.folder}", flush=True)
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     command.add_argument("--batch-size", type=int, default=TrainConfig.batch_size)
     command.add_argument("--learning-rate", type=float, default=TrainConfig.learning_rate)
     command.add_argument("--precision", help="float32 or bfloat16; by default bfloat16 on NVIDIA's GPUs, else float32")
-    command.add_argument("--block", type=int, metavar="N", help="images on the device at a time; by default all")
+    command.add_argument("--stream", action="store_true", help="for images that exceed the device's memory")
     command.add_argument("--data", metavar="FOLDER", help="of the data; by default VAELIB_DATA, or ~/.cache/vaelib")
     command.add_argument("--skip-damaged", action="store_true", help="leave damaged photographs of CelebA out")
     command.add_argument("--runs", metavar="FOLDER", help="of the runs; by default VAELIB_RUNS, or runs")

@@ -1,6 +1,7 @@
 """Errors that are found before training or evaluation: what is wrong, what was expected, and what to do."""
 
 import copy
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import is_dataclass
@@ -144,13 +145,7 @@ def check_model(
 
 
 def _check_objective(
-    model: VAE,
-    x: Tensor,
-    labels: Tensor | None,
-    mixed: bool,
-    objective: Callable,
-    q: Distribution,
-    compiled: bool,
+    model: VAE, x: Tensor, labels: Tensor | None, mixed: bool, objective: Callable, q: Distribution, compiled: bool
 ) -> None:
     asked = options(objective)
     if asked.get("reparameterized", True) and not (q.has_rsample or hasattr(q, "rsample_and_log_prob")):
@@ -186,6 +181,24 @@ def _check_objective(
                 "the encoder is random in training mode, as with dropout, so log q(z | x) of the same posterior cannot "
                 "be scored again with fixed parameters; take an objective without `fixed_posterior`"
             )
+
+
+def check_bound(elbos: Tensor, log_probs: Tensor, kls: Tensor) -> None:
+    """Refuse an ELBO above log p(x), or a negative KL, by more than five standard errors and rounding."""
+    if len(kls) >= 10 and kls.mean() < -5 * kls.std() / math.sqrt(len(kls)) - 1e-3:
+        raise ValueError(
+            f"the KL is {kls.mean():.2f} nats, though no KL is negative: the log_prob of the posterior or the prior is "
+            f"of another density than the samples, or is not normalised. The weights are kept"
+        )
+    excess, rounding = elbos - log_probs, 1e-4 * log_probs.abs().mean()
+    error = excess.std() / math.sqrt(len(excess))
+    if len(excess) >= 10 and excess.mean() > 5 * error + rounding:
+        raise ValueError(
+            f"the test ELBO is {elbos.mean():.2f} nats, above log p(x), which is {log_probs.mean():.2f} "
+            f"(difference {excess.mean():.2f} ± {error:.2f}), though it is a lower bound: a log_prob is of another "
+            f"density than the samples, is not normalised, or depends on the other images of a batch. The weights are "
+            f"kept"
+        )
 
 
 def _is_simplex(distribution: Distribution) -> bool:

@@ -78,10 +78,6 @@ class DiagonalNormal(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         return objective.gaussian_log_prob(value, self._mean, self.log_variance)
 
-    def marginals(self) -> "DiagonalNormal":
-        """The K marginals: a batch (..., K) of distributions over one number."""
-        return DiagonalNormal(self._mean.unsqueeze(-1), self.log_variance.unsqueeze(-1))
-
 
 class StandardNormal(Distribution):
     """N(0, I) over codes (K,).
@@ -117,10 +113,6 @@ class StandardNormal(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         return -0.5 * (math.log(2 * math.pi) + value.square()).sum(-1)
 
-    def marginals(self) -> "StandardNormal":
-        """The marginal of every dimension."""
-        return StandardNormal(1, self.like)
-
 
 @register_kl(DiagonalNormal, StandardNormal)
 def _(q: DiagonalNormal, p: StandardNormal) -> Tensor:
@@ -129,9 +121,12 @@ def _(q: DiagonalNormal, p: StandardNormal) -> Tensor:
 
 @register_kl(DiagonalNormal, DiagonalNormal)
 def _(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
-    scaled = ((q.mean - p.mean) * torch.exp(-0.5 * p.log_variance)).square()
-    change = q.log_variance - p.log_variance
-    return -0.5 * (1 + change - scaled - change.exp()).sum(-1)
+    return objective.kl_divergence(*_standardized(q, p))
+
+
+def _standardized(q: DiagonalNormal, p: DiagonalNormal) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance of q in the coordinates in which p is N(0, I); the KL is the same there."""
+    return (q.mean - p.mean) * torch.exp(-0.5 * p.log_variance), q.log_variance - p.log_variance
 
 
 def kl_by_dimension(q: Distribution, p: Distribution) -> Tensor | None:
@@ -151,7 +146,7 @@ def kl_by_dimension(q: Distribution, p: Distribution) -> Tensor | None:
     if type(q) is DiagonalNormal and type(p) is StandardNormal:
         return objective.kl_by_dimension(q.mean, q.log_variance)
     if type(q) is type(p) is DiagonalNormal:
-        return torch_kl(q.marginals(), p.marginals())
+        return objective.kl_by_dimension(*_standardized(q, p))
     independent = type(q) is type(p) is Independent and q.reinterpreted_batch_ndims == p.reinterpreted_batch_ndims == 1
     if independent:
         q, p = q.base_dist, p.base_dist  # type: ignore[attr-defined]

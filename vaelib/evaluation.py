@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import objective, progress
-from .checks import check_model
+from .checks import check_bound, check_model
 from .data import Dataset, to_float
 from .encoders import evaluating
 from .models import VAE, eval_batch_size, unwrap
@@ -154,39 +154,16 @@ def evaluate(model: VAE, data: Dataset, samples: int | None = None) -> dict[str,
     metrics["log_prob"] = estimate.mean().item()
     metrics["log_prob_standard_error"] = error.square().sum().sqrt().item() / count
     metrics["log_prob_samples"] = samples
-    _check_bound(elbos["test"].double(), estimate.double(), kls["test"].double())
+    check_bound(elbos["test"].double(), estimate.double(), kls["test"].double())
     means, again = (encode(model, images, seed, labels)[0] for seed in (0, 1))
     metrics["active_units"] = active_units(means, again=again)
     metrics["reconstruction_error"] = reconstruction_error(model, images, labels).mean().item()
     return metrics
 
 
-def _check_bound(elbos: Tensor, log_probs: Tensor, kls: Tensor) -> None:
-    """Refuse an ELBO above log p(x), or a negative KL, by more than five standard errors and rounding."""
-    if len(kls) >= 10 and kls.mean() < -5 * kls.std() / math.sqrt(len(kls)) - 1e-3:
-        raise ValueError(
-            f"the KL is {kls.mean():.2f} nats, though no KL is negative: the log_prob of the posterior or the prior is "
-            f"of another density than the samples, or is not normalised. The weights are kept"
-        )
-    excess, rounding = elbos - log_probs, 1e-4 * log_probs.abs().mean()
-    error = excess.std() / math.sqrt(len(excess))
-    if len(excess) >= 10 and excess.mean() > 5 * error + rounding:
-        raise ValueError(
-            f"the test ELBO is {elbos.mean():.2f} nats, above log p(x), which is {log_probs.mean():.2f} "
-            f"(difference {excess.mean():.2f} ± {error:.2f}), though it is a lower bound: a log_prob is of another "
-            f"density than the samples, is not normalised, or depends on the other images of a batch. The weights are "
-            f"kept"
-        )
-
-
 @torch.no_grad()
 def _batched(
-    model: VAE,
-    images: Tensor,
-    labels: Tensor | None,
-    function: Callable,
-    seed: int = 0,
-    samples: int = 1,
+    model: VAE, images: Tensor, labels: Tensor | None, function: Callable, seed: int = 0, samples: int = 1
 ) -> Any:
     """Apply a function of float images that returns a tuple of (B, ...) tensors; the results as (N, ...) on the CPU."""
     if len(images) == 0:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from .objective import Terms
 from .priors import Prior
 from .seeding import seeded
 
+Shape = tuple[int, ...]
+Maker = Callable[..., nn.Module]
 EVAL_BATCH_VALUES = 784_000  # in an evaluation batch: 1,000 digits, or 85 faces, which fit into a CPU's cache
 
 
@@ -34,17 +37,10 @@ class VAE(nn.Module):
     conditional : whether the three get the images' labels, too: encoder(x, y), decoder(z, y) and prior(y)
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        decoder: Decoder,
-        prior: Prior,
-        image_shape: tuple[int, ...],
-        conditional: bool = False,
-    ):
+    def __init__(self, encoder: Encoder, decoder: Decoder, prior: Prior, image_shape: Shape, conditional: bool = False):
         super().__init__()
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
-        self.image_shape: tuple[int, ...] = (*image_shape,)
+        self.image_shape: Shape = (*image_shape,)
         self.conditional = conditional
         self._latent_dim: int | None = None
 
@@ -250,11 +246,11 @@ def eval_batch_size(device: torch.device, values: int) -> int:
 
 
 def mlp(
-    image_shape: tuple[int, ...],
+    image_shape: Shape,
     latent_dim: int,
-    encoder: Callable[..., nn.Module] = encoders.Gaussian,
-    decoder: Callable[..., nn.Module] = decoders.Bernoulli,
-    prior: Callable[..., nn.Module] = priors.Standard,
+    encoder: Maker = encoders.Gaussian,
+    decoder: Maker = decoders.Bernoulli,
+    prior: Maker = priors.Standard,
 ) -> VAE:
     """The fully connected VAE of the paper's section 4.1: 784 - 512 - 512 - K - 512 - 512 - 784 on MNIST.
 
@@ -267,32 +263,23 @@ def mlp(
         the network returns that many for each pixel value: (B, outputs * C, H, W)
     prior : makes the prior from (K)
     """
-    pixels, hidden = math.prod(image_shape), 512
-    channels, outputs = image_shape[0], getattr(decoder, "outputs", 1)
-    features = nn.Sequential(
-        nn.Flatten(),  # (B, 784)
-        nn.Linear(pixels, hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, hidden),
-        nn.ReLU(),
-    )
-    output = nn.Sequential(
-        nn.Linear(latent_dim, hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, outputs * pixels),
-        nn.Unflatten(1, (outputs * channels, *image_shape[1:])),  # (B, 1, 28, 28)
-    )
-    return VAE(encoder(features, hidden, latent_dim), decoder(output), prior(latent_dim), image_shape)
+
+    def layers(size: int) -> list[nn.Module]:
+        return [nn.Linear(size, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU()]
+
+    pixels, channels, outputs = math.prod(image_shape), image_shape[0], getattr(decoder, "outputs", 1)
+    features = nn.Sequential(nn.Flatten(), *layers(pixels))  # (B, 512)
+    unflatten = nn.Unflatten(1, (outputs * channels, *image_shape[1:]))  # (B, 1, 28, 28)
+    output = nn.Sequential(*layers(latent_dim), nn.Linear(512, outputs * pixels), unflatten)
+    return VAE(encoder(features, 512, latent_dim), decoder(output), prior(latent_dim), image_shape)
 
 
 def conv(
-    image_shape: tuple[int, ...],
+    image_shape: Shape,
     latent_dim: int,
-    encoder: Callable[..., nn.Module] = encoders.Gaussian,
-    decoder: Callable[..., nn.Module] = decoders.Bernoulli,
-    prior: Callable[..., nn.Module] = priors.Standard,
+    encoder: Maker = encoders.Gaussian,
+    decoder: Maker = decoders.Bernoulli,
+    prior: Maker = priors.Standard,
 ) -> VAE:
     """The convolutional VAE of the paper's section 5.1: each of four blocks halves (or doubles) height and width.
 
@@ -301,16 +288,14 @@ def conv(
     """
     channels, height, width = image_shape
     right, bottom = -width % 16, -height % 16  # none for the paper's images, 64 x 48
-    block: dict[str, Any] = {"kernel_size": 4, "stride": 2, "padding": 1}
-    sizes = (channels, 32, 64, 128, 256)
     smallest = (256, (height + bottom) // 16, (width + right) // 16)  # (256, 4, 3) for 64 x 48
     size = math.prod(smallest)
     down: list[nn.Module] = []
     up: list[nn.Module] = []
-    decoded = (channels * getattr(decoder, "outputs", 1), *sizes[1:-1])
-    for outer, inner, out in zip(sizes[:-1], sizes[1:], decoded, strict=True):
-        down += [nn.Conv2d(outer, inner, **block), nn.BatchNorm2d(inner), nn.ReLU()]
-        up = [nn.ReLU(), nn.ConvTranspose2d(inner, out, **block), *up]
+    for outer, inner in pairwise((channels, 32, 64, 128, 256)):
+        out = outer if up else outer * getattr(decoder, "outputs", 1)
+        down += [nn.Conv2d(outer, inner, 4, 2, 1), nn.BatchNorm2d(inner), nn.ReLU()]
+        up = [nn.ReLU(), nn.ConvTranspose2d(inner, out, 4, 2, 1), *up]
     if right or bottom:
         down, up = [nn.ReplicationPad2d((0, right, 0, bottom)), *down], [*up, nn.ZeroPad2d((0, -right, 0, -bottom))]
     features = nn.Sequential(*down, nn.Flatten())  # (B, 3072)
@@ -318,7 +303,7 @@ def conv(
     return VAE(encoder(features, size, latent_dim), decoder(output), prior(latent_dim), image_shape)
 
 
-def build(image_shape: tuple[int, ...], latent_dim: int) -> VAE:
+def build(image_shape: Shape, latent_dim: int) -> VAE:
     """The paper's model: fully connected for grey images and rows of numbers, convolutional for colour images."""
     return (conv if len(image_shape) == 3 and image_shape[0] > 1 else mlp)(image_shape, latent_dim)
 

@@ -101,7 +101,7 @@ def name(
         parts.append(f"r{config.learning_rate:g}")
     if config.precision:
         parts.append(config.precision)
-    named = {"block": config.block, "clip": config.max_grad_norm, "patience": config.patience}
+    named = {"clip": config.max_grad_norm, "patience": config.patience}
     parts += [f"{name}{value:g}" for name, value in named.items() if value]
     for key, function in _functions(builder, objective, schedule, optimizer).items():
         if function and function != PAPER.get(key):
@@ -121,6 +121,7 @@ def train(
     on_epoch: Callable[[models.VAE, dict], None] | None = None,
     checkpoint_seconds: float = 10,
     optimizer: Callable = adam,
+    stream: bool = False,
     tags: Mapping[str, str] | None = None,
 ) -> Run:
     """Train a model and evaluate it; go on where an earlier call stopped; or only load what is complete.
@@ -137,7 +138,7 @@ def train(
     root : folder of all runs; `default_root()` if not given
     device : where to train; a GPU if there is one
     builder : makes the model of an image's shape (C, H, W) and a latent dimension; the paper's models if not given
-    objective, schedule, on_epoch, checkpoint_seconds, optimizer : see `training.fit`
+    objective, schedule, on_epoch, checkpoint_seconds, optimizer, stream : see `training.fit`
     tags : names and values that the record keeps from the moment when training starts; they make no other run
 
     Raises
@@ -188,7 +189,7 @@ def train(
         text = fingerprint(*own)
         _claim(folder, data, config, functions, text, device, tags)
         if not is_complete(folder):
-            options = (objective, schedule, on_epoch, checkpoint_seconds, optimizer)
+            options = (objective, schedule, on_epoch, checkpoint_seconds, optimizer, stream)
             try:
                 _complete(folder, model.to(device), data, config, builder, *options)
             except KeyboardInterrupt as stop:
@@ -210,8 +211,8 @@ def _complete(folder: Path, model: models.VAE, data: Dataset, config: TrainConfi
         metrics = evaluation.evaluate(storage.load(path, device, builder), data)
     except torch.OutOfMemoryError as error:
         raise RuntimeError(
-            f"{device} has too little memory for {folder.name}; make batch_size ({config.batch_size}) smaller, set a "
-            f"block of images that are there at a time, or use 'cpu'"
+            f"{device} has too little memory for {folder.name}; make batch_size ({config.batch_size}) smaller, leave "
+            f"the images where they are (stream=True), or use 'cpu'"
         ) from error
     if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
         raise ValueError(f"{folder.name} is trained, but its {', '.join(wrong)} is not finite; {ADVICE}")
@@ -377,7 +378,8 @@ def _read_config(path: Path) -> tuple[dict, TrainConfig]:
             if not isinstance(record[part], dict):
                 raise TypeError(f"{part} is not a table of names and values")
         record["functions"] = {key: name and current_name(str(name)) for key, name in record["functions"].items()}
-        return record, TrainConfig(**record["settings"])
+        settings = {key: value for key, value in record["settings"].items() if (key, value) != ("block", None)}
+        return record, TrainConfig(**settings)  # version 0.1.0 had a block
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); {ADVICE}") from error
 

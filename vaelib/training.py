@@ -6,7 +6,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -48,10 +47,6 @@ class TrainConfig:
     precision : of matrix products and convolutions in training, "float32" or "bfloat16"; by default bfloat16 on GPUs of
         NVIDIA that have it, else float32. Samples, sums, weights and the evaluation are in float32, or in float64 if
         the model is
-    block : for data that exceed the device's memory, or the machine's: how many neighbouring images are on the device
-        at once, a multiple of batch_size. The next block is read meanwhile, so the device must hold two, and the host
-        three. Blocks come in random order, and so do the images in each. Shuffle sorted data first, because a batch is
-        of one block
     max_grad_norm : the gradient is scaled down to this norm if it is larger
     patience : training stops when the ELBO of `Dataset.validation` has not improved for so many epochs, and the weights
         are then those of the best epoch
@@ -68,26 +63,22 @@ class TrainConfig:
     batch_size: int = 128
     learning_rate: float = 1e-3
     precision: str | None = None
-    block: int | None = None
     max_grad_norm: float | None = None
     patience: int | None = None
 
     def __post_init__(self):
-        for name in ("latent_dim", "epochs", "seed", "batch_size", "block", "patience"):
-            value = getattr(self, name)
-            if value is not None or name not in ("block", "patience"):
-                object.__setattr__(self, name, whole_number(name, value, 0 if name == "seed" else 1))
+        whole = {"latent_dim": 1, "epochs": 1, "seed": 0, "batch_size": 1} | (
+            {"patience": 1} if self.patience is not None else {}
+        )
+        for name, least in whole.items():
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
         if self.seed >= 2**31:  # beyond, torch's generators repeat themselves
             raise ValueError(f"seed must be below 2**31, not {self.seed}")
-        for name in ("learning_rate", "max_grad_norm"):
+        for name in ("learning_rate", "max_grad_norm") if self.max_grad_norm is not None else ("learning_rate",):
             value = getattr(self, name)
-            if value is None and name == "max_grad_norm":
-                continue
             if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < math.inf:
                 raise ValueError(f"{name} must be a positive number, not {value!r}")
             object.__setattr__(self, name, float(value))
-        if self.block and self.block % self.batch_size:
-            raise ValueError(f"block must be a multiple of the batch size, {self.batch_size}, not {self.block}")
         if self.precision not in (None, "float32", "bfloat16"):
             raise ValueError(f"precision must be 'float32' or 'bfloat16', if it is given, not {self.precision!r}")
 
@@ -102,6 +93,7 @@ def fit(
     on_epoch: Callable[[VAE, dict], None] | None = None,
     checkpoint_seconds: float = 10,
     optimizer: Callable[..., Optimizer] = adam,
+    stream: bool = False,
 ) -> list[dict]:
     """Minimise the objective, by default the negative ELBO with Adam.
 
@@ -112,7 +104,7 @@ def fit(
     ----------
     model : VAE, on the device to train on; trained in place. After training in bfloat16 the weights of its convolutions
         are in channels-last order
-    data : Dataset; all of its training images go to that device, or `config.block` of them at a time
+    data : Dataset
     config : TrainConfig
     folder : made if need be; gets `metrics.jsonl`, one line per epoch, and `checkpoint`; names the progress bar
     objective : what is minimised, see `objective.negative_elbo`; or, if it has state, a class of modules (or a partial
@@ -123,6 +115,8 @@ def fit(
     checkpoint_seconds : time between checkpoints: about as much work as a stopped or killed process loses. It is longer
         if writing a checkpoint takes more than a tenth of it
     optimizer : makes one of torch's optimizers, called as `optimizer(parameters, lr=config.learning_rate)`
+    stream : whether the training images stay where they are, and each batch is copied to the device when it is needed;
+        for data that exceed the device's memory. It changes no value
 
     Returns
     -------
@@ -143,7 +137,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     if mixed:  # otherwise each bfloat16 convolution transposes its input and output
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = _Images(data.train, config, device, plain.conditional)
+    images = _Images(data.train, config.batch_size, device, plain.conditional, stream)
     functions = {"objective": objective, "schedule": schedule, "optimizer": None if optimizer is adam else optimizer}
     identity = asdict(config) | {"data": data.fingerprint, "device": device.type}
     identity |= {name: each and qualified_name(each) for name, each in functions.items()}
@@ -177,10 +171,7 @@ def fit(
                     if split is not None:
                         terms = evaluation.elbo(plain, split.images, labels=split.labels)
                         line |= _terms(name, *(each.mean().item() for each in terms))
-            if not math.isfinite(line["test_elbo"]):
-                raise FloatingPointError(
-                    f"the test ELBO is not finite after epoch {epoch}, step {images.steps}; {ADVICE}"
-                )
+            state.require(math.isfinite(line["test_elbo"]), "the test ELBO is not finite")
             state.end_epoch(line | {"seconds": round(time.monotonic() - began, 3)}, noise)
             files.write(folder / "metrics.jsonl", "".join(json.dumps(each) + "\n" for each in state.history))
             if on_epoch:
@@ -217,42 +208,19 @@ def best_epoch(history: list[dict]) -> int:
 
 
 class _Images:
-    """The training images, and the labels for a conditional model, on the device: all of them, or block after block."""
+    """The training images, and the labels for a conditional model: on the device, or, streamed, where they were."""
 
-    def __init__(self, split: Split, config: TrainConfig, device: torch.device, conditional: bool):
-        self.size, self.device = config.batch_size, device
-        self.pinned = device.type == "cuda"  # pinned memory, so that the copy is asynchronous
-        self.blocks = batches(torch.arange(len(split), device="cpu"), config.block or len(split))
-        self.tensors: tuple[Tensor, ...] = (split.images, split.labels) if conditional else (split.images,)
-        if len(self.blocks) == 1:
-            self.tensors = tuple(each.to(device) for each in self.tensors)
-        self.steps = sum(len(batches(block, self.size)) for block in self.blocks)
+    def __init__(self, split: Split, size: int, device: torch.device, conditional: bool, stream: bool):
+        tensors = (split.images, split.labels) if conditional else (split.images,)
+        self.tensors = tensors if stream else tuple(each.to(device) for each in tensors)
+        self.size, self.device = size, device
+        self.steps = len(batches(torch.arange(len(split), device="cpu"), size))
 
     def epoch(self, shuffle: torch.Generator, done: int) -> Iterator[tuple[Tensor, ...]]:
         """An epoch's batches (images, or images and labels), in random order, without the first `done`."""
-        blocks = [self.blocks[number] for number in torch.randperm(len(self.blocks), generator=shuffle, device="cpu")]
-        orders = [block[torch.randperm(len(block), generator=shuffle, device="cpu")] for block in blocks]
-        if len(orders) == 1:
-            order = orders[0].to(self.device)  # index_select copies whole images; [...] would go byte by byte
-            yield from (self._gather(batch) for batch in batches(order, self.size)[done:])
-            return
-        while orders and done >= (steps := len(batches(orders[0], self.size))):  # need not be read again
-            orders, done = orders[1:], done - steps
-        with ThreadPoolExecutor(1) as reader:
-            reading = (reader.submit(self._read, order) for order in orders)  # each as it is asked for
-            following = next(reading, None)
-            while following:
-                block = [each.to(self.device, non_blocking=self.pinned) for each in following.result()]
-                following = next(reading, None)  # is read while the device works on this one
-                yield from list(zip(*(batches(each, self.size) for each in block), strict=True))[done:]
-                done = 0
-
-    def _gather(self, order: Tensor) -> tuple[Tensor, ...]:
-        return tuple(each.index_select(0, order) for each in self.tensors)
-
-    def _read(self, order: Tensor) -> tuple[Tensor, ...]:
-        gathered = self._gather(order)
-        return tuple(each.pin_memory() for each in gathered) if self.pinned else gathered
+        order = torch.randperm(len(self.tensors[0]), generator=shuffle, device="cpu").to(self.tensors[0].device)
+        for batch in batches(order, self.size)[done:]:  # index_select copies whole images; [...] would go byte by byte
+            yield tuple(each.index_select(0, batch).to(self.device) for each in self.tensors)
 
 
 class _State:
@@ -268,8 +236,9 @@ class _State:
         identity: dict,
     ):
         self.model, self.config, self.objective, self.options = unwrap(model), config, objective, options(objective)
-        self.modules = [self.model, *([objective] if isinstance(objective, nn.Module) else [])]
-        self.weights = [weight for module in self.modules for weight in module.to(model.device).parameters()]
+        state = objective if isinstance(objective, nn.Module) else nn.Identity()
+        self.modules = nn.ModuleDict({"model": self.model, "objective": state}).to(model.device)
+        self.weights = [*self.modules.parameters()]
         self.identity = identity | {"model": hashlib.sha256(repr(architecture(model)).encode()).hexdigest()[:16]}
         self.optimizer = optimizer(self.weights, lr=config.learning_rate)
         self.schedule = schedule(self.optimizer) if schedule else None
@@ -303,22 +272,22 @@ class _State:
 
     def record(self, values: list[list[float]]) -> float:
         """Add the latest steps' terms to the epoch's totals, in double precision; returns the last loss."""
-        for step, (loss, *sums) in enumerate(values, self.step - len(values) + 1):
-            for name, value in (("loss", loss), *zip(("reconstruction term", "KL"), sums, strict=True)):
-                if not math.isfinite(value):
-                    raise FloatingPointError(
-                        f"the {name} is {value} at epoch {len(self.history) + 1}, step {step}; {ADVICE}"
-                    )
-            self.totals = [total + each for total, each in zip(self.totals, sums, strict=True)]
+        for step, each in enumerate(values, self.step - len(values) + 1):
+            for name, value in zip(("loss", "reconstruction term", "KL"), each, strict=True):
+                self.require(math.isfinite(value), f"the {name} is {value}", step)
+            self.totals = [total + value for total, value in zip(self.totals, each[1:], strict=True)]
         return values[-1][0]
+
+    def require(self, finite: bool | Tensor, otherwise: str, step: int | None = None) -> None:
+        if not finite:
+            place = f"at epoch {len(self.history) + 1}, step {step or self.step}"
+            raise FloatingPointError(f"{otherwise} {place}; {ADVICE}")
 
     def check_weights(self) -> None:
         """Raise if a weight is not finite, which a gradient may have made it though the loss was finite."""
         tensors = [each for each in self.model.state_dict().values() if isinstance(each, Tensor)]
-        if tensors and not torch.stack([each.isfinite().all() for each in tensors]).all():
-            raise FloatingPointError(
-                f"a weight is not finite after epoch {len(self.history) + 1}, step {self.step}; {ADVICE}"
-            )
+        if tensors:
+            self.require(torch.stack([each.isfinite().all() for each in tensors]).all(), "a weight is not finite")
 
     def end_epoch(self, line: dict, noise: seeding.States) -> None:
         self.history.append(line)
@@ -342,9 +311,8 @@ class _State:
         self.check_weights()
         state = {"identity": self.identity, "step": self.step, "seconds": seconds, "totals": self.totals}
         state |= {"history": self.history, "shuffle": self.before_shuffling, "noise": seeding.state(self.model.device)}
-        state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "best": self.best}
+        state |= {"modules": self.modules.state_dict(), "optimizer": self.optimizer.state_dict(), "best": self.best}
         state |= {"schedule": self.schedule.state_dict() if self.schedule else None}
-        state |= {"objective": [module.state_dict() for module in self.modules[1:]]}
         torch.save(state, buffer := io.BytesIO())
         files.write(path, hashlib.sha256(buffer.getbuffer()).digest(), buffer.getbuffer())
 
@@ -357,9 +325,7 @@ class _State:
         for key, expected in self.identity.items():
             if (found := state.get("identity", {}).get(key)) != expected:
                 raise ValueError(f"{path} is of a training with {key} {found!r}, not {expected!r}; {advice}")
-        self.model.load_state_dict(state["model"])
-        for module, values in zip(self.modules[1:], state.get("objective", []), strict=True):
-            module.load_state_dict(values)
+        self.modules.load_state_dict(state["modules"])
         self.optimizer.load_state_dict(state["optimizer"])
         for weight, kept in self.optimizer.state.items():  # fused Adam does not look whether they are in one order
             for name, value in kept.items():

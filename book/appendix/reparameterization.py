@@ -82,11 +82,7 @@ score = torch.cat([grid / sigma, (grid**2 - 1) / 2], 1)  # (1600, 4)
 quadratic, exponential = (z - c).square().sum(1), torch.exp(z @ a)
 J = torch.exp(a @ mean + (a * sigma).square().sum() / 2)
 cases = {  # values, slopes, exact gradient
-    "quadratic": (
-        quadratic,
-        2 * (z - c),
-        torch.cat([2 * delta, sigma**2]),
-    ),
+    "quadratic": (quadratic, 2 * (z - c), torch.cat([2 * delta, sigma**2])),
     "exponential": (
         exponential,
         a * exponential[:, None],

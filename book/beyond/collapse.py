@@ -45,7 +45,7 @@ import torch
 from IPython.display import Markdown
 from tabulate import tabulate
 from torch import nn
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
 from book.machinery import claims
@@ -262,7 +262,7 @@ compared(["plain", "annealing", "free bits"])
 def by_dimension(run):
     model = run.model()
     q = model.posterior(data.to_float(digits.test.images))
-    kl = kl_divergence(q.marginals(), model.prior().marginals())
+    kl = distributions.kl_by_dimension(q, model.prior())
     return kl.mean(0).sort(descending=True).values
 
 

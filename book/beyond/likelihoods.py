@@ -630,10 +630,7 @@ dataset = data.Dataset(
     digits.names,
 )
 exact = train(
-    dataset,
-    TrainConfig(16, epochs),
-    runs_folder,
-    builder=builder,
+    dataset, TrainConfig(16, epochs), runs_folder, builder=builder
 ).model()
 elbo, kl = scored(exact, tests["digits"], name)
 D = tests["digits"][0].numel()

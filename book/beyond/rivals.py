@@ -210,13 +210,7 @@ def marginal(images, model):
 
 marginals = {
     (len(images), name, seed): study(
-        step,
-        images,
-        3,
-        100,
-        partial(marginal, images),
-        (0.1, 0.4, 1),
-        seed,
+        step, images, 3, 100, partial(marginal, images), (0.1, 0.4, 1), seed
     )[1]
     for images in (few, many)
     for name, step in methods.items()

@@ -184,10 +184,7 @@ Markdown(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
 for prefix in ("mnist", "celeba"):
     spent = [
         sum(line["seconds"] for line in run.metrics)
-        for run in map(
-            runs.load,
-            (records / "paper").glob(f"{prefix}-*"),
-        )
+        for run in map(runs.load, (records / "paper").glob(f"{prefix}-*"))
     ]
     print(
         f"published: {len(spent)} trainings of {prefix}, {sum(spent) / 3600:.1f} h,",

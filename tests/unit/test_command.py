@@ -15,7 +15,7 @@ def started(monkeypatch, tmp_path):
     """The trainings that the command line starts, as (data's name, settings, folder of runs, device); none is run."""
     trainings = []
 
-    def train(dataset, settings, root, device):
+    def train(dataset, settings, root, device, stream):
         trainings.append((dataset.name, settings, root, device))
         folder = tmp_path / runs.name(dataset.name, settings)
         return runs.Run(folder, settings, {}, [], {"test_elbo": -100.0})
@@ -41,9 +41,9 @@ def _error(monkeypatch, capsys, *arguments):
 
 def test_the_command_trains_what_its_options_say(monkeypatch, capsys, started, tmp_path):
     options = ["--latent-dim", 2, 3, "--seed", 0, 5, "--epochs", 8, "--runs", tmp_path, "--device", "cpu"]
-    options += ["--precision", "bfloat16", "--block", 1280, "--batch-size", 64, "--learning-rate", 0.01]
+    options += ["--precision", "bfloat16", "--batch-size", 64, "--learning-rate", 0.01]
     _command(monkeypatch, "train", "digits", *options)
-    chosen = {"precision": "bfloat16", "block": 1280, "batch_size": 64, "learning_rate": 0.01}
+    chosen = {"precision": "bfloat16", "batch_size": 64, "learning_rate": 0.01}
     assert started == [
         ("digits", TrainConfig(latent_dim=latent_dim, epochs=8, seed=seed, **chosen), str(tmp_path), "cpu")
         for seed in (0, 5)

@@ -71,7 +71,6 @@ def test_a_run_is_bit_for_bit_a_loop_of_plain_torch(tiny, tmp_path):
             return nn.functional.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
 
         for _ in range(2):
-            torch.randperm(1, generator=shuffle)  # the order of blocks, of which there is one
             for rows in torch.randperm(200, generator=shuffle).split(32):
                 x = images[rows].flatten(1)
                 hidden = linear(linear(x, "encoder.features.1").relu(), "encoder.features.3").relu()
@@ -1279,10 +1278,9 @@ def _conditional(image_shape, latent_dim, prior=priors.Standard):
     return VAE(model.encoder, model.decoder, prior(latent_dim), image_shape, conditional=True)
 
 
-@pytest.mark.parametrize("block", [None, 60])
 @pytest.mark.parametrize("prior", [priors.Standard, LabelPrior])
-def test_labels_reach_a_conditional_model_everywhere(prior, block, tiny, tmp_path):
-    config = TrainConfig(1, 20, batch_size=20, block=block)
+def test_labels_reach_a_conditional_model_everywhere(prior, tiny, tmp_path):
+    config = TrainConfig(1, 20, batch_size=20)
     run = runs.train(tiny.hold_out(20), config, tmp_path, "cpu", builder=partial(_conditional, prior=prior))
     model, images, labels = run.model(), to_float(tiny.test.images), tiny.test.labels
     grid = torch.linspace(-12, 12, 2401).view(-1, 1)
@@ -1361,7 +1359,7 @@ def test_the_vamp_prior_of_another_encoder_is_refused(tiny):
 def test_the_default_device_may_be_another(tiny):
     with torch.device("meta"):
         assert data.load("digits").train.images.device.type == "cpu"
-        images = training._Images(tiny.train, CONFIG, torch.device("cpu"), False)
+        images = training._Images(tiny.train, CONFIG.batch_size, torch.device("cpu"), conditional=False, stream=False)
         (batch,) = next(images.epoch(torch.Generator(), 0))
         assert batch.device.type == "cpu" and len(tiny.hold_out(10).train) == 190
         assert distributions.StandardNormal(2).sample((3,)).device.type == "cpu"

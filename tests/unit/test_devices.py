@@ -78,36 +78,26 @@ def test_an_interrupted_run_on_a_gpu_goes_on_with_the_noise_of_its_generator(
     _assert_same(run, expected)
 
 
-def test_a_run_in_blocks_on_a_gpu_is_that_of_the_cpu(gpu, images, tmp_path, monkeypatch):
-    settings, pinned = replace(FLOAT32, block=32), []
-    expected = runs.train(images, settings, tmp_path / "cpu", "cpu")
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda block: pinned.append(len(block)) or block.clone())
+def test_a_streamed_run_is_the_same_run(gpu, images, expected, tmp_path):
     with gpu:
-        run = runs.train(images, settings, tmp_path / "gpu", gpu.device)
+        run = runs.train(images, FLOAT32, tmp_path / "gpu", gpu.device, stream=True)
     _assert_same(run, expected)
-    assert sum(pinned) == (2 * len(images.train) if gpu.kind == "cuda" else 0) and max(pinned, default=0) <= 32
 
 
-@pytest.mark.parametrize("block", [None, 32])
 @pytest.mark.parametrize("epochs", [1, 3])
-def test_within_an_epoch_only_the_looks_at_the_loss_make_a_gpu_wait(gpu, images, epochs, block, tmp_path, monkeypatch):
+def test_within_an_epoch_only_the_looks_at_the_loss_make_a_gpu_wait(gpu, images, epochs, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHECK_EVERY", 2)
     monkeypatch.setattr(training.time, "monotonic", lambda: 0.0)  # no look because a second has passed
     monkeypatch.setattr(training, "check_run", lambda *_: None)  # comes before the first epoch, and waits
     monkeypatch.setattr(evaluation, "elbo", lambda *_, **__: torch.zeros(2, 5))  # comes after an epoch, and waits
     steps = len(training.batches(torch.arange(len(images.train)), SETTINGS.batch_size))
-    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
     with gpu:
         model = models.build(images.image_shape, 2).to(gpu.device)
         gpu.copies.clear()
-        training.fit(model, images, TrainConfig(2, epochs, batch_size=SETTINGS.batch_size, block=block), tmp_path)
+        training.fit(model, images, TrainConfig(2, epochs, batch_size=SETTINGS.batch_size), tmp_path)
     # after an epoch comes the question whether all weights are finite
     assert gpu.waits == {"copy to the CPU": epochs * math.ceil(steps / 2), "_local_scalar_dense": epochs}
-    if block:  # what NVIDIA's GPUs are given comes from pinned memory
-        copy = "_to_copy, nobody waits" if gpu.kind == "cuda" else "_to_copy"
-        assert gpu.copies == {copy: epochs * math.ceil(len(images.train) / block)}
-    else:
-        assert gpu.copies == {"_to_copy": 1 + epochs}  # the images, and in every epoch their order
+    assert gpu.copies == {"_to_copy": 1 + epochs}  # the images, and in every epoch their order
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -290,13 +290,7 @@ def test_the_convolutional_model_has_the_geometry_of_the_paper():
     kinds = [type(layer).__name__ for part in (model.encoder.features, model.decoder.logits) for layer in part]
     assert (
         kinds
-        == ["Conv2d", "BatchNorm2d", "ReLU"] * 4
-        + ["Flatten", "Linear", "Unflatten"]
-        + [
-            "ReLU",
-            "ConvTranspose2d",
-        ]
-        * 4
+        == ["Conv2d", "BatchNorm2d", "ReLU"] * 4 + ["Flatten", "Linear", "Unflatten"] + ["ReLU", "ConvTranspose2d"] * 4
     )
 
 

@@ -105,7 +105,7 @@ def test_settings_refuse_a_seed_that_generators_cannot_tell_from_a_smaller_one()
 
 
 def test_a_last_step_that_ruins_the_model_is_noticed(tiny, tmp_path):
-    with pytest.raises(FloatingPointError, match="the test ELBO is not finite after epoch 1, step 1"):
+    with pytest.raises(FloatingPointError, match="the test ELBO is not finite at epoch 1, step 1"):
         _fit(tiny, TrainConfig(latent_dim=2, epochs=1, batch_size=1000, learning_rate=1e20), tmp_path)
 
 
