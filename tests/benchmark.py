@@ -2,8 +2,8 @@
 
 Every loop trains the same model on the same images with the same settings, in a process of its own, in turn; those
 closest to each other then take turns with short epochs in one process. The folder holds MNIST and CelebA (default:
-VAELIB_DATA, else ~/.cache/vaelib); of CelebA its first images are taken. pythae, JAX (with optax) and bfloat16 take
-part where there are such. Then: small batches, what a step is made of, how cost grows, memory, decoding. Results are
+VAELIB_DATA, else ~/.cache/vaelib); of CelebA its first images are taken. pythae and bfloat16 take part where there
+are such. Then: what a step is made of, how cost grows, memory, decoding. `--peers` compares with JAX. Results are
 printed, and written as JSON into `--output`, which the book's page on performance shows. Use a machine that does no
 other work.
 """
@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -194,10 +195,11 @@ def build(case: str, latent_dim: int | None = None) -> models.VAE:
     return models.build(grey if case == "digits" else (3, 64, 48), size)
 
 
-def plain20(case: str, folder: str | None) -> float:
-    """The binary case in plain functions of torch: no modules, no distributions, no sums for each image."""
+def functions(case: str, folder: str | None, compiled: bool = False) -> float:
+    """A fully connected case in plain functions of torch: no modules, no distributions, no sums for each image."""
     found, weights = images(case, folder), [*build(case).parameters()]
     train, test = found.train.images.flatten(1), found.test.images.flatten(1)
+    bend, size = torch.tanh if case == "binary" else torch.relu, CASES[case][5]
     optimizer = torch.optim.Adam(weights, fused=True)
     torch.set_flush_denormal(True)
 
@@ -206,18 +208,21 @@ def plain20(case: str, folder: str | None) -> float:
 
     def loss(x: torch.Tensor) -> torch.Tensor:
         x = to_float(x)
-        x = (torch.rand_like(x) < x).float()
-        h = layer(1, layer(0, x).tanh()).tanh()
+        if case == "binary":
+            x = (torch.rand_like(x) < x).float()
+        h = bend(layer(1, bend(layer(0, x))))
         mean, log_variance = layer(2, h), layer(3, h)
         z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
-        logits = layer(6, layer(5, layer(4, z).tanh()).tanh())
+        logits = layer(6, bend(layer(5, bend(layer(4, z)))))
         kl = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum()
         return (kl + F.binary_cross_entropy_with_logits(logits, x, reduction="sum")) / len(x)
 
+    faster = torch.compile(loss, dynamic=False) if compiled else loss
+    faster(train[:size]).backward()  # compiled before the clock starts
     started = time.perf_counter()
     for _ in range(CASES[case][4]):
-        for part in torch.randperm(len(train)).split(CASES[case][5]):
-            value = loss(train.index_select(0, part))
+        for part in torch.randperm(len(train)).split(size):
+            value = (faster if len(part) == size else loss)(train.index_select(0, part))
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
@@ -225,6 +230,11 @@ def plain20(case: str, folder: str | None) -> float:
             for x in test.split(1000):
                 loss(x)
     return time.perf_counter() - started
+
+
+def compiled(case: str, folder: str | None) -> float:
+    """The same, its loss and gradients compiled by inductor; the optimizer's step is as it was."""
+    return functions(case, folder, compiled=True)
 
 
 def jax(case: str, folder: str | None) -> float:
@@ -303,14 +313,16 @@ def rate(case: str, folder: str | None, latent_dim: int, batch_size: int, count:
     return count / lines[1]["seconds"]
 
 
-def turns(case: str, folder: str | None, loops: list[Callable]) -> dict[str, list[float]]:
-    """Seconds that epochs of a fifth of the images take, in turn in one process: what slows it a while slows them all.
+def turns(
+    case: str, folder: str | None, loops: list[Callable], part: int = 5, count: int = 12
+) -> dict[str, list[float]]:
+    """Seconds that epochs of a part of the images take, in turn in one process: what slows it a while slows them all.
 
     Only loops that round tiny numbers to zero are to be compared so: there are none yet after so few steps.
     """
     name, train, test, latent_dim, _, size = CASES[case]
-    CASES[case] = (name, train // 5, test // 5, latent_dim, 1, size)
-    rounds = [[loop(case, folder) for loop in loops] for _ in range(12)]
+    CASES[case] = (name, train // part, test // part, latent_dim, 1, size)
+    rounds = [[loop(case, folder) for loop in loops] for _ in range(count)]
     seconds = zip(*rounds[1:], strict=True)  # in the first, torch writes the code for bfloat16
     return {loop.__name__: list(found) for loop, found in zip(loops, seconds, strict=True)}
 
@@ -371,11 +383,18 @@ def imported(module: str) -> float:
     return min(times)
 
 
+def peers(folder: str | None, note: Callable[[str, object], None]) -> None:
+    """This package in turn with plain functions of torch, the same compiled, and JAX, in batches of 20 and 128."""
+    for case in ("binary", "digits"):
+        note(case, alone(turns, 1, case, folder, [functions, compiled, ours, jax], 1, 7)[0])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--output", type=Path, default=Path("benchmark-cpu.json"))
+    parser.add_argument("--peers", action="store_true", help="only whole epochs in turn with JAX, which must be there")
     options = parser.parse_args()
     folder, cores = options.folder, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     result = {"processor": processor(), "cores": cores, "torch": torch.__version__, "python": platform.python_version()}
@@ -384,31 +403,31 @@ def main() -> None:
         result[part] = found
         options.output.write_text(json.dumps(result, indent=1) + "\n")
 
-    loops, peers = [authors, memory, tuned, complete, ours], []
+    if options.peers:
+        result["jax"] = version("jax")
+        peers(folder, note)
+        return
+    loops = [authors, memory, tuned, complete, ours]
     if "avx512_bf16" in processor_flags():
         loops.append(bfloat16)
-    for module, insert in (("pythae", partial(loops.insert, 1, pythae)), ("optax", partial(peers.append, jax))):
-        if find_spec(module):
-            insert()
-        else:
-            print(f"{module} is not installed, and takes no part")
-    for case, others in {"digits": loops + peers, "faces": loops}.items():
-        found = {loop.__name__: {"seconds": [], "megabytes": []} for loop in others}
+    if find_spec("pythae"):
+        loops.insert(1, pythae)
+    else:
+        print("pythae is not installed, and takes no part")
+    for case in ("digits", "faces"):
+        found = {loop.__name__: {"seconds": [], "megabytes": []} for loop in loops}
         for _ in range(options.repeats):  # in turn, so that a machine that drifts is unfair to nobody
-            for loop in others:
+            for loop in loops:
                 seconds, megabytes = alone(loop, cores, case, folder)
                 found[loop.__name__]["seconds"].append(seconds)
                 found[loop.__name__]["megabytes"].append(megabytes)
         count = CASES[case][1] * CASES[case][4]
         note(case, {"images": count, "threads": cores, "loops": found, "parts": alone(parts, 1, case)[0]})
-        near = [loop for loop in others if loop in (tuned, complete, ours, bfloat16, jax)]
+        near = [loop for loop in loops if loop in (tuned, complete, ours, bfloat16)]
         in_turn = {threads: alone(turns, threads, case, folder, near)[0] for threads in (1, cores)}
         note(case, result[case] | {"turns": in_turn})
         rows = [(name, count / min(row["seconds"]), max(row["megabytes"])) for name, row in found.items()]
         print(tabulate(rows, [f"{case}, {count:,} images", "images/s, best", "MB"], floatfmt=",.0f"), flush=True)
-    small = alone(turns, 1, "binary", folder, [plain20, ours, *peers])[0]
-    note("binary", {"images": CASES["binary"][1] // 5, "turns": {"1": small}})
-    print("binary, batches of 20, best:", *(f"{name} {min(found):.2f} s" for name, found in small.items()), flush=True)
     count = {"digits": 38_400, "faces": 2_560}
     varied = {
         "latent_dim": [(K, 128, 1.0, cores) for K in (2, 16, 64, 256)],

@@ -8,12 +8,13 @@ import pytest
 CASES = {"digits": ("digits", 256, 64, 2, 1, 128), "faces": ("faces-small", 128, 32, 4, 1, 128)}
 CASES["binary"] = ("digits", 256, 64, 50, 1, 20)
 PAIRS = [(loop, case) for loop in ("memory", "tuned", "complete", "ours") for case in ("digits", "faces")]
-PAIRS += [("plain20", "binary"), ("ours", "binary")]
+PAIRS += [(loop, case) for loop in ("functions", "compiled") for case in ("binary", "digits")] + [("ours", "binary")]
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(benchmark, "CASES", dict(CASES))
+    monkeypatch.setattr(benchmark.torch, "compile", lambda function, **_: function)
     monkeypatch.setattr(benchmark.torch, "set_flush_denormal", lambda _: True)  # it is of the whole process
     monkeypatch.setattr(benchmark.os, "sched_setaffinity", lambda *_: None, raising=False)  # and so is this
 
