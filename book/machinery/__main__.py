@@ -98,9 +98,7 @@ def main() -> None:
     common.add_argument("--book", type=Path, default=Path("book"), metavar="FOLDER", help="of the notebooks")
 
     command = commands.add_parser(
-        "sweep",
-        parents=[common],
-        help="execute experiments' notebooks for all of a profile's runs, several at once",
+        "sweep", parents=[common], help="execute experiments' notebooks for all of a profile's runs, several at once"
     )
     command.add_argument("experiment", nargs="+", help="such as mnist; the longest first is fastest")
     command.set_defaults(function=sweep)

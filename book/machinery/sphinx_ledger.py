@@ -38,9 +38,7 @@ class Ledger(SphinxDirective):
         shows = {"all": _table, "beyond": _table, "plain": _plain}.get(asked, _detail)
         parent = nodes.Element()
         self.state.nested_parse(
-            StringList(shows(judgements).splitlines(), source="ledger"),
-            self.content_offset,
-            parent,
+            StringList(shows(judgements).splitlines(), source="ledger"), self.content_offset, parent
         )
         return parent.children
 
@@ -59,12 +57,7 @@ def _table(judgements: list[claims.Judgement]) -> str:
         )
     count = Counter(each.verdict for each in judgements)
     verdicts = f"{count['holds']} hold, {count['holds in part']} hold in part, {count['does not hold']} do not hold"
-    table = tabulate(
-        rows,
-        ["", "claim", "verdict", "we measured"],
-        tablefmt="github",
-        disable_numparse=True,
-    )
+    table = tabulate(rows, ["", "claim", "verdict", "we measured"], tablefmt="github", disable_numparse=True)
     return f"**Of these {len(judgements)} claims, {verdicts}.**\n\n{table}"
 
 
@@ -76,12 +69,7 @@ def _plain(judgements: list[claims.Judgement]) -> str:
         )
         for each in judgements
     ]
-    return tabulate(
-        rows,
-        ["the paper says", "our verdict"],
-        tablefmt="github",
-        disable_numparse=True,
-    )
+    return tabulate(rows, ["the paper says", "our verdict"], tablefmt="github", disable_numparse=True)
 
 
 def _detail(judgements: list[claims.Judgement]) -> str:

@@ -20,32 +20,15 @@ from vaelib import files, storage
 from vaelib.data import digits
 
 SHARED = ["decoder", "page"]
-WIDE = {
-    "book/idea/vae",
-    "book/live/training",
-}  # pages that take the room of the list of sections
+WIDE = {"book/idea/vae", "book/live/training"}  # pages that take the room of the list of sections
 PAGES = {  # to the scripts that each loads, in this order
-    "book/idea/vae": [
-        *SHARED,
-        "encoder",
-        "mnist-k2-encoder",
-        "mnist-k2",
-        "mnist",
-        "vae",
-    ],
+    "book/idea/vae": [*SHARED, "encoder", "mnist-k2-encoder", "mnist-k2", "mnist", "vae"],
     "book/idea/elbo": ["page", "bell", "posteriors", "bound"],
     "book/idea/kl": ["page", "bell", "price", "betas", "clouds"],
     "book/idea/reparameterization": ["page", "bell", "noise"],
     "book/live/plane": [*SHARED, "mnist-k1", "mnist-k2", "mnist", "plane"],
     "book/live/training": ["page", "digits", "learner", "training"],
-    "book/live/faces": [
-        *SHARED,
-        "convolutional",
-        "celeba-k64",
-        "celeba",
-        "photo",
-        "faces",
-    ],
+    "book/live/faces": [*SHARED, "convolutional", "celeba-k64", "celeba", "photo", "faces"],
 }
 ASKED_FOR = ["celeba-k64-mean"]  # that a page loads when its reader wants it
 PARTS = {  # of a model, by what follows its name: the tensors
@@ -112,10 +95,7 @@ def write_scripts(app) -> None:
 
 def add_scripts(app, pagename, templatename, context, doctree) -> None:
     if pagename in WIDE:
-        context["meta"] = {
-            **(context["meta"] or {}),
-            "html_theme.sidebar_secondary.remove": True,
-        }
+        context["meta"] = {**(context["meta"] or {}), "html_theme.sidebar_secondary.remove": True}
     if pagename in PAGES:
         app.add_css_file("live/live.css")
         for name in PAGES[pagename]:

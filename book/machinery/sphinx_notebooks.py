@@ -17,10 +17,7 @@ from . import profiles
 
 GUIDE = "/book/run"
 EMBEDDED = re.compile(r"\b(?:digits|faces(?:-small)?): [\d,]+ training")
-ON_EMBEDDED_DATA = (
-    "factors",
-    "slips",
-)  # of the pages with a profile, those that always look at drawn faces
+ON_EMBEDDED_DATA = ("factors", "slips")  # of the pages with a profile, those that always look at drawn faces
 
 
 def notebook(page: str) -> str:
@@ -81,36 +78,17 @@ def add_line(app, doctree) -> None:
     if Path(app.env.doc2path(page)).suffix != ".ipynb":
         return
     name, parts = notebook(page), []
-    parts += [
-        nodes.Text("Executed from " if name != f"{page}.ipynb" else "This page is "),
-        nodes.literal(text=name),
-    ]
+    parts += [nodes.Text("Executed from " if name != f"{page}.ipynb" else "This page is "), nodes.literal(text=name)]
     if any("tag_parameters" in cell["classes"] for cell in doctree.findall(nodes.container)):
         parts.append(nodes.Text(", whose first cell of code holds its parameters"))
-    parts += [
-        nodes.Text("; "),
-        nodes.literal(text="make lab"),
-        nodes.Text(" opens it. See "),
-    ]
-    link = {
-        "refdomain": "std",
-        "reftype": "doc",
-        "refdoc": page,
-        "reftarget": GUIDE,
-        "refexplicit": False,
-    }
-    parts += [
-        addnodes.pending_xref("", nodes.inline(), **link),
-        nodes.Text(f".{duration(Path(name))}"),
-    ]
+    parts += [nodes.Text("; "), nodes.literal(text="make lab"), nodes.Text(" opens it. See ")]
+    link = {"refdomain": "std", "reftype": "doc", "refdoc": page, "reftarget": GUIDE, "refexplicit": False}
+    parts += [addnodes.pending_xref("", nodes.inline(), **link), nodes.Text(f".{duration(Path(name))}")]
     title = next(iter(doctree.findall(nodes.title)))
     place = title.parent.index(title) + 1
     while isinstance(title.parent[place], nodes.raw):
         place += 1
-    title.parent.insert(
-        place,
-        nodes.paragraph("", "", *parts, classes=["notebook"]),
-    )
+    title.parent.insert(place, nodes.paragraph("", "", *parts, classes=["notebook"]))
 
 
 def leave_runs_out(app, page, template, context, doctree) -> None:
