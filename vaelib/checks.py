@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import is_dataclass
@@ -67,6 +68,10 @@ def check_run(
     made = schedule(torch.optim.Adam(model.parameters())) if schedule else None
     if not isinstance(made, LRScheduler | None) or isinstance(made, ReduceLROnPlateau):
         raise ValueError(f"expected a schedule of torch's that goes by epochs, not {type(made).__name__}")
+    if made:
+        with warnings.catch_warnings(action="ignore"):  # torch's, because the optimizer has not taken a step
+            for _ in range(config.epochs):  # one that is too short would fail after the last epoch
+                _tried("schedule", made.step)
     chosen = optimizer(list(model.parameters()), lr=config.learning_rate)
     if not isinstance(chosen, Optimizer) or isinstance(chosen, torch.optim.LBFGS | torch.optim.SparseAdam):
         kind = type(chosen).__name__
