@@ -16,16 +16,12 @@
 # %% [markdown]
 # # The ELBO where everything is known
 #
-# {doc}`../idea/elbo` watches the bound of a VAE with one latent number.
-# **What can be said of the bound, and of its gap, where every quantity has a
-# closed form?** Here each equation is asserted to many digits: the posterior,
-# the climb to it, what a diagonal covariance costs, and the rate at which
-# more samples help, also where the variance of the weights is infinite. At
-# the end, fifty images of another VAE show what the encoder's $q$ misses when
-# nobody has chosen the images.
+# **What can we say about the bound, and about its gap, where every quantity has a closed form?** We can compute the posterior, the
+# maximum of the bound and the cost of a diagonal covariance. We also get the rate at which more samples help, even where the weights
+# have infinite variance. The code asserts each equation to many digits.
 #
-# The only data are the small digits of scikit-learn, which come with the
-# project.
+# {doc}`../idea/elbo` watches the bound of a VAE with one latent dimension, on six selected images. The end of this page does the same
+# for the first fifty test images of another VAE. The data are the small digits that come with scikit-learn, without a download.
 
 # %% tags=["hide-input"]
 import copy
@@ -50,28 +46,23 @@ torch.set_default_dtype(torch.float64)  # until the images come
 # %% [markdown]
 # ## Probabilistic PCA: evidence and posterior in closed form
 #
-# Let the code have $K = 2$ numbers and the observation $D = 3$, and let the
-# decoder be linear and the noise Gaussian:
+# Let the code have $K = 2$ dimensions and the observation $D = 3$. Let the decoder be linear and the noise Gaussian:
 #
 # $$
 # z \sim \mathcal{N}(0, I), \qquad
 # x \mid z \sim \mathcal{N}(W z + b, \; s^2 I).
 # $$ (eq-elbo-model)
 #
-# This is a factor model, known as probabilistic PCA
-# {cite}`tipping1999probabilistic`. $x = Wz + b + s\varepsilon$ with
-# $\varepsilon \sim \mathcal{N}(0, I)$ is a sum of independent Gaussians,
-# therefore Gaussian, and covariances add:
+# This is a factor model, known as probabilistic PCA {cite}`tipping1999probabilistic`. $x = Wz + b + s\varepsilon$ with
+# $\varepsilon \sim \mathcal{N}(0, I)$ is a sum of independent Gaussians. It is therefore Gaussian, and the covariances add:
 #
 # $$
 # p(x) = \mathcal{N}(x; \; b, \; W W^\top + s^2 I).
 # $$ (eq-elbo-marginal)
 #
-# The posterior's logarithm is $-\tfrac12 z^\top z - \|x - b - Wz\|^2 / (2
-# s^2)$ and a constant. Sorted by powers of $z$ it is $-\tfrac12 z^\top
-# \Lambda z + z^\top W^\top (x - b) / s^2$ and a constant, the exponent of a
-# Gaussian with the *precision* (inverse covariance) $\Lambda$ and the mean
-# $m$:
+# Up to a constant, the posterior's logarithm is $-\tfrac12 z^\top z - \|x - b - Wz\|^2 / (2 s^2)$. Sorted by powers of $z$, it is
+# $-\tfrac12 z^\top \Lambda z + z^\top W^\top (x - b) / s^2$. This is the exponent of a Gaussian with the *precision* (inverse
+# covariance) $\Lambda$ and the mean $m$:
 #
 # $$
 # p(z \mid x) = \mathcal{N}(z; \; m, \; \Lambda^{-1}), \qquad
@@ -81,17 +72,13 @@ torch.set_default_dtype(torch.float64)  # until the images come
 #
 # ```{admonition} A slip in section 2.1
 # :class: margin
-# The paper {cite}`astorga2025recreating` says there that an exact solution is
-# out of reach for even the simplest likelihood functions. For this one it is
-# in reach: the posterior stands here, and exercise 3 climbs to the exact
-# maximum of the likelihood.
+# The paper {cite}`astorga2025recreating` says there that even the simplest likelihood functions don't allow an exact solution. This
+# one does: we have its posterior here, and exercise 3 climbs to the exact maximum of the likelihood.
 # ```
 #
-# Two checks. The closed form of $p(x)$ against the integral, as a sum over a
-# grid of codes (for Gaussians, a grid that is a few times finer than they are
-# wide makes such a sum exact to rounding). And Bayes' rule, $p(x) = p(x \mid
-# z) \, p(z) / p(z \mid x)$ *for every* $z$: a wrong $m$ or $\Lambda$ would
-# let the right side depend on $z$.
+# Two checks follow. The first compares $p(x)$ with the integral, computed as a sum over a grid of codes. (For Gaussians, such a sum is
+# exact to rounding if the grid is a few times finer than they are wide.) The second is Bayes' rule,
+# $p(x) = p(x \mid z) \, p(z) / p(z \mid x)$ *for every* $z$: with a wrong $m$ or $\Lambda$, the right side would depend on $z$.
 
 # %%
 W = torch.tensor([[1.0, 1.0], [2.0, 1.0], [1.0, 2.0]])
@@ -135,10 +122,9 @@ print("precision", precision.tolist())
 # %% [markdown]
 # ## The ELBO of a Gaussian q
 #
-# Let $q = \mathcal{N}(\mu, C)$, and $\Delta = x - b - W\mu$ what its mean
-# leaves unexplained. Then $x - b - Wz = \Delta - W(z - \mu)$. Its expected
-# squared length is $\|\Delta\|^2$ plus the variances of $W(z - \mu)$, whose
-# sum is the trace of $W C W^\top$; the cross term has mean zero. So
+# Let $q = \mathcal{N}(\mu, C)$, and let $\Delta = x - b - W\mu$ be the part of $x$ that its mean doesn't explain. Then
+# $x - b - Wz = \Delta - W(z - \mu)$. Its expected squared length is $\|\Delta\|^2$ plus the variances of $W(z - \mu)$, because the
+# cross term has mean zero. These variances add up to the trace of $W C W^\top$, so
 #
 # $$
 # \mathbb{E}_q\left[ \log p(x \mid z) \right]
@@ -146,11 +132,9 @@ print("precision", precision.tolist())
 #   - \frac{\|\Delta\|^2 + \operatorname{tr}(W C W^\top)}{2 s^2} .
 # $$ (eq-elbo-reconstruction)
 #
-# With PyTorch's KL to the prior this is the bound {eq}`eq-elbo-terms`.
-# PyTorch's KL to the posterior is the gap, and {eq}`eq-elbo-gap` can be asked
-# of any Gaussian: first of a hundred random ones, then of the prior, the
-# posterior, and two more that this page uses, the *wide* $q$ with twice the
-# posterior's covariance, and the *narrow* one with a third of it.
+# Minus PyTorch's KL to the prior, this is the bound {eq}`eq-elbo-terms`. PyTorch's KL to the posterior is the gap. We can therefore
+# check {eq}`eq-elbo-gap` for any Gaussian: first for a hundred random ones, then for four that this page uses. These are the prior,
+# the posterior, the *wide* $q$ with twice the posterior's covariance, and the *narrow* $q$ with a third of it.
 
 
 # %%
@@ -194,40 +178,34 @@ headers += ["ELBO", "KL to the posterior"]
 Markdown(tabulate(table, headers, tablefmt="pipe", disable_numparse=True))
 
 # %% [markdown]
-# The first column less the second is the third; the last two add up to $\log
-# p(x)$. The prior pays nothing to the prior and explains the observation
-# badly. The narrow $q$ explains it best, and pays too much for it.
+# Reconstruction minus KL to the prior is the ELBO, and ELBO plus KL to the posterior is $\log p(x)$. The prior as $q$ pays no KL and
+# explains the observation badly. The narrow $q$ explains it best, but pays too much.
 #
 # ## Gradient ascent on the ELBO, and the mean-field gap
 #
-# Gradient ascent knows no posterior, it only sees the bound. Write
-# $C = L L^\top$ with a lower triangular $L$, start at the prior ($\mu = 0$,
-# $L = I$), and repeat, with a small step size $\eta$,
+# Gradient ascent doesn't need the posterior: it uses only the bound. Write $C = L L^\top$ with a lower triangular $L$, start at the
+# prior ($\mu = 0$, $L = I$), and repeat, with a small step size $\eta$,
 #
 # $$
 # \mu \leftarrow \mu + \eta \, \frac{\partial \mathcal{L}}{\partial \mu}, \qquad
 # L \leftarrow L + \eta \, \frac{\partial \mathcal{L}}{\partial L} .
 # $$ (eq-elbo-ascent)
 #
-# What does it climb on? Keep the joint density together: {eq}`eq-elbo-bound`
-# is $\mathbb{E}_q[\log p(x, z)]$ plus the *entropy* $-\mathbb{E}_q[\log
-# q(z)]$, which is what keeps $q$ from being a spike at the most probable
-# code. The joint log-density is $-\tfrac12 z^\top \Lambda z$, terms linear in
-# $z$, and a constant, so its mean sees the covariance by $-\tfrac12
-# \operatorname{tr}(\Lambda C)$; the entropy of a Gaussian is $\tfrac12 \log
-# \det C$ and a constant. Together they are $-\tfrac12
-# \operatorname{tr}(L^\top \Lambda L) + \sum_k \log L_{kk}$. The mean adds
-# $-\tfrac12 (\mu - m)^\top \Lambda (\mu - m)$. All this is concave: there is
-# one summit, and with steps that are small enough every start with a positive
-# diagonal leads there.
+# Which surface does it climb? By {eq}`eq-elbo-bound`, the bound is $\mathbb{E}_q[\log p(x, z)]$ plus the *entropy*
+# $-\mathbb{E}_q[\log q(z)]$, which keeps $q$ from becoming a spike at the most probable code. The parts that depend on $C$ and $\mu$
+# are, up to constants:
 #
-# A VAE's encoder gives a *diagonal* covariance (*mean field*). No such
-# Gaussian is a tilted ellipse, and some gap must remain. For a diagonal $C$
-# the part above is $\sum_k (-\tfrac12 \Lambda_{kk} C_{kk} + \tfrac12 \log
-# C_{kk})$. It is largest at $C_{kk} = 1/\Lambda_{kk}$, where it is
-# $-\tfrac{K}{2} - \tfrac12 \sum_k \log \Lambda_{kk}$. At the posterior, $C =
-# \Lambda^{-1}$, it is $-\tfrac{K}{2} - \tfrac12 \log \det \Lambda$. The
-# difference is the gap that remains:
+# - From the joint log-density, which is $-\tfrac12 z^\top \Lambda z$ and terms linear in $z$:
+#   $-\tfrac12 \operatorname{tr}(\Lambda C)$ from the covariance, and $-\tfrac12 (\mu - m)^\top \Lambda (\mu - m)$ from the mean.
+# - From the entropy of a Gaussian: $\tfrac12 \log \det C$.
+#
+# The parts with the covariance add up to $-\tfrac12 \operatorname{tr}(L^\top \Lambda L) + \sum_k \log L_{kk}$. All this is concave, so
+# the bound has one summit. With small enough steps, every start with a positive diagonal leads there.
+#
+# A VAE's encoder gives a *diagonal* covariance (*mean field*). Such a Gaussian can't be a tilted ellipse, so some gap must remain.
+# For a diagonal $C$, the part with the covariance is $\sum_k (-\tfrac12 \Lambda_{kk} C_{kk} + \tfrac12 \log C_{kk})$. It is largest at
+# $C_{kk} = 1/\Lambda_{kk}$, where it is $-\tfrac{K}{2} - \tfrac12 \sum_k \log \Lambda_{kk}$. At the posterior,
+# $C = \Lambda^{-1}$, it is $-\tfrac{K}{2} - \tfrac12 \log \det \Lambda$. The difference is the gap that remains:
 #
 # $$
 # \min_{\text{diagonal } q} \mathrm{KL}\left(q \,\|\, p(z \mid x)\right)
@@ -267,7 +245,7 @@ print(f"the best diagonal q misses log p(x) by {remaining:.4f} nats")
 print(f"its variances {diagonal.variance.detach().numpy().round(4)}")
 print(f"the posterior's {posterior.variance.numpy().round(4)}")
 
-# %% mystnb={"figure": {"caption": "Left: the posterior (shaded: two standard deviations around its mean), the start of both climbs (dotted), and the best diagonal q (dashed). Right: the gap while gradient ascent raises the bound. With a full covariance it falls to the size of rounding errors (drawn at 1e-14); with a diagonal one it stops at the value of the closed form (dotted line).", "name": "fig-elbo-ascent"}, "image": {"alt": "Left: a thin tilted ellipse, a small circle within it, and a large circle around zero. Right: gap on a logarithmic axis against the steps of gradient ascent; one curve falls in a straight line by more than ten powers of ten, the other levels off at once."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Left: the posterior (shaded: two standard deviations around its mean), the start of both climbs (dotted), and the best diagonal q (dashed). Right: the gap during gradient ascent. With a full covariance, the gap falls to the size of rounding errors (drawn at 1e-14). With a diagonal covariance, it stops at the value of the closed form (dotted line).", "name": "fig-elbo-ascent"}, "image": {"alt": "Left: a thin tilted ellipse, a small circle within it, and a large circle around zero. Right: gap on a logarithmic axis against the steps of gradient ascent; one curve falls in a straight line by more than ten powers of ten, the other levels off at once."}} tags=["hide-input"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.6))
 plt.close(figure)
 angle = torch.linspace(0, 2 * math.pi, 200)
@@ -288,40 +266,34 @@ right.legend(loc="center right")
 figure
 
 # %% [markdown]
-# The price of the diagonal: to avoid codes that the tilted posterior
-# forbids, its best approximation is narrower than the posterior in each
-# coordinate.
+# The best diagonal $q$ is narrower than the posterior in each coordinate, because it must avoid codes that the tilted posterior
+# excludes.
 #
 # ## The importance-weighted bound: at what rate?
 #
-# Measure weights in units of $p(x)$: by Bayes' rule $r(z) = w(z)/p(x) = p(z
-# \mid x)/q(z)$, with $\mathbb{E}_q[r] = 1$ and $V = \operatorname{Var}_q[r]$.
-# Write the mean of $S$ of them as $1 + \delta$. Then $\delta$ has mean 0 and
-# variance $V/S$. For small $\delta$, $\log(1 + \delta) \approx \delta -
-# \delta^2/2$, whose expectation is $-V/(2S)$. So if $V$ is finite, and under
-# mild conditions {cite}`domke2018importance`,
+# Measure weights in units of $p(x)$: by Bayes' rule $r(z) = w(z)/p(x) = p(z \mid x)/q(z)$, with $\mathbb{E}_q[r] = 1$ and
+# $V = \operatorname{Var}_q[r]$. Write the mean of $S$ of them as $1 + \delta$. Then $\delta$ has mean 0 and variance $V/S$. For small
+# $\delta$, $\log(1 + \delta) \approx \delta - \delta^2/2$, whose expectation is $-V/(2S)$. So if $V$ is finite, and under mild
+# conditions {cite}`domke2018importance`,
 #
 # $$
 # \log p(x) - \mathcal{L}_S(q) \approx \frac{V}{2 S}
 # \qquad \text{for large } S .
 # $$ (eq-elbo-rate)
 #
-# For Gaussians $V$ has a closed form. Let $P = C^{-1}$ be the precision of
-# $q$, $d = \mu - m$ the distance of the means, and $A = 2\Lambda - P$. If $A$
-# is positive definite, then
+# For Gaussians $V$ has a closed form. Let $P = C^{-1}$ be the precision of $q$, $d = \mu - m$ the distance of the means, and
+# $A = 2\Lambda - P$. If $A$ is positive definite, then
 #
 # $$
 # 1 + V = \int \frac{p(z \mid x)^2}{q(z)} \, dz
 # = \frac{\det \Lambda}{\sqrt{\det P \, \det A}}
-#   \exp\left( d^\top P A^{-1} \Lambda \, d \right);
+#   \exp\left( d^\top P A^{-1} \Lambda \, d \right).
 # $$ (eq-elbo-variance)
 #
-# if $A$ is not, the integral is infinite: in every direction the
-# variance of $q$ must exceed *half* the posterior's.
+# If $A$ isn't positive definite, the integral is infinite: in every direction, the variance of $q$ must exceed *half* the posterior's.
 #
 # ```{dropdown} Derivation of the closed form
-# Since $\mathbb{E}_q[r^2] = 1 + V$, the first
-# equality is a definition. For the second, put $u = z - m$. The exponent of
+# The first equality holds because $\mathbb{E}_q[r^2] = 1 + V$. For the second, put $u = z - m$. The exponent of
 # $p(z \mid x)^2 / q(z)$ is
 #
 # $$
@@ -329,13 +301,11 @@ figure
 # = -\tfrac12 u^\top A u - u^\top P d + \tfrac12 d^\top P d .
 # $$
 #
-# The integral of $\exp(-\tfrac12 u^\top A u - u^\top h)$ over all $u$ is
-# $(2\pi)^{K/2} (\det A)^{-1/2} \exp(\tfrac12 h^\top A^{-1} h)$ if $A$ is
-# positive definite, and infinite otherwise. With $h = P d$ the exponent is
+# The integral of $\exp(-\tfrac12 u^\top A u - u^\top h)$ over all $u$ is $(2\pi)^{K/2} (\det A)^{-1/2} \exp(\tfrac12 h^\top A^{-1} h)$
+# if $A$ is positive definite, and infinite otherwise. With $h = P d$ the exponent is
 # $\tfrac12 d^\top (P A^{-1} P + P) d
-# = \tfrac12 d^\top P A^{-1} (P + A) d = d^\top P A^{-1} \Lambda d$, because
-# $P + A = 2 \Lambda$. The factors in front of the three Gaussians give
-# $(2\pi)^{-K/2} \det \Lambda \, (\det P)^{-1/2}$.
+# = \tfrac12 d^\top P A^{-1} (P + A) d = d^\top P A^{-1} \Lambda d$, because $P + A = 2 \Lambda$. The factors in front of the three
+# Gaussians give $(2\pi)^{-K/2} \det \Lambda \, (\det P)^{-1/2}$.
 # ```
 
 
@@ -362,41 +332,33 @@ for name in ("wide", "prior", "narrow"):
     print(f"{name}: V = {variances[name]:.4f}")
 
 # %% [markdown]
-# The narrow $q$ stands at the right place, and its ELBO is far better than
-# the prior's. But where it hardly ever looks there is posterior left, and
-# when it does look there, the weight is enormous.
+# The narrow $q$ has the right mean, and its ELBO is far better than the prior's. But it almost never draws from the outer
+# parts of the posterior. When it does, the weight is enormous.
 #
 # ### The gap for any S, as an integral
 #
-# How large must $S$ be for {eq}`eq-elbo-rate`, and what takes its place
-# where $V$ is infinite? Measuring is too coarse to tell: the noise of a
-# million weights hides the one, and the rare large weights the other. But
-# the gap can be had exactly. For a positive number $a$, $-\log a =
-# \int_0^\infty (e^{-ta} - e^{-t}) \, dt / t$. Let $a$ be the mean of $S$
-# weights, take the average over all draws, and call $\varphi(u) =
-# \mathbb{E}_q[e^{-u r}]$ the Laplace transform of a single weight. Then
-# with $u = t / S$
+# How large must $S$ be for {eq}`eq-elbo-rate`, and what replaces it where $V$ is infinite? Measurements can't answer: noise hides the
+# law, even with a million weights, and a sample misses the rare large weights. But we can compute the gap exactly. For a positive
+# number $a$, $-\log a = \int_0^\infty (e^{-ta} - e^{-t}) \, dt / t$. Let $a$ be the mean of $S$ weights, take the average over all
+# draws, and call $\varphi(u) = \mathbb{E}_q[e^{-u r}]$ the Laplace transform of a single weight. Then with $u = t / S$
 #
 # $$
 # \log p(x) - \mathcal{L}_S
 # = \int_0^\infty \left( \varphi(u)^S - e^{-S u} \right) \frac{du}{u} .
 # $$ (eq-elbo-laplace)
 #
-# For the wide and the narrow $q$, $\varphi$ is a sum along a line. Let $q =
-# \mathcal{N}(m, c \Lambda^{-1})$ with $K = 2$, and $2 c y = (z - m)^\top
-# \Lambda (z - m)$. Then $r = c \, e^{(1 - c) y}$ by dividing the densities,
-# and under $q$, $2y$ is a sum of two squared standard normal numbers, so that
-# $y$ has the density $e^{-y}$ (integrate theirs in polar coordinates). With
-# $U = e^{-y}$, which is uniform between 0 and 1,
+# For the wide and the narrow $q$, $\varphi$ is a sum along a line. Let $q = \mathcal{N}(m, c \Lambda^{-1})$ with $K = 2$, and
+# $2 c y = (z - m)^\top \Lambda (z - m)$. Dividing the densities gives $r = c \, e^{(1 - c) y}$. Under $q$, $2y$ is a sum of two squared
+# standard normal numbers, so $y$ has the density $e^{-y}$ (integrate in polar coordinates). With $U = e^{-y}$, which is uniform between
+# 0 and 1,
 #
 # $$
 # r = c \, U^{\,c - 1} , \qquad
 # \mathbb{E}_q[r^n] = \frac{c^n}{1 + n (c - 1)} .
 # $$ (eq-elbo-uniform)
 #
-# (The moment is infinite if its denominator is not positive.) The weights of
-# the wide $q$, $c = 2$, are simply *uniform between 0 and $2\,p(x)$*. For the
-# prior, $\varphi$ is a sum over the grid.
+# (The moment is infinite if its denominator isn't positive.) The weights of the wide $q$, with $c = 2$, are simply *uniform between 0
+# and $2\,p(x)$*. For the prior, $\varphi$ is a sum over the grid.
 
 # %%
 log_u = torch.arange(-40.0, 700.0, 0.5)
@@ -442,18 +404,15 @@ for name, gaps in exact.items():
     print(f"S = 16 {gaps[4]:.4f}, measured {line[4]:.4f} ± {error[4]:.4f}")
 
 # %% [markdown]
-# The integral is the KL at $S = 1$ and what two million weights say at each
-# $S$. So it can be asked for sizes that nobody draws.
+# At $S = 1$ the integral equals the KL, and at each $S$ it agrees with two million weights. So we can use it for sizes that are too
+# large to draw.
 #
 # ### If the variance is infinite
 #
-# From {eq}`eq-elbo-uniform`, for $c < 1$ a weight in units of $p(x)$ exceeds
-# $t \geq c$ with the probability $(t/c)^{-\alpha}$, where $\alpha = 1/(1 -
-# c)$. For $c < \tfrac12$ we have $1 < \alpha < 2$: there is a mean, but no
-# variance. Typically a sample of $S$ weights underrates $p(x)$, until a
-# single weight of the order of $S$ comes along and makes up for it. The
-# probability that one of $S$ weights is that large is proportional to $S^{1 -
-# \alpha}$, and so is the gap:
+# From {eq}`eq-elbo-uniform`, for $c < 1$ a weight in units of $p(x)$ exceeds $t \geq c$ with the probability $(t/c)^{-\alpha}$, where
+# $\alpha = 1/(1 - c)$. For $c < \tfrac12$ we have $1 < \alpha < 2$, so the mean exists but the variance is infinite. A sample of $S$
+# weights usually underestimates $p(x)$, until a single weight of the order of $S$ makes up for it. The probability that one of $S$
+# weights is that large is proportional to $S^{1 - \alpha}$, and so is the gap:
 #
 # $$
 # \log p(x) - \mathcal{L}_S \approx
@@ -461,16 +420,13 @@ for name, gaps in exact.items():
 # \qquad \text{for large } S \text{ and } 1 < \alpha < 2.
 # $$ (eq-elbo-slow)
 #
-# For the narrow $q$, $c = \tfrac13$ and $\alpha = \tfrac32$: to halve the gap
-# takes four times as many samples, not twice as many.
+# For the narrow $q$, $c = \tfrac13$ and $\alpha = \tfrac32$: you need four times as many samples to halve the gap, not twice as many.
 #
 # ```{dropdown} Where the constant comes from
-# Let one weight be as large as $S v$. It lifts the mean of the sample by $v$,
-# and $\bar r - 1 - \log \bar r$ (which has the gap as its expectation) from
-# about 0 to $g(v) = v - \log(1 + v)$. The expected number of weights beyond
-# $S v$ in a sample is $S \, (S v / c)^{-\alpha} = c^\alpha S^{1 - \alpha}
-# v^{-\alpha}$. The gap is the sum of $g$ over all sizes, and integrating by
-# parts,
+# Let one weight be as large as $S v$. It raises the mean of the sample by $v$. The gap is the expectation of
+# $\bar r - 1 - \log \bar r$, which this weight raises from about 0 to $g(v) = v - \log(1 + v)$. The expected number of weights beyond
+# $S v$ in a sample is $S \, (S v / c)^{-\alpha} = c^\alpha S^{1 - \alpha} v^{-\alpha}$. The gap is the sum of $g$ over all sizes, and
+# integrating by parts,
 #
 # $$
 # \int_0^\infty g'(v) \, c^\alpha S^{1 - \alpha} v^{-\alpha} \, dv
@@ -478,12 +434,10 @@ for name, gaps in exact.items():
 # = c^\alpha S^{1 - \alpha} \, \frac{\pi}{\sin(\pi (\alpha - 1))} .
 # $$
 #
-# The last integral is a classical one (the beta function with arguments
-# $2 - \alpha$ and $\alpha - 1$); it is finite for $1 < \alpha < 2$.
+# The last integral is a beta function with arguments $2 - \alpha$ and $\alpha - 1$. It is finite for $1 < \alpha < 2$.
 # ```
 #
-# Both laws are limits. The check goes where they must hold, to a million
-# samples and to a hundred million, and there asks for three digits.
+# Both laws are limits. We check them at a million and at a hundred million samples, where they must hold to three digits.
 
 # %%
 alpha = 1 / (1 - 1 / 3)
@@ -499,7 +453,7 @@ for name, law in laws.items():
 crossing = S[exact["prior"] < exact["narrow"]].min().item()
 print(f"the prior is ahead of the narrow q from S = {crossing:,.0f} on")
 
-# %% mystnb={"figure": {"caption": "Left: the gap of the importance-weighted bound, exact (lines) and measured (dots, bars of two standard errors; what is smaller than its bar is left out), with the laws for large S (dashed: V/(2S), and for the narrow q that of infinite variance). Right: the exact gap divided by its law.", "name": "fig-elbo-rate"}, "image": {"alt": "Left: three falling lines on logarithmic axes with points on them, two of which join dashed lines of slope minus one, the third one of slope minus one half. Right: three lines that go to one."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Left: the gap of the importance-weighted bound, exact (lines) and measured (dots, bars of two standard errors; dots smaller than their bars are left out). Dashed: the laws for large S (V/(2S), and the law for infinite variance for the narrow q). Right: the exact gap divided by its law, which tends to 1.", "name": "fig-elbo-rate"}, "image": {"alt": "Left: three falling lines on logarithmic axes with points on them, two of which join dashed lines of slope minus one, the third one of slope minus one half. Right: three lines that go to one."}} tags=["hide-input"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(plots.WIDTH, 3))
 plt.close(figure)
 for number, (name, gaps) in enumerate(exact.items()):
@@ -521,17 +475,14 @@ right.legend()
 figure
 
 # %% [markdown]
-# "Large" means much larger than $V$. And for many samples a $q$ that is too
-# wide beats one that is too narrow: even the prior overtakes the narrow $q$,
-# whose ELBO is so much better. The weights that were seen say nothing of
-# those that were not: no standard error warns of a tail that the sample has
-# missed.
+# "Large" means much larger than $V$. With many samples, a $q$ that is too wide beats one that is too narrow. Even the prior overtakes
+# the narrow $q$, whose ELBO is so much better. The standard error is computed from the drawn weights only, so it can't warn of a tail
+# that the sample missed.
 #
 # ## Fifty images: approximation and amortisation gap
 #
-# {doc}`../idea/elbo` looks at six images of MNIST. Here a VAE with $K = 1$ is
-# trained on the small digits, for ten epochs, and the first fifty of its test
-# images are looked at in the same way.
+# {doc}`../idea/elbo` examines six images of MNIST. Here we train a VAE with $K = 1$ on the small digits for ten epochs, and examine its
+# first fifty test images in the same way.
 
 # %% tags=["hide-input"]
 torch.set_default_dtype(torch.float32)
@@ -573,10 +524,9 @@ def gap_of(mean, log_variance):
 
 
 # %% [markdown]
-# For the best Gaussian of each image, its mean and log-variance climb the
-# exact bound, with a hundred steps of Adam from the mean and the variance of
-# the posterior. (From what the encoder said, a climb can end on a lower
-# hill.) What remains is at least the approximation gap.
+# To find each image's best Gaussian, we maximise the exact bound over its mean and log-variance. We take a hundred steps of Adam,
+# starting from the mean and variance of the posterior. (Starting from the encoder's output, a climb can end at a lower maximum.) The
+# gap that remains is at least the approximation gap.
 
 # %%
 encoded = [each.double() for each in evaluation.encode(line, images)]
@@ -608,7 +558,7 @@ table = [
 headers = ["mean over fifty test images", "nats per image"]
 Markdown(tabulate(table, headers, tablefmt="pipe", floatfmt=".3f"))
 
-# %% mystnb={"figure": {"caption": "Four test images of different gaps, from the smallest to a large one, nats in the title: the true posterior over the one latent dimension (shaded), the encoder's q (solid), and the best Gaussian found for this image alone (dashed).", "name": "fig-elbo-posteriors"}, "image": {"alt": "Four plots of densities over z, each with a small picture of the digit: a shaded posterior, the encoder's bell curve, and a dashed bell curve."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Four test images, from the smallest gap to a large one (nats in the title): the true posterior over the one latent dimension (shaded), the encoder's q (solid), and the best Gaussian found for this image alone (dashed). The dashed curves fit the posteriors, while the encoder's can miss.", "name": "fig-elbo-posteriors"}, "image": {"alt": "Four plots of densities over z, each with a small picture of the digit: a shaded posterior, the encoder's bell curve, and a dashed bell curve."}} tags=["hide-input"]
 figure, panels = plt.subplots(1, 4, figsize=(plots.WIDTH, 2.3))
 plt.close(figure)
 chosen = gap.argsort()[[0, 16, 33, 47]]
@@ -633,11 +583,9 @@ for plot, image in zip(panels, chosen, strict=True):
 figure
 
 # %% [markdown]
-# After so short a training, and on images it was not trained on, nearly all
-# of the gap is the encoder's. How far does `evaluation.log_prob`, the
-# importance-weighted bound, come from there? The encoder is easily made
-# wider: adding 2 to its log-variance multiplies every standard deviation by
-# $e$.
+# After so short a run, and on test images, the encoder causes nearly all of the gap. How close does the importance-weighted bound,
+# `evaluation.log_prob`, come to $\log p(x)$ with this encoder? We compare it with a wider encoder: adding 2 to the log-variance
+# multiplies every standard deviation by $e$.
 
 # %% tags=["hide-input"]
 wider = copy.deepcopy(line)
@@ -670,28 +618,25 @@ print(f"missed: {missing.sum():.1f} nats, one image {missing[0]:.1f}")
 assert missing[0] > missing.sum() / 2 and width.median() > 0.8
 
 # %% [markdown]
-# As trained, the encoder has the better ELBO, and its importance-weighted
-# bound stays short of $\log p(x)$ by many times the stated error; made wider,
-# it has the worse ELBO, and arrives. It was not too narrow but misplaced, and
-# a single image makes most of the difference.
+# As trained, the encoder has the better ELBO, but its importance-weighted bound misses $\log p(x)$ by many times the stated error. Made
+# wider, it has the worse ELBO, but its bound reaches $\log p(x)$. The trained $q$ wasn't too narrow but in the wrong place, and a
+# single image makes most of the difference.
 #
 # ## Exercises
 #
-# **1.** Compute the gap of the wide $q$ for $S = 1$ and for $S = 2$ with a
-# pencil.
+# **1.** Compute the gap of the wide $q$ for $S = 1$ and for $S = 2$ by hand.
 #
 # ```{dropdown} Solution
-# In units of $p(x)$ a weight is $2U$. For $S = 1$ the gap is
-# $-\mathbb{E}[\log 2U] = -\log 2 + 1$, as $\int_0^1 \log u \, du = -1$. For
-# $S = 2$ it is $-\mathbb{E}[\log(U_1 + U_2)]$. The sum $a$ of two uniform
-# numbers has the density $a$ up to 1 and $2 - a$ from 1 to 2, and
+# In units of $p(x)$ a weight is $2U$. For $S = 1$ the gap is $-\mathbb{E}[\log 2U] = -\log 2 + 1$, because
+# $\int_0^1 \log u \, du = -1$. For $S = 2$ it is $-\mathbb{E}[\log(U_1 + U_2)]$. The sum $a$ of two uniform numbers has the density
+# $a$ up to 1 and $2 - a$ from 1 to 2. With
 #
 # $$
 # \int_0^1 a \log a \, da = -\tfrac14, \qquad
 # \int_1^2 (2 - a) \log a \, da = 2 \log 2 - \tfrac54 ,
 # $$
 #
-# so that the gap is $\tfrac32 - 2 \log 2$.
+# the gap is $\tfrac32 - 2 \log 2$.
 # ```
 
 # %% tags=["hide-cell"]
@@ -700,23 +645,18 @@ assert (exact["wide"][:2] / by_pencil - 1).abs().max() < 1e-4
 print("gaps by pencil:", [round(value, 4) for value in by_pencil.tolist()])
 
 # %% [markdown]
-# **2.** Take the prior as $q$, and a model of $K$ independent copies: a code
-# of $K$ numbers, $K$ pixels, each pixel $x_k = 3 z_k + \varepsilon_k$ with
-# $\varepsilon_k \sim \mathcal{N}(0, 1)$, and $x_k = 3$ for all $k$. How does
-# $V$ depend on $K$, and how many samples does {eq}`eq-elbo-rate` ask for, to
-# come within 0.1 nats of $\log p(x)$?
+# **2.** Take the prior as $q$, and a model of $K$ independent copies: a code with $K$ dimensions and $K$ pixels, each
+# $x_k = 3 z_k + \varepsilon_k$ with $\varepsilon_k \sim \mathcal{N}(0, 1)$, and $x_k = 3$ for all $k$. How does $V$ depend on $K$? How
+# many samples do you need, by {eq}`eq-elbo-rate`, to come within 0.1 nats of $\log p(x)$?
 #
 # ```{dropdown} Solution
-# The weights of independent coordinates multiply, therefore so do their
-# second moments: $1 + V = (1 + V_1)^K$, where $V_1$ belongs to one
-# coordinate. In {eq}`eq-elbo-variance` with one dimension, $\Lambda = 10$,
-# $P = 1$, $A = 19$ and $d = -m = -\tfrac{9}{10}$, so that $1 + V_1 =
-# \tfrac{10}{\sqrt{19}} \exp(\tfrac{8.1}{19})$. The number of samples is $V
-# / 0.2$. It grows exponentially with $K$, just like the grid.
+# The weights of independent coordinates multiply, and so do their second moments: $1 + V = (1 + V_1)^K$, where $V_1$ belongs to one
+# coordinate. In {eq}`eq-elbo-variance` with one dimension, $\Lambda = 10$, $P = 1$, $A = 19$ and $d = -m = -\tfrac{9}{10}$, so
+# $1 + V_1 = \tfrac{10}{\sqrt{19}} \exp(\tfrac{8.1}{19})$. The number of samples is $V / 0.2$. It grows exponentially with $K$, just
+# like the grid.
 # ```
 #
-# Solution to exercise 2, in numbers, with the one-dimensional $V_1$ checked
-# by a grid:
+# Solution to exercise 2, in numbers. A grid checks the one-dimensional $V_1$:
 
 # %% tags=["hide-cell"]
 z = torch.linspace(-12, 12, 4801, dtype=torch.float64)
@@ -729,30 +669,24 @@ assert one**64 > 1e20
 Markdown(tabulate(table, ["K", "samples"], "pipe", disable_numparse=True))
 
 # %% [markdown]
-# **3.** Expectation-maximisation (EM), which the paper sets out from, climbs
-# the same bound in turns. The E-step sets each $q_i$ to the posterior of
-# $x_i$; the M-step chooses $W$ and $s^2$ to maximise the average bound with
-# those $q_i$ held fixed. Write $m_i$ and $C$ for the posterior's mean and
-# covariance, $a_i = x_i - b$, and $b$ for the mean of the data. Derive the
-# M-step, and show that no step lowers the average $\log p(x)$.
+# **3.** The paper starts from expectation-maximisation (EM), which climbs the same bound in turns. The E-step sets each $q_i$ to the
+# posterior of $x_i$. The M-step holds these $q_i$ fixed, and chooses the $W$ and $s^2$ that maximise the average bound. Write $m_i$ and
+# $C$ for the posterior's mean and covariance, $a_i = x_i - b$, and $b$ for the mean of the data. Derive the M-step, and show that no
+# step lowers the average $\log p(x)$.
 #
 # ```{dropdown} Solution
-# After the E-step the gap is zero and the bound is $\log p(x)$. The M-step
-# raises the bound. The new $\log p(x)$ is at least the raised bound, which is
-# at least the old $\log p(x)$. For the M-step only the reconstruction terms
-# {eq}`eq-elbo-reconstruction` matter. Setting their derivatives to zero, $W =
-# \left(\sum_i a_i m_i^\top\right) \left(\sum_i (m_i m_i^\top +
-# C)\right)^{-1}$, and $s^2$ is the mean over $i$ of $\|a_i - W m_i\|^2 +
-# \operatorname{tr}(W C W^\top)$, divided by $D$.
+# After the E-step the gap is zero, so the bound is $\log p(x)$. The M-step raises the bound. The new $\log p(x)$ is at least the raised
+# bound, which is at least the old $\log p(x)$.
 #
-# For this model the summit is known {cite}`tipping1999probabilistic`: let
-# $\ell_1 \geq \dots \geq \ell_D$ be the eigenvalues of the data's covariance;
-# then the best $s^2$ is the mean of the last $D - K$ of them, and the
-# covariance of $x$ keeps the first $K$ as they are.
+# For the M-step, only the reconstruction terms {eq}`eq-elbo-reconstruction` matter. Setting their derivatives to zero gives
+# $W = \left(\sum_i a_i m_i^\top\right) \left(\sum_i (m_i m_i^\top + C)\right)^{-1}$. The new $s^2$ is the mean over $i$ of
+# $\|a_i - W m_i\|^2 + \operatorname{tr}(W C W^\top)$, divided by $D$.
+#
+# For this model we know the summit {cite}`tipping1999probabilistic`. Let $\ell_1 \geq \dots \geq \ell_D$ be the eigenvalues of the
+# data's covariance. The best $s^2$ is the mean of the last $D - K$ of them, and the covariance of $x$ keeps the first $K$ as they are.
 # ```
 #
-# Solution to exercise 3, on 500 draws from the page's own model: the average
-# log p(x) never falls, and ends on the summit.
+# Solution to exercise 3, on 500 draws from the page's own model: the average log p(x) never falls, and ends at the summit.
 
 # %% tags=["hide-cell"]
 generator = torch.Generator().manual_seed(2)
@@ -786,28 +720,21 @@ assert abs(climb[-1] - summit) < 1e-6
 print(f"from {climb[0]:.3f} to {climb[-1]:.3f} nats per observation")
 
 # %% [markdown]
-# **4.** Show that the variance of the weights of the VAE above is infinite for
-# every image whose encoder answers with $\sigma^2 < \tfrac12$. Why is that
-# nowhere to be seen in the samples?
+# **4.** Consider the VAE above, and an image for which the encoder gives $\sigma^2 < \tfrac12$. Show that the variance of its weights is
+# infinite. Why don't samples show it?
 #
 # ```{dropdown} Solution
-# The decoder is made of linear layers and ReLUs, so its logits are piecewise
-# linear in $z$ and at most proportional to $|z|$ far out; and the
-# log-likelihood {eq}`eq-elbo-bernoulli`, with a sigmoid's $\pi$, is at least
-# minus the sum of the logits' absolute values, and a constant. So $\log p(x,
-# z)$ is at least $-\tfrac12 z^2 - \kappa |z|$ and a constant, for some
-# $\kappa$. The square of $p(x, z)$ over $q(z)$ then has an exponent of at
-# least $-z^2 + z^2/(2\sigma^2)$ and terms linear in $|z|$. If $\sigma^2 <
-# \tfrac12$ it grows without limit, and the integral is infinite.
+# The decoder consists of linear layers and ReLUs. Its logits are therefore piecewise linear in $z$, and at most proportional to $|z|$
+# far out. The log-likelihood {eq}`eq-elbo-bernoulli`, with a sigmoid's $\pi$, is at least minus the sum of the logits' absolute values,
+# up to a constant. So for some $\kappa$, $\log p(x, z)$ is at least $-\tfrac12 z^2 - \kappa |z|$, up to a constant. The exponent of
+# $p(x, z)^2 / q(z)$ is then at least $-z^2 + z^2/(2\sigma^2)$, up to terms linear in $|z|$. If $\sigma^2 < \tfrac12$ it grows without
+# limit, and the integral is infinite.
 #
-# But as the table below shows, the growth sets in many $\sigma$ away from the
-# mean, where no sample will ever be. What samples show is what happens within
-# a few $\sigma$.
+# But as the table below shows, the growth starts many $\sigma$ away from the mean. Samples fall within a few $\sigma$.
 # ```
 #
-# Solution to exercise 4: the logarithm of the integral of $p(z \mid x)^2 /
-# q(z)$, cut off at ever larger multiples of $\sigma$ from the mean, for the
-# first image.
+# Solution to exercise 4: for the first image, the logarithm of the integral of $p(z \mid x)^2 / q(z)$, up to larger and larger
+# multiples of $\sigma$ from the mean.
 
 # %% tags=["hide-cell"]
 mean, sigma = encoded[0][0], (encoded[1][0] / 2).exp()

@@ -16,10 +16,13 @@
 # %% [markdown]
 # # The KL divergence, in detail
 #
-# What {doc}`../idea/kl` leaves out: why a Monte Carlo estimate is as noisy as it
-# is, where computer numbers end, what the other direction and correlated codes
-# cost, how dear a code may be, and whether the closed form makes the bound less
-# noisy. The letters are those of that page.
+# **How noisy is a sampled KL, where does the closed form break, and does it make the bound less noisy?** One sample of the KL has the
+# variance $\mu^2 \sigma^2 + \tfrac12 (\sigma^2 - 1)^2$. In float32 the closed form breaks above a log-variance of 88.7, and loses its
+# digits very close to the prior. After training, it makes the bound *noisier*: its standard deviation is 1.24 nats, and 0.66 with a
+# sampled KL.
+#
+# This page continues {doc}`../idea/kl`, with the same notation. It also derives the cost of the other direction, the cost of
+# correlated codes, and the largest $\beta$ at which a code survives.
 
 # %% tags=["hide-input"]
 import decimal
@@ -51,8 +54,7 @@ log_variance = 2 * sigma.log()
 # (kl-noise)=
 # ## The variance of one log ratio
 #
-# Write $z = \mu + \sigma \varepsilon$ with $\varepsilon \sim \mathcal{N}(0, 1)$;
-# then the log ratio {eq}`eq-kl-ratio` is
+# Write $z = \mu + \sigma \varepsilon$ with $\varepsilon \sim \mathcal{N}(0, 1)$. Then the log ratio {eq}`eq-kl-ratio` is
 #
 # $$
 # \log \frac{q(z)}{p(z)}
@@ -60,14 +62,13 @@ log_variance = 2 * sigma.log()
 #   + \tfrac12 \left(\sigma^2 - 1\right) \varepsilon^2 .
 # $$ (eq-kl-noise)
 #
-# The variance of $\varepsilon$ is 1, that of $\varepsilon^2$ is 2, and the two
-# are uncorrelated. So one sample scatters with the variance
+# $\varepsilon$ has variance 1, $\varepsilon^2$ has variance 2, and the two are uncorrelated. So one sample has the variance
 #
 # $$
 # V = \mu^2 \sigma^2 + \tfrac12 \left(\sigma^2 - 1\right)^2 .
 # $$ (eq-kl-variance)
 #
-# By the trapezoidal rule, on the grid of {doc}`../idea/kl`:
+# We check it by the trapezoidal rule, on the grid of {doc}`../idea/kl`:
 
 # %% tags=["hide-input"]
 noise = torch.linspace(-12, 12, 1201, **float64)
@@ -82,9 +83,9 @@ measured = torch.trapezoid(density * centred**2, noise)
 equal(measured[:, None], V, rtol=1e-8)
 
 # %% [markdown]
-# A mean of $S$ log ratios therefore has the standard error $\sqrt{V / S}$: {numref}`fig-kl-monte-carlo`.
+# A mean of $S$ log ratios therefore has the standard error $\sqrt{V / S}$, as {numref}`fig-kl-monte-carlo` shows.
 
-# %% mystnb={"figure": {"caption": "Monte Carlo estimates of one divergence, $\\mu = 1$ and $\\sigma = 1/2$. Left: six running means, and the band of two standard errors around the closed form. Right: the root mean square error of 500 of them on logarithmic axes; it follows $\\sqrt{V / S}$.", "name": "fig-kl-monte-carlo"}, "image": {"alt": "Left: six jagged lines settle towards a horizontal line inside a narrowing band. Right: the error falls along a straight line of slope minus one half."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Monte Carlo estimates of one divergence, $\\mu = 1$ and $\\sigma = 1/2$. Left: six running means, and the band of two standard errors around the closed form. Right: the root mean square error of 500 running means follows $\\sqrt{V / S}$ (logarithmic axes).", "name": "fig-kl-monte-carlo"}, "image": {"alt": "Left: six jagged lines settle towards a horizontal line inside a narrowing band. Right: the error falls along a straight line of slope minus one half."}} tags=["hide-input"]
 q = Normal(torch.tensor(1.0, **float64), 0.5)
 exact = torch_kl(q, Normal(0, 1)).item()
 deviation = math.sqrt(0.5**2 + 0.75**2 / 2)  # the root of V
@@ -114,9 +115,8 @@ figure
 # (kl-edges)=
 # ## Where numbers end: overflow and cancellation
 #
-# At the limits {eq}`eq-kl-limits`, the table holds the function in float64 and in float32 (which is what
-# models are trained in) against the formula evaluated with fifty decimal
-# digits.
+# The table compares three values near the limits {eq}`eq-kl-limits`: the formula with fifty decimal digits, and our function in float64
+# and in float32. Models are trained in float32.
 
 
 # %% tags=["hide-input"]
@@ -154,18 +154,13 @@ headers = ["σ", "μ", "limit", "fifty digits", "float64", "float32"]
 Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".10g"))
 
 # %% [markdown]
-# (In the last row the limit is $\tfrac12(\mu^2 + \sigma^2)$, since $\mu$ is
-# large too.) So nothing breaks at a millionth or at a thousand. Where does
-# it break? In two places: far beyond, and right at the prior.
+# (In the last row the limit is $\tfrac12(\mu^2 + \sigma^2)$, because $\mu$ is large too.) So nothing breaks at a millionth or at a
+# thousand. It breaks in two places: far beyond these values, and right at the prior.
 #
-# **Overflow.** $\sigma^2 = \exp(\log \sigma^2)$ leaves the range of float32
-# when $\log \sigma^2$ exceeds the logarithm of its largest number, a little
-# under 89, and that of float64 a little under 710. The divergence is then
-# infinite. It is never undefined, for finite $\mu$ and $\log \sigma^2$, because
-# the terms that can overflow, $\mu^2$ and $\sigma^2$, have the same sign. But
-# its gradient is infinite too, and one step with it ruins the weights; this
-# book's training loop stops there with a message. ($\mu^2$ overflows as well,
-# but only for a mean beyond $10^{19}$.)
+# **Overflow.** $\sigma^2 = \exp(\log \sigma^2)$ exceeds the largest float32 if $\log \sigma^2$ exceeds about 89, and the largest float64
+# if it exceeds about 710. The divergence is then infinite. For finite $\mu$ and $\log \sigma^2$ it's never undefined, because the terms
+# that can overflow, $\mu^2$ and $\sigma^2$, have the same sign. But its gradient is infinite too, and one step with it ruins the
+# weights. This book's training loop stops there with a message. ($\mu^2$ also overflows, but only for a mean beyond $10^{19}$.)
 
 # %% tags=["hide-input"]
 for dtype in (torch.float32, torch.float64):
@@ -186,9 +181,8 @@ pairs = torch.cat([pairs, pairs.flip(1)])
 assert not objective.kl_divergence(*pairs.T.unsqueeze(-1)).isnan().any()
 
 # %% [markdown]
-# **Cancellation.** Close to the prior two terms of {eq}`eq-kl-closed`, 1 and $\sigma^2$,
-# are near one and cancel, and what is left is tiny. With $\ell = \log \sigma^2$ and the series of the
-# exponential,
+# **Cancellation.** Close to the prior, two terms of {eq}`eq-kl-closed`, 1 and $\sigma^2$, almost cancel, and the rest is tiny. With
+# $\ell = \log \sigma^2$ and the series of the exponential,
 #
 # $$
 # \tfrac12 \left(\sigma^2 - 1 - \log \sigma^2\right)
@@ -196,11 +190,9 @@ assert not objective.kl_divergence(*pairs.T.unsqueeze(-1)).isnan().any()
 #   = \tfrac14 \ell^2 + \tfrac{1}{12} \ell^3 + \dots
 # $$ (eq-kl-near)
 #
-# Adding numbers near one leaves an error of about $u$, the spacing of
-# the computer's numbers there, $1.2 \cdot 10^{-7}$ in float32 and
-# $2.2 \cdot 10^{-16}$ in float64. Relative to $\ell^2 / 4$ that is everything
-# as soon as $\ell$ is below $2 \sqrt{u}$. A function that computes
-# $e^\ell - 1$ in one go, `expm1`, loses less.
+# Adding numbers near one has an error of about $u$, the spacing of floating-point numbers there: $1.2 \cdot 10^{-7}$ in float32 and
+# $2.2 \cdot 10^{-16}$ in float64. As soon as $\ell$ is below $2 \sqrt{u}$, this error is as large as $\ell^2 / 4$. A function that
+# computes $e^\ell - 1$ in one step, `expm1`, loses less.
 
 # %% tags=["hide-input"]
 near = torch.logspace(-6, 0, 241)  # float32
@@ -222,7 +214,7 @@ assert errors["float32"].max() < 5e-7
 nearest = near < 1e-4  # where no digit of float32 is right
 assert (errors["float32"] > truth / 2)[nearest].all()
 
-# %% mystnb={"figure": {"caption": "Relative error of the formula near the prior, $\\mu = 0$. At the line, error 1, nothing of the result is right: there float32 answers zero. (Where a dot is missing the error is zero.)", "name": "fig-kl-cancellation"}, "image": {"alt": "Relative error against the distance of the log-variance from zero, on logarithmic axes. The float32 error is one up to a few ten-thousandths, then falls with slope minus two; with expm1 it is smaller, with slope minus one; float64 lies nine orders of magnitude lower than float32."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Relative error of the formula near the prior, $\\mu = 0$. At the line (error 1), no digit of the result is right: there float32 returns zero. With expm1, the error is smaller. (Missing dots have no error.)", "name": "fig-kl-cancellation"}, "image": {"alt": "Relative error against the distance of the log-variance from zero, on logarithmic axes. The float32 error is one up to a few ten-thousandths, then falls with slope minus two; with expm1 it is smaller, with slope minus one; float64 lies nine orders of magnitude lower than float32."}} tags=["hide-input"]
 with plt.rc_context(plots.STYLE):
     figure, axes = plt.subplots(figsize=(plots.WIDTH, 2.6))
     for name, value in errors.items():
@@ -234,10 +226,8 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# Does it harm? Not the value: an error of a ten-millionth of a nat is nothing
-# beside the nats of an image. Nor the training: the gradient
-# {eq}`eq-kl-gradient` is right to the same $u$, even where the value is lost. But
-# a KL of $10^{-7}$ nats in one dimension, if float32 prints it, is noise.
+# This does no harm. An error of $10^{-7}$ nats is nothing compared with the nats of an image. Training isn't affected, because the
+# gradient {eq}`eq-kl-gradient` is right to the same $u$. But a KL of $10^{-7}$ nats in one dimension, computed in float32, is noise.
 
 # %% tags=["hide-input"]
 pair = origin, near.unsqueeze(1).requires_grad_()
@@ -248,7 +238,7 @@ assert (pair[1].grad - by_hand).abs().max() < 3e-7
 # %% [markdown]
 # ## The second derivatives: one valley
 #
-# Of {eq}`eq-kl-gradient`, none is negative:
+# The derivatives of {eq}`eq-kl-gradient` are never negative:
 #
 # $$
 # \frac{\partial^2\, \mathrm{KL}}{\partial \mu^2} = 1, \qquad
@@ -257,8 +247,7 @@ assert (pair[1].grad - by_hand).abs().max() < 3e-7
 # \frac{\partial^2\, \mathrm{KL}}{\partial \mu \, \partial \log \sigma^2} = 0 .
 # $$ (eq-kl-curvature)
 #
-# So in $\mu$ and $\log \sigma^2$ the cost is a single valley, and the prior its
-# only minimum.
+# So in $\mu$ and $\log \sigma^2$ the cost is a single valley, and the prior is its only minimum.
 
 # %% tags=["hide-input"]
 for point in ((0.0, 0.0), (2.0, -3.0), (-1.0, 2.0)):
@@ -272,17 +261,16 @@ for point in ((0.0, 0.0), (2.0, -3.0), (-1.0, 2.0)):
 # (kl-reverse)=
 # ## The other direction, KL(p || q)
 #
-# From the prior's side the divergence is another function. With the means taken
-# under $p$, and so $\mathbb{E}_p[(z - \mu)^2] = 1 + \mu^2$, the same three lines
-# give
+# The divergence of the prior from $q$ is another function. We take the means under $p$, so that
+# $\mathbb{E}_p[(z - \mu)^2] = 1 + \mu^2$. The same three lines then give
 #
 # $$
 # \mathrm{KL}(p \,\|\, q)
 #   = \log \sigma + \frac{1 + \mu^2}{2 \sigma^2} - \tfrac12 .
 # $$ (eq-kl-reverse)
 #
-# Whoever draws from the prior falls where a narrow $q$ has put next to nothing,
-# and is charged for it: halving a narrow $\sigma$ multiplies the price by four.
+# Most codes from the prior fall where a narrow $q$ has almost no density, and this is costly: halving a narrow $\sigma$ multiplies the
+# cost by four.
 
 
 # %% tags=["hide-input"]
@@ -299,8 +287,7 @@ assert math.isclose(ratio, 4, rel_tol=1e-3)
 # %% [markdown]
 # ## Full covariance: what correlation costs
 #
-# What if the $K$ numbers of a code were not independent under $q$? With a full
-# matrix of covariances $\Sigma$ the three lines lead to
+# What if the $K$ coordinates of a code weren't independent under $q$? With a full covariance matrix $\Sigma$, the three lines give
 #
 # $$
 # \mathrm{KL}\left(\mathcal{N}(\mu, \Sigma) \,\|\, \mathcal{N}(0, I)\right)
@@ -308,18 +295,13 @@ assert math.isclose(ratio, 4, rel_tol=1e-3)
 #     - \log \det \Sigma\right).
 # $$ (eq-kl-full)
 #
-# The trace $\operatorname{tr} \Sigma$ is the sum of the variances, and the
-# determinant takes the place of their product. ($K$ is the mean of
-# $(z - \mu)^\top \Sigma^{-1} (z - \mu)$, as 1 was that of
-# $(z - \mu)^2 / \sigma^2$.) A diagonal $\Sigma$ gives {eq}`eq-kl-sum` back.
+# The trace $\operatorname{tr} \Sigma$ is the sum of the variances, and the determinant replaces their product. ($K$ is the mean of
+# $(z - \mu)^\top \Sigma^{-1} (z - \mu)$, as 1 was the mean of $(z - \mu)^2 / \sigma^2$.) A diagonal $\Sigma$ gives {eq}`eq-kl-sum`.
 #
-# Only the determinant sees what is off the diagonal. So a correlated $q$ costs
-# $\tfrac12 (\log \prod_k \Sigma_{kk} - \log \det \Sigma)$ more than an
-# independent one with the same means and variances, and this is never negative.
-# In two dimensions with correlation $\rho$,
-# $\det \Sigma = \Sigma_{11} \Sigma_{22} (1 - \rho^2)$, and it is
-# $-\tfrac12 \log (1 - \rho^2)$: the information that the two numbers hold about
-# each other.
+# Only the determinant depends on the covariances. So a correlated $q$ costs
+# $\tfrac12 (\log \prod_k \Sigma_{kk} - \log \det \Sigma)$ more than an independent one with the same means and variances. This is never
+# negative. In two dimensions with correlation $\rho$, $\det \Sigma = \Sigma_{11} \Sigma_{22} (1 - \rho^2)$, so the extra cost is
+# $-\tfrac12 \log (1 - \rho^2)$: the mutual information of the two coordinates.
 
 # %% tags=["hide-input"]
 K = 5
@@ -350,39 +332,34 @@ for rho in (0.0, 0.5, -0.9):
 
 # %% [markdown]
 # (kl-threshold)=
-# ## Posterior collapse: how dear a code may be
+# ## Posterior collapse: how large may β be?
 #
-# Let the code be one number, so weak that the decoder's logits depend on it
-# linearly, $\operatorname{logit} p_j = \operatorname{logit} \bar x_j + w_j z$ with
-# small $w_j$, where $\bar x_j$ is the mean of pixel $j$ over the images. To second
-# order in $w$ the log-likelihood changes by $a z - \tfrac12 v z^2$, with
-# $a = \sum_j (x_j - \bar x_j) w_j$, which depends on the image, and
-# $v = \sum_j \bar x_j (1 - \bar x_j) w_j^2$. Its mean under $q$ is
-# $a \mu - \tfrac12 v (\mu^2 + \sigma^2)$. So the loss of a $\beta$-VAE changes by
+# Let the code be one number, so weak that the decoder's logits depend on it linearly:
+# $\operatorname{logit} p_j = \operatorname{logit} \bar x_j + w_j z$ with small $w_j$, where $\bar x_j$ is the mean of pixel $j$ over the
+# images. To second order in $w$, the log-likelihood changes by $a z - \tfrac12 v z^2$. Here $a = \sum_j (x_j - \bar x_j) w_j$ depends on
+# the image, and $v = \sum_j \bar x_j (1 - \bar x_j) w_j^2$. The mean under $q$ is $a \mu - \tfrac12 v (\mu^2 + \sigma^2)$. So the loss of
+# a $\beta$-VAE changes by
 #
 # $$
 # -a \mu + \tfrac12 v (\mu^2 + \sigma^2)
 #   + \tfrac12 \beta (\mu^2 + \sigma^2 - 1 - \log \sigma^2) .
 # $$ (eq-kl-weak)
 #
-# The best $q$ has $\mu = a / (\beta + v)$ and $\sigma^2 = \beta / (\beta + v)$,
-# and leaves $\tfrac12 \beta \log (1 + v / \beta) - \tfrac12 a^2 / (\beta + v)$.
-# For small $w$ its mean over the images is
-# $\tfrac12 (v - \overline{a^2} / \beta)$. It is negative, the code pays, if
+# The best $q$ has $\mu = a / (\beta + v)$ and $\sigma^2 = \beta / (\beta + v)$. It leaves
+# $\tfrac12 \beta \log (1 + v / \beta) - \tfrac12 a^2 / (\beta + v)$. For small $w$, the mean over the images is
+# $\tfrac12 (v - \overline{a^2} / \beta)$. If it's negative, the code pays. This holds if
 #
 # $$
 # \beta < \frac{\overline{a^2}}{v} = \frac{w^\top C w}{w^\top T w} ,
 # $$ (eq-kl-threshold)
 #
-# with the pixels' matrix of covariances $C$ and the diagonal matrix $T$ of
-# $\bar x_j (1 - \bar x_j)$. The largest value that a choice of $w$ can give to
-# this quotient is the largest eigenvalue of $T^{-1/2} C T^{-1/2}$. A dearer code
-# does not grow from nothing. No images whatever bring it to life with a mean over
-# pixels: the eigenvalues are non-negative and their sum is the trace
-# $\sum_j C_{jj} / T_{jj}$; a pixel between 0 and 1 has $x^2 \le x$, hence a
-# variance of at most $\bar x (1 - \bar x)$; so no term of the trace exceeds 1, and
-# the eigenvalue not $D$. (The case of a linear decoder with normal pixels is
-# worked out by {cite:t}`lucas2019blame`.)
+# with the pixels' covariance matrix $C$ and the diagonal matrix $T$ of $\bar x_j (1 - \bar x_j)$. Over all $w$, the largest value of this
+# quotient is the largest eigenvalue of $T^{-1/2} C T^{-1/2}$. With a larger $\beta$, a code doesn't grow from nothing. (For a linear
+# decoder with normal pixels, {cite:t}`lucas2019blame` derive the threshold.)
+#
+# A mean over pixels acts like $\beta = D$, and then no images bring the code to life. The eigenvalues are non-negative, and their sum is
+# the trace $\sum_j C_{jj} / T_{jj}$. A pixel between 0 and 1 has $x^2 \le x$, so its variance is at most $\bar x (1 - \bar x)$. No term
+# of the trace therefore exceeds 1, and no eigenvalue exceeds $D$.
 
 # %% tags=["hide-input"]
 pixels, labels, held_out = small()
@@ -398,10 +375,9 @@ assert eigenvalues.sum() <= len(T) <= x[0].numel()
 print(f"a weak code pays while β is below {threshold:.1f}")
 
 # %% [markdown]
-# So of the models of {numref}`fig-kl-clouds`, that of $\beta = 2$ may live, and
-# those of 5 and more may not. The threshold, tested in the loss itself, with the
-# best $w$ and a $\beta$ a little below and above it (two codes, $\mu \pm \sigma$,
-# stand for $q$: they have the right mean and the right mean square):
+# So in the models of {numref}`fig-kl-clouds`, the code may survive at $\beta = 2$, but not at 5 and more. We test the threshold in the loss
+# itself, with the best $w$ and a $\beta$ 10% below and above it. Two codes, $\mu \pm \sigma$, represent $q$, because they have the right
+# mean and mean square:
 
 
 # %% tags=["hide-input"]
@@ -428,22 +404,18 @@ assert 2 < threshold < 5
 # (kl-noise-of-the-bound)=
 # ## The variance of the bound: what the closed form does not buy
 #
-# Computing the KL exactly removes its noise. Does it remove noise from the
-# bound? Kingma and Welling expect it, typically {cite}`kingma2022auto`.
-# Compare, from the same sample $z$,
+# Computing the KL exactly removes its noise. Does it remove noise from the bound? Kingma and Welling expect that it typically does
+# {cite}`kingma2022auto`. We compare, from the same sample $z$,
 #
 # $$
 # \mathcal{L}_{\text{closed}} = \log p(x \mid z) - \mathrm{KL}(q \,\|\, p), \qquad
 # \mathcal{L}_{\text{sampled}} = \log p(x \mid z) - \log \frac{q(z)}{p(z)} .
 # $$ (eq-kl-two-estimators)
 #
-# Both have the bound as their mean. But the two parts of the second can cancel
-# each other's noise: if $q(z)$ were the posterior
-# $p(z \mid x) = p(x \mid z)\, p(z) / p(x)$, then
-# $p(x \mid z)\, p(z) / q(z)$ would be $p(x)$ for all $z$, and
-# $\mathcal{L}_{\text{sampled}}$ would have no noise at all
-# {cite}`roeder2017sticking`. Of a model before and after training, with 50
-# samples for each test image, in nats:
+# Both have the bound as their mean. But in the sampled one, the noise of the two parts can cancel. If $q(z)$ were the posterior
+# $p(z \mid x) = p(x \mid z)\, p(z) / p(x)$, then $p(x \mid z)\, p(z) / q(z)$ would be $p(x)$ for all $z$, and
+# $\mathcal{L}_{\text{sampled}}$ would have zero noise {cite}`roeder2017sticking`. The table shows standard deviations in nats, before and
+# after training, from 50 samples for each test image:
 
 
 # %% tags=["hide-input"]
@@ -486,11 +458,9 @@ headers = ["", "closed", "sampled", "log ratio alone", "its closed form"]
 Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
 
 # %% [markdown]
-# The last two columns agree: {eq}`eq-kl-variance`, summed over the dimensions,
-# is right about the noise that the closed form saves. But it does not always
-# make the bound quieter. Before training the codes mean nothing to the decoder,
-# and the sampled ratio only adds its noise. After training the first estimate
-# keeps all of the decoder's noise, while in the second a part of it cancels. So
-# the closed form is the right choice for its exactness and its simplicity, and
-# for the KL as a number to look at; less noise in the bound should not be taken
-# for granted.
+# The last two columns agree: {eq}`eq-kl-variance`, summed over the dimensions, predicts the noise that the closed form saves. But the
+# closed form doesn't always reduce the noise of the bound. Before training, the decoder ignores the codes, and the sampled ratio only
+# adds noise. After training, the closed estimate keeps all the noise of the decoder, while the sampled one cancels part of it.
+#
+# So choose the closed form because it's exact and simple, and because it makes the KL a number that you can monitor. Don't expect less
+# noise in the bound.

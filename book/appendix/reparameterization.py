@@ -16,9 +16,10 @@
 # %% [markdown]
 # # Gradients through chance: proofs and checks
 #
-# What {doc}`../idea/reparameterization` states without proof: that the estimators' means are exact, their variances in closed form, what the
-# leave-one-out baseline costs, what is done where a code is discrete, and that three gradients tell how much of a minibatch's noise comes from the codes. Letters are as there; in addition
-# $\delta_k = \mu_k - c_k$, $F = \mathbb{E}[f]$, $V = \operatorname{Var}[f]$.
+# **Are the statements of {doc}`../idea/reparameterization` right?** Yes: this page proves them and checks each by a computation, mostly
+# without random numbers. They concern the estimators' means and variances, the cost of the leave-one-out baseline, discrete codes, and the
+# codes' share of a minibatch's noise. The notation is the same, and in addition $\delta_k = \mu_k - c_k$, $F = \mathbb{E}[f]$,
+# $V = \operatorname{Var}[f]$.
 
 # %% tags=["hide-input"]
 import math
@@ -41,8 +42,9 @@ delta = mean - c
 # %% [markdown]
 # ## Means, by quadrature
 #
-# A mean over a Gaussian in two dimensions can be had without chance: Gauss–Hermite quadrature replaces it by a weighted sum over a grid of
-# $\varepsilon$. With 40 points along each axis it is exact for polynomials up to degree 79. For the quadratic $f = \sum_k (z_k - c_k)^2$
+# We can compute a mean over a Gaussian in two dimensions without random numbers. Gauss–Hermite quadrature replaces it by a weighted sum
+# over a grid of $\varepsilon$. With 40 points along each axis, the sum is exact for polynomials up to degree 79. For the quadratic
+# $f = \sum_k (z_k - c_k)^2$
 #
 # $$
 # J = \sum_k \left(\delta_k^2 + \sigma_k^2\right), \qquad
@@ -50,7 +52,8 @@ delta = mean - c
 # \frac{\partial J}{\partial \ell_k} = \sigma_k^2 ,
 # $$ (eq-rpa-quadratic)
 #
-# since the mean of a square is the square of the mean plus the variance. For $f = e^{a \cdot z}$, whose exponent is Gaussian (complete the square),
+# because the mean of a square is the square of the mean plus the variance. For $f = e^{a \cdot z}$, whose exponent is Gaussian (complete
+# the square),
 #
 # $$
 # J = \exp \sum_k \left(a_k \mu_k + \tfrac12 a_k^2 \sigma_k^2\right), \qquad
@@ -58,7 +61,7 @@ delta = mean - c
 # \frac{\partial J}{\partial \ell_k} = \tfrac12 a_k^2 \sigma_k^2 J .
 # $$ (eq-rpa-exponential)
 #
-# Path derivative {eq}`eq-rp-path` and score function {eq}`eq-rp-score`, the latter with four baselines, must have these means, to nine digits.
+# The path derivative {eq}`eq-rp-path` and the score function {eq}`eq-rp-score`, with four baselines, must have these means to nine digits.
 
 
 # %%
@@ -100,17 +103,18 @@ for name, (values, slopes, gradient) in cases.items():
 # %% [markdown]
 # ## Variances for the quadratic
 #
-# Take the derivative in one mean, $\mu_i$, from one draw. The path derivative is $2(z_i - c_i) = 2(\delta_i + \sigma_i \varepsilon_i)$, with the
-# variance $4 \sigma_i^2$. For the score function we need
+# Take the derivative in one mean, $\mu_i$, from one draw. The path derivative is $2(z_i - c_i) = 2(\delta_i + \sigma_i \varepsilon_i)$,
+# with the variance $4 \sigma_i^2$. For the score function we need
 #
 # $$
 # F = \sum_k \left(\delta_k^2 + \sigma_k^2\right), \qquad
-# V = \sum_k \left(4 \delta_k^2 \sigma_k^2 + 2 \sigma_k^4\right);
+# V = \sum_k \left(4 \delta_k^2 \sigma_k^2 + 2 \sigma_k^4\right).
 # $$ (eq-rpa-moments)
 #
-# the second since $f = \sum_k (\delta_k^2 + 2 \delta_k \sigma_k \varepsilon_k + \sigma_k^2 \varepsilon_k^2)$, where $\varepsilon_k$ and
-# $\varepsilon_k^2$ are uncorrelated with variances 1 and 2. And we need $\mathbb{E}[(f - b)^2 \varepsilon_i^2]$. The normal density has
-# $\varphi''(t) = (t^2 - 1)\, \varphi(t)$; integrating by parts twice moves these derivatives to a smooth function $h$ of $\varepsilon$:
+# $V$ follows from $f = \sum_k (\delta_k^2 + 2 \delta_k \sigma_k \varepsilon_k + \sigma_k^2 \varepsilon_k^2)$, because $\varepsilon_k$ and
+# $\varepsilon_k^2$ are uncorrelated and have the variances 1 and 2. We also need $\mathbb{E}[(f - b)^2 \varepsilon_i^2]$. The normal
+# density has $\varphi''(t) = (t^2 - 1)\, \varphi(t)$. Integrating by parts twice moves these derivatives to a smooth function $h$ of
+# $\varepsilon$:
 #
 # $$
 # \mathbb{E}\left[h\, (\varepsilon_i^2 - 1)\right]
@@ -118,20 +122,21 @@ for name, (values, slopes, gradient) in cases.items():
 # $$ (eq-rpa-parts)
 #
 # Take $h = (f - b)^2$, whose mean is $(F - b)^2 + V$. Its second derivative is $2 f'^2 + 2 (f - b) f''$, with
-# $f' = 2 \sigma_i (\delta_i + \sigma_i \varepsilon_i)$ and $f'' = 2 \sigma_i^2$, and has the mean
-# $8 \sigma_i^2 (\delta_i^2 + \sigma_i^2) + 4 \sigma_i^2 (F - b)$. The sum of both is $\mathbb{E}[h\, \varepsilon_i^2]$; divide by $\sigma_i^2$ and subtract
-# the square of the mean, $(2 \delta_i)^2$:
+# $f' = 2 \sigma_i (\delta_i + \sigma_i \varepsilon_i)$ and $f'' = 2 \sigma_i^2$. The mean of that is
+# $8 \sigma_i^2 (\delta_i^2 + \sigma_i^2) + 4 \sigma_i^2 (F - b)$. The two means add up to $\mathbb{E}[h\, \varepsilon_i^2]$. Divide by
+# $\sigma_i^2$ and subtract the square of the estimator's mean, $(2 \delta_i)^2$:
 #
 # $$
 # \operatorname{Var}_{\text{score}}(b) = \frac{(F - b)^2 + V}{\sigma_i^2}
 #   + 4 (F - b) + 4 \delta_i^2 + 8 \sigma_i^2 .
 # $$ (eq-rpa-variance)
 #
-# With $\delta_k = \sigma_k = 1$ in all coordinates, $F = 2K$ and $V = 6K$, so that the variance is $4K^2 + 14K + 12$ at $b = 0$ and $6K + 12$ at $b = F$.
+# With $\delta_k = \sigma_k = 1$ in all coordinates, $F = 2K$ and $V = 6K$. The variance is then $4K^2 + 14K + 12$ at $b = 0$ and $6K + 12$
+# at $b = F$.
 #
-# **The best constant baseline.** The variance of $(f - b)\, \partial \log q$ is a parabola in $b$ with its bottom at
-# $\mathbb{E}[f (\partial \log q)^2] / \mathbb{E}[(\partial \log q)^2]$. Here that is $b = F + 2 \sigma_i^2$, where the variance is less by $4 \sigma_i^2$ than at
-# $b = F$: little, if $K$ is large.
+# **The best constant baseline.** The variance of $(f - b)\, \partial \log q$ is a parabola in $b$ with its minimum at
+# $\mathbb{E}[f (\partial \log q)^2] / \mathbb{E}[(\partial \log q)^2]$. Here this is $b = F + 2 \sigma_i^2$, where the variance is lower
+# than at $b = F$ by $4 \sigma_i^2$. That is little if $K$ is large.
 
 
 # %%
@@ -168,8 +173,9 @@ print("score, best b:  ", found.numpy().round(2))
 # ## Variances for a sine
 #
 # Let $f(z) = \sin \omega z$ with $\mu = 0$, $\sigma = 1$, so that $z = \varepsilon$. Both estimators have the mean
-# $\mathbb{E}[\omega \cos \omega \varepsilon] = \omega e^{-\omega^2/2}$, by the characteristic function $\mathbb{E}[\cos t \varepsilon] = e^{-t^2/2}$.
-# Their mean squares follow from $\cos^2 u = \frac12 (1 + \cos 2u)$ and $\sin^2 u = \frac12 (1 - \cos 2u)$, the second with
+# $\mathbb{E}[\omega \cos \omega \varepsilon] = \omega e^{-\omega^2/2}$, by the characteristic function
+# $\mathbb{E}[\cos t \varepsilon] = e^{-t^2/2}$. Their mean squares follow from $\cos^2 u = \frac12 (1 + \cos 2u)$ and
+# $\sin^2 u = \frac12 (1 - \cos 2u)$. The score function's also needs
 # $\mathbb{E}[\varepsilon^2 \cos t \varepsilon] = -\frac{d^2}{dt^2} e^{-t^2/2} = (1 - t^2)\, e^{-t^2/2}$ at $t = 2 \omega$:
 #
 # $$
@@ -200,20 +206,20 @@ for omega in (0.5, 1, 2, 5):
 # %% [markdown]
 # ## What the leave-one-out baseline costs
 #
-# With $f_i = f(z_i)$, the estimate from $S$ draws is
-# $\frac1S \sum_i ( f_i - \frac{1}{S-1} \sum_{j \ne i} f_j )\, s_i$, where $s_i$ is the score of draw $i$ in one of the encoder's outputs. Let $G$ be the true derivative and
-# $u_i = f_i - F$, so that $\mathbb{E}[u_i s_i] = G$. The baseline of term $i$ is $F$ plus $\frac{1}{S-1} \sum_{j \ne i} u_j$. The latter has the
-# mean zero, the variance $V / (S-1)$, and does not depend on draw $i$; it adds $\frac{V}{S-1} \mathbb{E}[s^2]$ to the variance of the term.
-# Two terms $i \ne j$ have the product
+# With $f_i = f(z_i)$, the estimate from $S$ draws is $\frac1S \sum_i ( f_i - \frac{1}{S-1} \sum_{j \ne i} f_j )\, s_i$, where $s_i$ is the
+# score of draw $i$ in one of the encoder's outputs. Let $G$ be the true derivative and $u_i = f_i - F$, so that
+# $\mathbb{E}[u_i s_i] = G$. The baseline of term $i$ is $F$ plus $\frac{1}{S-1} \sum_{j \ne i} u_j$. This sum has mean zero and variance
+# $V / (S-1)$, and is independent of draw $i$. It adds $\frac{V}{S-1} \mathbb{E}[s^2]$ to the variance of the term. Two terms $i \ne j$
+# have the product
 #
 # $$
 # \Big( u_i - \frac{u_j}{S-1} - r \Big) s_i\,
 # \Big( u_j - \frac{u_i}{S-1} - r \Big) s_j ,
 # $$ (eq-rpa-pair)
 #
-# where $r$ comes from the other draws. Of its nine products, $u_i s_i\, u_j s_j$ has the mean $G^2$, which cancels in the covariance, and
-# $u_j s_i\, u_i s_j / (S-1)^2$ has $G^2 / (S-1)^2$. In all others a score stands without its $u$, and the mean is zero. With $S$ variances and
-# $S(S-1)$ covariances, divided by $S^2$, for any $f$
+# where $r$ comes from the other draws. It has nine parts. $u_i s_i\, u_j s_j$ has the mean $G^2$, which cancels in the covariance, and
+# $u_j s_i\, u_i s_j / (S-1)^2$ has the mean $G^2 / (S-1)^2$. The other seven have mean zero, because they contain a score without its $u$.
+# With $S$ variances and $S(S-1)$ covariances, divided by $S^2$, for any $f$
 #
 # $$
 # \operatorname{Var}_{\text{leave-one-out}} = \frac1S \left[
@@ -221,8 +227,8 @@ for omega in (0.5, 1, 2, 5):
 #   + \frac{V\, \mathbb{E}[s^2] + G^2}{S - 1} \right].
 # $$ (eq-rpa-variance-loo)
 #
-# For the quadratic and a mean, $\mathbb{E}[s^2] = 1/\sigma_i^2$ and $G = 2 \delta_i$. With two draws in one dimension the grid's axes can be the two
-# draws, and the formula is checked without chance.
+# For the quadratic and a mean, $\mathbb{E}[s^2] = 1/\sigma_i^2$ and $G = 2 \delta_i$. With two draws in one dimension, we can use the grid's
+# axes as the two draws, and check the formula without random numbers.
 
 
 # %%
@@ -246,8 +252,9 @@ print(
 )
 
 # %% [markdown]
-# Now by chance, for $K = 16$ and $\delta_k = \sigma_k = 1$, over $S$: 4,000 estimates each. A measured variance has a standard error too, from the fourth moment,
-# and none may be further than 5 of these from its formula. Along a horizontal line of {numref}`fig-rpa-draws` one reads how many more draws a noisier estimator needs.
+# Now we sample, for $K = 16$ and $\delta_k = \sigma_k = 1$: 4,000 estimates for each $S$. A measured variance has a standard error too,
+# from the fourth moment. Each must be within 5 standard errors of its formula. A horizontal line in {numref}`fig-rpa-draws` shows how many
+# more draws a noisier estimator needs.
 
 # %%
 K, sizes = 16, [2**power for power in range(7)]
@@ -274,7 +281,7 @@ for S in sizes:
         over_S[name].append((S, form, squares.mean().item(), error))
         assert abs(squares.mean() - form) < 5 * error
 
-# %% mystnb={"figure": {"caption": "Variance of the derivative in one mean for the quadratic at K = 16, over the number of draws S that are averaged. Lines: the closed forms; points: measured.", "name": "fig-rpa-draws"}, "image": {"alt": "Three falling lines on logarithmic axes: the score function on top, the leave-one-out baseline below it and steeper at first, the path derivative far below both."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Variance of the derivative in one mean for the quadratic at K = 16, against the number S of averaged draws (lines: closed forms, points: measured). The leave-one-out baseline saves much of the score function's variance, but the path derivative has far less.", "name": "fig-rpa-draws"}, "image": {"alt": "Three falling lines on logarithmic axes: the score function on top, the leave-one-out baseline below it and steeper at first, the path derivative far below both."}} tags=["hide-input"]
 with plt.rc_context(plots.STYLE):
     figure, panel = plt.subplots(figsize=(4.5, 2.6))
     for color, (name, rows) in enumerate(over_S.items()):
@@ -292,16 +299,18 @@ figure
 # (rpa-discrete)=
 # ## Where there is no path: discrete codes
 #
-# A code that is 0 or 1 can be reparameterized, but only through a jump: with logistic noise $\lambda$, the draw
-# $z = \mathbb{1}[a + \lambda > 0]$ is 1 with the probability $\pi = 1/(1 + e^{-a})$. The slope of a jump is zero wherever it exists. The path
-# derivative in $a$ is therefore zero for every draw, and wrong: $J = \pi f(1) + (1 - \pi) f(0)$ does depend on $a$. What one does instead:
+# We can reparameterize a code that is 0 or 1, but only through a jump. With logistic noise $\lambda$, the draw
+# $z = \mathbb{1}[a + \lambda > 0]$ is 1 with the probability $\pi = 1/(1 + e^{-a})$. The slope of a jump is zero wherever it exists, so the
+# path derivative in $a$ is zero for every draw. This is wrong, because $J = \pi f(1) + (1 - \pi) f(0)$ depends on $a$. There are four
+# alternatives:
 #
-# - *sum over all values*, as in this formula, if they are few: exact;
-# - *the score function* with a baseline, which does not mind jumps: unbiased, noisy;
-# - *relax* the jump to a sigmoid, $z = 1/(1 + e^{-(a + \lambda)/\tau})$, the Concrete or Gumbel-softmax distribution {cite}`maddison2017concrete,jang2017categorical`: a
-#   path, but of another function. The bias vanishes as the temperature $\tau$ goes to 0, and the noise grows;
-# - *straight-through* {cite}`bengio2013estimating`: jump on the way forward, pretend on the way back that $\partial z / \partial a$ were that of
-#   $\pi$. Biased, and in use {cite}`oord2017neural`.
+# - *Sum over all values*, as in this formula, if they are few. This is exact.
+# - *Use the score function* with a baseline. It is unbiased but noisy, and jumps don't affect it.
+# - *Relax* the jump to a sigmoid, $z = 1/(1 + e^{-(a + \lambda)/\tau})$, the Concrete or Gumbel-softmax distribution
+#   {cite}`maddison2017concrete,jang2017categorical`. It has a path, but belongs to another function. As the temperature $\tau$ goes to 0,
+#   the bias vanishes and the noise grows.
+# - *Straight-through* {cite}`bengio2013estimating`: jump in the forward pass, but use the slope of $\pi$ for $\partial z / \partial a$ in
+#   the backward pass. It is biased, and in use {cite}`oord2017neural`.
 
 # %% tags=["hide-input"]
 assert RelaxedBernoulli.has_rsample and not Bernoulli.has_rsample
@@ -347,18 +356,20 @@ Markdown(tabulate(table, headers, "github", floatfmt=".4f"))
 # %% [markdown]
 # ## The law of total variance, and three gradients
 #
-# Let $g$ be the gradient of the loss for one image, drawn at random, with one code, $m(x) = \mathbb{E}[g \mid x]$ and
-# $\bar g = \mathbb{E}[m(x)]$. Split $g - \bar g = (g - m(x)) + (m(x) - \bar g)$, square each coordinate and average. The product of the two
-# brackets has the mean zero, since for each image the first averages to zero while the second is fixed:
+# Let $g$ be the gradient of the loss for one random image with one code, $m(x) = \mathbb{E}[g \mid x]$ and $\bar g = \mathbb{E}[m(x)]$.
+# Split $g - \bar g = (g - m(x)) + (m(x) - \bar g)$, square each coordinate and average. The product of the two brackets has mean zero,
+# because for each image $g - m(x)$ averages to zero while $m(x) - \bar g$ is fixed:
 #
 # $$
 # \operatorname{Var}(g) = \operatorname{Var}(m(x))
 #   + \mathbb{E}\left[\operatorname{Var}(g \mid x)\right].
 # $$ (eq-rpa-law)
 #
-# A mean over $B$ images divides both parts by $B$, a mean over $S$ codes of each divides the second by $S$ as well: this is {eq}`eq-rp-total`. To
-# measure them, let $\hat g_1$ and $\hat g_2$ have the same images and independent codes, and $\hat g_3$ other images and codes. The difference of two independent
-# draws of a variable has twice its variance, hence for $S = 1$
+# A mean over $B$ images divides both parts by $B$. A mean over $S$ codes of each image also divides the second part by $S$. This is
+# {eq}`eq-rp-total`.
+#
+# To measure the parts, let $\hat g_1$ and $\hat g_2$ have the same images and independent codes, and $\hat g_3$ other images and codes. The
+# difference of two independent draws has twice the variance of one, so for $S = 1$
 #
 # $$
 # \frac12\, \mathbb{E}\left\| \hat g_1 - \hat g_2 \right\|^2
@@ -368,8 +379,8 @@ Markdown(tabulate(table, headers, "github", floatfmt=".4f"))
 #   = \operatorname{Var}(\hat g).
 # $$ (eq-rpa-three)
 #
-# The check is a small world where all means are known: 64 images with 256 codes each, and a gradient for each, invented so that
-# images differ in their noise. 2,000 random minibatches of 16 must have the variances that the two formulas say (z-scores below 5).
+# We check both formulas on synthetic gradients whose means are all known: 64 images with 256 codes each, where images differ in their
+# noise. The variances of 2,000 random minibatches of 16 must agree with the formulas (z-scores below 5).
 
 # %%
 generator = torch.Generator().manual_seed(8)

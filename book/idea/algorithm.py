@@ -16,14 +16,11 @@
 # %% [markdown]
 # # The algorithm by hand
 #
-# **What does a VAE do, step by step, when it learns?** This page
-# writes the algorithm of Kingma and Welling {cite}`kingma2022auto` down in seven
-# steps, then in a few lines that use torch only, and checks each. In the end
-# a model is trained by these lines, and another by the book's package, `vaelib`: they have the same weights, all
-# 1.3 million, to the last bit. So what the package adds is convenience.
+# **What does a VAE do, step by step, when it learns?** It repeats seven steps {cite}`kingma2022auto`, which take a few lines of
+# torch. This page checks each step. Then these lines and the book's package, `vaelib`, train the same model: all 1.3 million weights
+# agree to the last bit, so the package adds only convenience.
 #
-# The only data are the small digits that come with scikit-learn
-# {cite}`alpaydin1998optical`: the page needs no download.
+# The data are the small digits that come with scikit-learn {cite}`alpaydin1998optical`, so you need no download.
 
 # %% tags=["hide-input"]
 import contextlib
@@ -65,64 +62,54 @@ exact = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 # %% [markdown]
 # ## Seven steps
 #
-# Given are $N$ images of $D$ pixels each, and two networks with random weights:
-# the encoder, with weights $\phi$, and the decoder, with weights $\theta$. The
-# aim is to make the mean of the bounds $\mathcal{L}(x_i)$ over all images as
-# large as possible ({doc}`elbo` says why). Repeat:
+# We have $N$ images of $D$ pixels each, and two networks with random weights: the encoder (weights $\phi$) and the decoder (weights
+# $\theta$). We maximise the mean of the bounds $\mathcal{L}(x_i)$ over all images ({doc}`elbo` explains why). Repeat:
 #
-# **1. Draw a batch.** Take $B$ of the $N$ images at random. Their mean bound
-# estimates that of all images:
+# **1. Draw a batch.** Take $B$ of the $N$ images at random. Their mean bound estimates the mean over all images:
 #
 # $$
 # \frac1N \sum_{i=1}^{N} \mathcal{L}(x_i)
 #   \approx \frac1B \sum_{i \in \text{batch}} \mathcal{L}(x_i) .
 # $$ (eq-alg-batch)
 #
-# An *epoch* shuffles the images and deals them out in batches, so that each is
-# seen once. Within an epoch the estimates average out: weighted by the batches'
-# sizes, their mean *is* the left side (as long as the weights stay put).
+# An *epoch* shuffles the images and splits them into batches, so that each image is used once. If the weights didn't change
+# during an epoch, the batches' means, weighted by the batches' sizes, would average to exactly the left side.
 #
-# **2. Encode.** For each image $x$ of the batch the encoder answers with $K$
-# means $\mu_k$ and $K$ log-variances $\ell_k = \log \sigma_k^2$: its $q$, a Gaussian with
-# independent coordinates.
+# **2. Encode.** For each image $x$ of the batch, the encoder computes $K$ means $\mu_k$ and $K$ log-variances
+# $\ell_k = \log \sigma_k^2$. They define its $q$, a Gaussian with independent coordinates.
 #
-# **3. Draw a code.** Draw $\varepsilon \sim \mathcal{N}(0, I)$, then shift and
-# stretch it, so that the gradient finds its way through $\mu$ and $\ell$ (the
-# *reparameterization trick*, {doc}`reparameterization`), coordinate by coordinate:
+# **3. Draw a code.** Draw $\varepsilon \sim \mathcal{N}(0, I)$, then scale and shift each coordinate:
 #
 # $$
 # z = \mu + e^{\ell / 2} \odot \varepsilon .
 # $$ (eq-alg-code)
 #
-# **4. Decode.** The decoder answers with a number $a_j$ for each pixel, its
-# *logit*. The pixel's probability is $\pi_j = 1 / (1 + e^{-a_j})$, so that
-# $\log \pi_j = a_j - \log(1 + e^{a_j})$ and
-# $\log (1 - \pi_j) = -\log(1 + e^{a_j})$. The pixels are independent, given the code:
+# This is the *reparameterization trick* ({doc}`reparameterization`): the gradient can pass through $\mu$ and $\ell$.
+#
+# **4. Decode.** The decoder computes a number $a_j$ for each pixel, its *logit*. The pixel's probability is
+# $\pi_j = 1 / (1 + e^{-a_j})$, so $\log \pi_j = a_j - \log(1 + e^{a_j})$ and $\log (1 - \pi_j) = -\log(1 + e^{a_j})$. Given the
+# code, the pixels are independent:
 #
 # $$
 # \log p(x \mid z) = \sum_{j=1}^{D} \left[ x_j a_j - \log(1 + e^{a_j}) \right] .
 # $$ (eq-alg-logits)
 #
-# **5. Price the code.** The divergence of $q$ from the prior has a closed form in
-# what the encoder answers ({doc}`kl`):
+# **5. Price the code.** The divergence of $q$ from the prior has a closed form in the encoder's outputs ({doc}`kl`):
 #
 # $$
 # \mathrm{KL} = \frac12 \sum_{k=1}^{K}
 #   \left[ \mu_k^2 + e^{\ell_k} - 1 - \ell_k \right] .
 # $$ (eq-alg-kl)
 #
-# **6. Add up.** The loss is the bound with its sign turned, summed over pixels
-# and over dimensions of the code, averaged over the batch:
+# **6. Add up.** The loss is minus the bound. We sum it over pixels and latent dimensions, and average it over the batch:
 #
 # $$
 # \text{loss} = \frac1B \sum_{i \in \text{batch}}
 #   \left[ -\log p(x_i \mid z_i) + \mathrm{KL}_i \right] .
 # $$ (eq-alg-loss)
 #
-# **7. Step downhill.** Compute the gradient $g$ of the loss with respect to all
-# weights $w = (\theta, \phi)$, and step against it. Adam {cite}`kingma2015adam`
-# keeps two running means, of the gradient and of its square, both zero at
-# first. Step number $t$ is
+# **7. Step downhill.** Compute the gradient $g$ of the loss with respect to all weights $w = (\theta, \phi)$, and step against it.
+# Adam {cite}`kingma2015adam` keeps two running means, of the gradient and of its square. Both start at zero. Step number $t$ is
 #
 # $$
 # \begin{aligned}
@@ -133,21 +120,19 @@ exact = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 # \end{aligned}
 # $$ (eq-alg-adam)
 #
-# for each weight on its own, with the step size $\eta = 0.001$, $\beta_1 = 0.9$,
-# $\beta_2 = 0.999$ and $\epsilon = 10^{-8}$ (not the noise $\varepsilon$). The divisions by $1 - \beta^t$ make up for the start at
-# zero.
+# separately for each weight, with the learning rate $\eta = 0.001$, $\beta_1 = 0.9$, $\beta_2 = 0.999$ and $\epsilon = 10^{-8}$
+# (not the noise $\varepsilon$). Dividing by $1 - \beta^t$ corrects for the start at zero.
 #
 # ```{admonition} As first published
 # :class: margin
-# Kingma and Welling take batches of 100 images, leave the choice of the step
-# open, and use Adagrad themselves. The students whose paper this book recreates {cite}`astorga2025recreating`
-# take 128 images and Adam with $\eta = 0.001$.
+# Kingma and Welling use batches of 100 images. They leave the optimizer open, and use Adagrad themselves. The students whose paper
+# this book recreates {cite}`astorga2025recreating` use 128 images and Adam with $\eta = 0.001$.
 # ```
 #
 # ## The same in torch
 #
-# First the networks, those of the students' paper: 784 - 512 - 512, on it two heads (a layer for the $K$ means, one for
-# the $K$ log-variances), and the mirror image.
+# The students' encoder has layers of 784 - 512 - 512 units and two heads: one layer for the $K$ means, and one for the $K$
+# log-variances. The decoder is its mirror image.
 
 
 # %%
@@ -162,8 +147,7 @@ def networks(seed):
 
 
 # %% [markdown]
-# Now the algorithm. The numbers are those of the steps. `aevb` is a generator:
-# after each batch it hands out the batch's loss, summed over its images.
+# In the algorithm, the comments number the steps. `aevb` yields each batch's loss, summed over its images.
 
 
 # %%
@@ -192,9 +176,8 @@ def aevb(nets, x, epochs, seed, **options):
 
 
 # %% [markdown]
-# Is each line its equation? Steps 3 to 6 against torch's own distributions and
-# the formulas as they stand above, in float64, on one batch. With random weights $q$ would hardly differ from
-# the prior, and little be seen of its KL; so the heads' are made ten times larger.
+# Does each line compute its equation? We compare steps 3 to 6 with torch's own distributions and with the formulas above, on one
+# batch, in float64. With random weights $q$ hardly differs from the prior, so we make the heads' weights ten times larger.
 
 # %% tags=["hide-input"]
 nets = networks(seed=0).double()
@@ -223,10 +206,8 @@ print("the same to ten digits: ", end="")
 print(f"loss {loss(nets, batch, noise):.1f}, of it KL {kl.mean():.2f} nats")
 
 # %% [markdown]
-# Step 1, in the same way: on all images, each with noise of its own, the mean
-# of the batches' losses weighted by their sizes is the loss of all. And step 7:
-# twenty steps of torch's Adam, and of {eq}`eq-alg-adam`, on the same made-up
-# gradients. The formula takes four lines.
+# For step 1, the mean of the batches' losses, weighted by their sizes, must equal the loss of all images, each with separate noise. For
+# step 7, we run twenty steps of torch's Adam and of {eq}`eq-alg-adam`, which takes four lines, on the same random gradients.
 
 # %% tags=["hide-input"]
 everything = x.double()
@@ -255,10 +236,8 @@ exact(weight.detach(), w)
 # %% [markdown]
 # ## One batch, one gradient
 #
-# Before the training, the gradient. Autograd should find the slope of the
-# hand-made loss, so let us go a very small way along the gradient, and as far
-# back, and see whether the loss differs by as much as the gradient promises: by
-# its length for each unit of the way.
+# Does autograd find the slope of our loss? We take a tiny step along the gradient, and one against it. The difference in loss,
+# per unit of distance, must equal the gradient's length.
 
 # %% tags=["hide-input"]
 noise = noise[:128]
@@ -279,13 +258,11 @@ assert abs(slope / length - 1) < 1e-5
 print(f"slope {slope:.3f}, length of the gradient {length:.3f}")
 
 # %% [markdown]
-# Next, the package. `models.mlp` draws the same initial weights from the same
-# seed, if the layers come in the same order: encoder, decoder, heads. Its
-# `elbo` returns the two terms of the bound for each image; its mean, with
-# the sign turned, is what `vaelib` minimises. Same batch, same noise, and
-# float32, in which all trainings of this book are done on a CPU. The losses are
-# sums of 100,000 numbers, added up in another order, so the last digits may
-# differ. But no such sum enters the gradient. Not one bit of it is different.
+# Next, the package. `models.mlp` draws the same initial weights from the same seed, if the layers are made in the same order:
+# encoder, decoder, heads. Its `elbo` returns the two terms of the bound for each image, and `vaelib` minimises minus their mean.
+# We use the same batch and noise, in float32, like all of this book's training on CPUs. The two losses may differ in their last
+# digits, because each is a sum of 100,000 numbers, added in another order. The gradient contains no such sum: all its bits are
+# equal.
 
 # %%
 nets = networks(seed=0)
@@ -317,22 +294,18 @@ print(
 )
 
 # %% [markdown]
-# The last check before the long run is one that finds most mistakes: can the
-# lines learn a handful of images by heart? Take eight images in black and
-# white, all different. Then $p(x)$ is a proper probability on black and white
-# images, and the eight together cannot have more than probability one.
-# If they share it equally, each has $1/8$; no other way of sharing has a larger
-# mean of logarithms (Jensen's inequality). The bound is
-# below $\log p(x)$. So for *every* model, and $n$ different images,
+# Before the long run comes the check that finds most mistakes: can our lines memorise a handful of images? Take eight different
+# images in black and white. Then $p(x)$ is a proper probability on black and white images, so the eight together have at most
+# probability one. If they share it equally, each has $1/8$, and no other shares have a larger mean of logarithms (Jensen's
+# inequality). The bound is below $\log p(x)$. So for *every* model, and $n$ different images,
 #
 # $$
 # \frac1n \sum_{i=1}^{n} -\mathcal{L}(x_i)
 #   \;\geq\; \frac1n \sum_{i=1}^{n} -\log p(x_i) \;\geq\; \log n .
 # $$ (eq-alg-floor)
 #
-# A loss that stays far above $\log n$ does not learn; one that falls below it is
-# not a bound. (The bound is the mean over the noise, so the table's numbers
-# are means over 500 codes for each image.)
+# If a loss stays far above $\log n$, the model isn't learning. If it falls below, it isn't a bound. (The bound is a mean over the
+# noise, so the table shows means over 500 codes for each image.)
 
 
 # %% tags=["hide-input"]
@@ -362,18 +335,15 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
 # %% [markdown]
 # ## The same run twice
 #
-# Now a whole training: the small digits, two-dimensional codes, ten epochs. Two runs can only be the same if all that is random is the same, and
-# if all sums are done alike. What is matched, and why:
+# Now we train for ten epochs on the small digits, with two-dimensional codes. Two runs are equal only if they use the same random
+# numbers and add in the same order. We match:
 #
-# - *Initial weights.* The seed goes to torch's global generator, and both make
-#   their layers in the same order.
-# - *Order of the images, and noise.* `vaelib` has a generator for each, with the
-#   seeds $2s$ and $2s + 1$ for a run of seed $s$: the noise does not depend on
-#   how the images are shuffled. The lines above do it likewise.
-# - *Rounding.* Adam exists in torch in several versions, equal in exact
-#   arithmetic. `vaelib` asks for `fused`, which is the fastest; so do we, in this run.
-#   And importing `vaelib` tells the processor to take tiny numbers (below
-#   $10^{-38}$) for zero. This holds for the whole program, so also for our lines.
+# - *Initial weights.* The seed sets torch's global generator, and both programs make their layers in the same order.
+# - *Order of the images, and noise.* `vaelib` has a generator for each. A run with seed $s$ gives them the seeds $2s$ and $2s + 1$,
+#   so the noise doesn't depend on how the images are shuffled. Our lines do the same.
+# - *Rounding.* Torch has several versions of Adam, which are equal in exact arithmetic. `vaelib` asks for `fused`, the fastest, and
+#   in this run so do we. Importing `vaelib` also makes the processor round tiny numbers (below $10^{-38}$) to zero. This applies to
+#   the whole program, so also to our lines.
 
 # %%
 matched = networks(seed=0)
@@ -390,9 +360,8 @@ with tempfile.TemporaryDirectory() as folder:
 packaged = torch.tensor([-line["train_elbo"] for line in run.metrics])
 
 # %% [markdown]
-# Both must end with the same weights. The losses differ in the last digits of float32,
-# for the reason above. The loss on the test images can be had by hand too: `vaelib`
-# draws its noise from seed 0, whatever the run's.
+# Both runs must end with the same weights. Their losses differ in the last digits of float32, because of the sums' order. We also
+# compute the loss on the test images by hand. `vaelib` draws its noise from seed 0, for every run.
 
 # %% tags=["hide-input"]
 assert identical(matched, model)
@@ -415,8 +384,8 @@ assert abs(test_loss(matched) - packaged_test) < 1e-3
 print(f"test loss {test_loss(matched):.1f} by hand, {packaged_test:.1f}")
 
 # %% [markdown]
-# Was seed 0 a lucky one? Four more, each by hand and by `vaelib`, must agree as well. They
-# also show what a seed does to such a short training, and that is not little.
+# Was seed 0 lucky? Four more seeds, each by hand and by `vaelib`, must agree as well. They also show how much the seed matters in
+# such a short run: the test losses span 22 nats.
 
 # %% tags=["hide-input"]
 test_losses = []
@@ -439,20 +408,20 @@ assert max(test_losses) - min(test_losses) > 5  # nats
 # %% [markdown]
 # ## What a package adds
 #
-# Each line by hand has its place in `vaelib`: the networks in `models.mlp`, steps 3 to 6 in
-# {doc}`objective <../own/api>`, the loops in `training.fit`. What the lines leave out, and a package should not:
+# Each of our lines has its place in `vaelib`: the networks in `models.mlp`, steps 3 to 6 in {doc}`objective <../own/api>`, the
+# loops in `training.fit`. A package should also handle what our lines leave out:
 #
-# - *Other images.* 784 is written into the lines; faces need another network.
-# - *Bounded memory, a GPU.* `x` is all images as float32. `vaelib` keeps a byte for each pixel, and makes floats of one batch at a time. On a GPU
-#   it takes products of matrices in half precision, and the sums of the loss in full.
-# - *Failure.* If a step is too long, the loss becomes `nan` and all weights with it, silently; `fit` stops and says in which step.
-# - *Evaluation and records.* The loss is a bound; what the model is worth takes many codes for each image, as in exercise 3. A run keeps its settings,
-#   versions, curve and weights in a folder, and the weights load without executing any code in the file.
-# - *Interruption.* If our lines are stopped, all is lost.
+# - *Other images.* Our lines contain the number 784. Faces need another network.
+# - *Bounded memory, a GPU.* Our `x` holds all images as float32. `vaelib` keeps one byte per pixel, and converts one batch at a
+#   time to floats. On a GPU it multiplies matrices in half precision, and adds up the loss in full precision.
+# - *Failure.* If a step is too large, the loss and all weights silently become `nan`. `fit` stops and reports the step.
+# - *Evaluation and records.* The loss is only a bound. A better estimate of $\log p(x)$ takes many codes for each image, as in
+#   exercise 3. A run stores its settings, versions, curve and weights in a folder. Loading the weights executes no code from the file.
+# - *Interruption.* If our lines are stopped, all progress is lost.
 #
-# The last one in numbers: a hook pulls the plug at the encoder's 70th call. (An epoch has thirteen, one for each batch and one for the test
-# images, so this is in the sixth.) Then a fresh model of other random weights goes on in the same folder, as a new process would. The checkpoint,
-# of the fifth epoch's last step, holds weights, Adam's running means and the state of both generators.
+# We test the last point: a hook stops the run at the 65th training batch. An epoch has twelve batches, so this is in the sixth
+# epoch. Then a new model with other random weights resumes in the same folder, as a new process would. The checkpoint, from the
+# end of the fifth epoch, holds the weights, Adam's running means and the state of both generators.
 
 
 # %% tags=["hide-input"]
@@ -484,31 +453,25 @@ print("same weights as by hand, uninterrupted: all bits equal")
 
 # %% [markdown]
 # ```{dropdown} What was asserted
-# - {eq}`eq-alg-batch`: the batches' losses, weighted by size, average to the loss of
-#   all images.
-# - {eq}`eq-alg-code`: against torch's `Normal.rsample`. {eq}`eq-alg-logits`: against
-#   the sum over pixels with $\log \pi$ written out. {eq}`eq-alg-kl`: against torch's
-#   divergence. {eq}`eq-alg-loss`: the lines' loss against the mean of the terms.
+# - {eq}`eq-alg-batch`: the batches' losses, weighted by size, average to the loss of all images.
+# - {eq}`eq-alg-code`: against torch's `Normal.rsample`. {eq}`eq-alg-logits`: against the sum over pixels with $\log \pi$ written
+#   out. {eq}`eq-alg-kl`: against torch's divergence. {eq}`eq-alg-loss`: our loss against the mean of the terms.
 # - {eq}`eq-alg-adam`: against twenty steps of torch's Adam.
-# - The gradient of the lines' loss: its length against a finite difference; all of
-#   its numbers against those of `vaelib`'s objective, bit for bit.
-# - {eq}`eq-alg-floor`: eight images are learned, down to less than ten nats above the
-#   floor and not below it.
-# - Ten epochs by hand and by `vaelib.train`: the same weights, bit for bit; the curves
-#   within 0.001 nats, and so the test losses. Four more seeds: the same weights again.
-# - A training that is stopped and goes on: the same weights, bit for bit.
+# - The gradient of our loss: its length against a finite difference, and all its numbers, bit for bit, against the gradient of
+#   `vaelib`'s objective.
+# - {eq}`eq-alg-floor`: the model learns eight images. Its loss ends less than ten nats above the floor, and not below it.
+# - Ten epochs by hand and by `vaelib.train`: the same weights, bit for bit. The curves and the test losses agree within 0.001 nats.
+#   Four more seeds: the same weights again.
+# - A run that is stopped and resumed: the same weights, bit for bit.
 # ```
 #
 # ## Exercises
 #
-# 1. *Rounding.* The matched run asked for `fused=True`. Train it again without, all
-#    else the same. How far apart are the weights after the first step, and after the last?
-#    Does it matter?
+# 1. *Rounding.* The matched run asked for `fused=True`. Train it again without this option, all else the same. How far apart are
+#    the weights after the first step, and after the last? Does it matter?
 #
-# Solution to exercise 1. The first step differs in the last bits of some weights,
-# if at all, and the last step by more, since every later step sees the
-# difference. The bits are lost, the model is not: the two losses are far closer
-# than those of two seeds.
+# Solution to exercise 1. The first step differs in the last bits of some weights, if at all. The difference grows with every step,
+# but doesn't matter: the two losses are far closer than the losses of two seeds.
 
 
 # %% tags=["hide-cell"]
@@ -531,23 +494,20 @@ print(
 )
 
 # %% [markdown]
-# 2. *Through the floor.* Two slips: the noise is forgotten, so that $z = \mu$; the cost is
-#    averaged over pixels instead of summed. Foretell what each does to the loss of the
-#    eight images, then train with the first. Why is neither loss a bound?
+# 2. *Through the floor.* Consider two mistakes: we forget the noise, so that $z = \mu$, or we average the cost over pixels instead of
+#    summing it. Predict what each does to the loss of the eight images, then train with the first. Why is neither loss a bound?
 #
 # ```{dropdown} Solution
-# Without noise a code can be read however little it differs from the others, so
-# means of almost zero and $\sigma = 1$ will do, which cost nothing. Nothing stops both
-# terms from going to zero, which would be eight images of probability one each; after 300
-# steps their sum is already below $\log 8$. The mean of
-# the bound is taken over $z \sim q$, and $\mu$ is not a sample of $q$. With
-# the mean over pixels not even the start is above the floor: the cost
-# is $\log 2$ for a decoder that knows nothing. A 784th of $-\log p(x \mid z)$
-# is not the logarithm of a probability of images.
+# Without noise, the decoder can distinguish codes however close they are. Means of almost zero and $\sigma = 1$ are then enough,
+# and they cost nothing. Both terms can go to zero, which would mean eight images of probability one each. After 300 steps, their
+# sum is already below $\log 8$. The bound is a mean over $z \sim q$, and $\mu$ isn't a sample of $q$.
+#
+# With the mean over pixels, even the start is below the floor: a decoder that gives every pixel the probability $\frac12$ costs
+# $\log 2$. A 784th of $-\log p(x \mid z)$ isn't the logarithm of a probability of images.
 # ```
 #
-# In numbers: the first slip trained for 300 steps; the second not trained at all, only the
-# cost of a decoder whose logits are zero.
+# The next cell trains with the first mistake for 300 steps. For the second it trains nothing: it computes the cost of a decoder
+# whose logits are all zero.
 
 # %% tags=["hide-cell"]
 nets, silent = networks(seed=0), torch.zeros(8, K)
@@ -564,12 +524,10 @@ assert value < floor and mean_over_pixels < floor
 assert estimate(nets, eight) > 10 * floor
 
 # %% [markdown]
-# 3. *What is it worth?* Let `vaelib` estimate $\log p(x)$ of the
-#    test images from 200 codes each, for the networks trained by hand. (A `models.VAE` is made of three modules, encoder, decoder
-#    and prior, each of which returns a distribution.)
+# 3. *How good is the model?* Let `vaelib` estimate $\log p(x)$ of the test images from 200 codes each, for the networks trained by
+#    hand. (A `models.VAE` consists of three modules: encoder, decoder and prior. Each returns a distribution.)
 #
-# Solution to exercise 3. The figures are those of the package's own run, whose
-# weights are the same.
+# Solution to exercise 3. The result equals the package's own run, because the weights are the same.
 
 # %% tags=["hide-cell"]
 encoder, mean, log_variance, decoder = matched
@@ -586,16 +544,12 @@ print(
 )
 
 # %% [markdown]
-# 4. *The short batch.* $1497 = 11 \cdot 128 + 89$, so an epoch's last batch is
-#    short, and step 6 divides by its own size. How much more does an image weigh
-#    there? Is the gradient still right on average? Why does the curve weigh each batch's
-#    loss by its size?
+# 4. *The short batch.* $1497 = 11 \cdot 128 + 89$, so an epoch's last batch is short, and step 6 divides by its own size. How much
+#    more does an image weigh there? Is the gradient still right on average? Why does the curve weight each batch's loss by its size?
 #
 # ```{dropdown} Solution
-# Its weight in the step is $1/89$ instead of $1/128$, which is 1.44 times as
-# much. But each image is as likely as any other to be dealt into the last
-# batch. For fixed weights the mean of a batch drawn at random is right on
-# average, whatever its size; a short one is only noisier. The curve
-# is meant to be the mean over images, the left side of {eq}`eq-alg-batch`. A
-# plain mean over the batches would count the 89 images 1.44 times.
+# Its weight in the step is $1/89$ instead of $1/128$, which is 1.44 times as much. But every image is equally likely to be in the
+# last batch. For fixed weights, the mean over a random batch is right on average, whatever its size. A short batch is only noisier.
+# The curve shows the mean over images, the left side of {eq}`eq-alg-batch`. A plain mean over the batches would count the 89 images
+# 1.44 times.
 # ```

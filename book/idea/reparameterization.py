@@ -16,11 +16,15 @@
 # %% [markdown]
 # # The reparameterization trick: a gradient through chance
 #
-# **The encoder does not compute a code: it sets the odds, and chance picks one. How can it learn from what became of a choice that it did not
-# make?** Gradient descent needs a derivative, and a random draw has none. There are two ways around. The *score function* differentiates the
-# odds; the *reparameterization trick* moves the chance out of the way, and made VAEs easy to train {cite}`kingma2022auto,rezende2014stochastic`.
-# This page derives both, shows where each fails, and judges two claims of the paper: that the reparameterized gradient is
-# usable where the naive one is not, and that one code per image is enough. {doc}`../appendix/reparameterization` has the longer proofs.
+# **The encoder computes a distribution, and the code is drawn from it at random. How can the encoder learn from a random draw?**
+# Gradient descent needs a derivative, and a random draw doesn't have one. The *score function* differentiates the distribution
+# instead. The *reparameterization trick* moves the randomness out of the way, and made VAEs easy to train
+# {cite}`kingma2022auto,rezende2014stochastic`.
+#
+# This page derives both, and judges two claims of the paper, which hold in part. The reparameterized gradient is usable where the
+# naive one isn't: the naive one has over 25,000 times its variance, but a baseline makes it usable too. One code per image is enough
+# for a given number of decoded codes, but after equal passes over the data, 25 codes gain 3.5 nats.
+# {doc}`../appendix/reparameterization` has the longer proofs.
 
 # %% tags=["parameters", "hide-input"]
 import os
@@ -58,18 +62,18 @@ from vaelib.objective import (
 # %% [markdown]
 # ## The stochastic node
 #
-# For an image $x$ the encoder gives $K$ means $\mu_k$ and $K$ log-variances $\ell_k = \log \sigma_k^2$: a Gaussian with independent
-# coordinates, the encoder's $q$. The ELBO is the mean of $\log p(x \mid z)$ over codes $z$ from $q$, less $\mathrm{KL}(q \,\|\, p)$. The
-# latter has a closed form ({doc}`kl`), so all the trouble is in the mean. Write $f(z)$ for $\log p(x \mid z)$, or for any function of a
-# code. We want the derivatives, in $\mu$ and $\ell$, of
+# For an image $x$, the encoder computes $K$ means $\mu_k$ and $K$ log-variances $\ell_k = \log \sigma_k^2$. They define its $q$, a
+# Gaussian with independent coordinates. The ELBO is the mean of $\log p(x \mid z)$ over codes $z$ from $q$, minus
+# $\mathrm{KL}(q \,\|\, p)$. The KL has a closed form ({doc}`kl`), so the difficulty is in the mean. Write $f(z)$ for
+# $\log p(x \mid z)$, or for any function of a code. We want the derivatives, in $\mu$ and $\ell$, of
 #
 # $$
 # J(\mu, \ell) = \mathbb{E}_{z \sim \mathcal{N}(\mu, \sigma^2)}
 #   \left[ f(z) \right].
 # $$ (eq-rp-objective)
 #
-# No letter that $f$ can see is a $\mu$ or an $\ell$; they are in the distribution under the mean. For $f(z) = z^2$ and $K = 1$ we know
-# $J = \mu^2 + \sigma^2$, whose slopes are $2\mu$ and $2\sigma$. What does PyTorch make of it, if one just draws a code?
+# But $f$ doesn't contain $\mu$ or $\ell$: only the distribution of $z$ depends on them. For $f(z) = z^2$ and $K = 1$ we know
+# $J = \mu^2 + \sigma^2$, whose slopes are $2\mu$ and $2\sigma$. Which slopes does PyTorch compute if we just draw a code?
 
 # %%
 mean = torch.tensor(1.5, requires_grad=True)
@@ -87,21 +91,23 @@ for name, z in drawn.items():
     print(f"{name:30}", slopes[-1])
 
 # %% [markdown]
-# The first has no history: autograd does not know that $z$ has to do with $\mu$. The second is worse. It has a `grad_fn`, raises no error,
-# and hands back exactly zero, so that an encoder would learn from the KL alone. The third, `rsample`, gives
-# $2z$ and $2z(z - \mu)/\sigma$ for the $z$ that it drew: not the slopes of $J$, but right on average. The "r" is for "reparameterized".
+# `sample` returns a $z$ without a history: autograd doesn't know that it depends on $\mu$. `torch.normal` is worse. Its result has a
+# `grad_fn`, but the gradient is exactly zero, so an encoder would silently learn from the KL alone. `rsample` gives
+# $2z$ and $2z(z - \mu)/\sigma$ for the $z$ that it drew. These aren't the slopes of $J$, but they are right on average. The "r" is
+# for "reparameterized".
 #
 # ## The reparameterization trick
 #
-# Draw the noise first, from a distribution that knows nothing of the encoder; then shift and stretch it, coordinate by coordinate:
+# Draw the noise first, from a distribution that doesn't depend on the encoder. Then scale and shift each coordinate:
 #
 # $$
 # z = \mu + \sigma \odot \varepsilon, \qquad \varepsilon \sim \mathcal{N}(0, I).
 # $$ (eq-rp-trick)
 #
-# This is a draw from $q$. In each coordinate $z \le t$ happens exactly if $\varepsilon \le (t - \mu) / \sigma$. The probability of that is
-# $\Phi\left((t - \mu)/\sigma\right)$, with the distribution function $\Phi$ and the density $\varphi$ of $\mathcal{N}(0, 1)$. Its slope in $t$,
-# $\frac1\sigma \varphi\left((t - \mu)/\sigma\right)$, is the density of $\mathcal{N}(\mu, \sigma^2)$. In numbers, for a draw in two dimensions:
+# This is a draw from $q$. In each coordinate, $z \le t$ is the same as $\varepsilon \le (t - \mu) / \sigma$, which has the probability
+# $\Phi\left((t - \mu)/\sigma\right)$. Here $\Phi$ is the distribution function of $\mathcal{N}(0, 1)$, and $\varphi$ is its density.
+# The slope in $t$, $\frac1\sigma \varphi\left((t - \mu)/\sigma\right)$, is the density of $\mathcal{N}(\mu, \sigma^2)$. We check this
+# for one draw in two dimensions:
 
 # %% tags=["hide-input"]
 sample, normal, rsample = slopes
@@ -122,8 +128,8 @@ assert torch.isclose(density.prod(), joint, rtol=1e-12)
 print(f"density of z: {density.prod():.12f}, by vaelib {joint:.12f}")
 
 # %% [markdown]
-# Drag ε: $z$ follows, and the slope of $f(z)$ reaches $\mu$ and $\sigma$ past it. With "z drawn from q" the same slope ends at $z$.
-# The clouds are estimates of the slope of $J$ in $\mu$, by the two ways that the next sections derive.
+# Drag ε: $z$ follows, and the slope of $f(z)$ passes through $z$ to $\mu$ and $\sigma$. Press "z drawn from q", and the same slope
+# ends at $z$. The clouds are estimates of the slope of $J$ in $\mu$, by the two methods that the next sections derive.
 #
 # ```{raw} html
 # :file: ../live/noise.html
@@ -134,12 +140,13 @@ print(f"density of z: {density.prod():.12f}, by vaelib {joint:.12f}")
 # :figclass: live-still
 # :alt: Two clouds of points around a vertical line: a narrow one above, a wide and skewed one below.
 #
-# 400 estimates of one slope from a draw each, at $\mu = 1$ and $\sigma = 0.6$: by the path through $z$, and by the score of $q$. Where scripts run, ε can be dragged here.
+# 400 estimates of one slope, each from one draw, at $\mu = 1$ and $\sigma = 0.6$. Above: by the path through $z$. Below: by the score
+# of $q$, which is noisier. Where scripts run, you can drag ε here.
 # ```
 #
 # ## The path derivative
 #
-# With {eq}`eq-rp-trick`, $J$ is the mean of $f(\mu + e^{\ell/2} \odot \varepsilon)$ over $\varepsilon$, whose distribution depends on nothing.
+# With {eq}`eq-rp-trick`, $J$ is the mean of $f(\mu + e^{\ell/2} \odot \varepsilon)$ over $\varepsilon$, whose distribution is fixed.
 # So the derivative of the mean is the mean of the derivatives, and by the chain rule
 #
 # $$
@@ -153,25 +160,27 @@ print(f"density of z: {density.prod():.12f}, by vaelib {joint:.12f}")
 #
 # ```{admonition} When may the derivative move inside?
 # :class: margin
-# It is enough that $f$ has no jumps: on every bounded set its values at two points differ by at most a constant times their distance, and its slope
-# grows no faster than $e^{r |z|}$ for some $r$. The log-likelihood of a network of linear layers and ReLUs is such an $f$.
+# It is enough that $f$ is Lipschitz on every bounded set (its values at two points differ by at most a constant times their
+# distance), and that its slope grows no faster than $e^{r |z|}$ for some $r$. The log-likelihood of a network of linear layers and
+# ReLUs is such an $f$.
 # ```
 #
-# The bracket, for one draw, is the *path derivative* or reparameterized gradient: it follows $f$ along the path of $z$ as $\mu$ and $\ell$
-# move and $\varepsilon$ stays. It needs the slope of $f$, which backpropagation through the decoder gives.
+# For one draw, the bracket is the *path derivative*, or reparameterized gradient. It follows $f$ along the path of $z$ as $\mu$ and
+# $\ell$ change and $\varepsilon$ stays. It needs the slope of $f$, which backpropagation through the decoder gives.
 #
 # ## The score function
 #
-# The other way is older. Write the mean as an integral, and differentiate the density instead of $f$. With $\nabla q = q\, \nabla \log q$,
+# The score function is older. Write the mean as an integral, and differentiate the density instead of $f$. With
+# $\nabla q = q\, \nabla \log q$,
 #
 # $$
 # \nabla J = \int f(z)\, \nabla q(z)\, dz
 #   = \mathbb{E}_{z \sim q}\left[f(z)\, \nabla \log q(z)\right],
 # $$ (eq-rp-score)
 #
-# where $\nabla$ collects the derivatives in $\mu$ and $\ell$. $\nabla \log q$ is the *score*, and $f(z)\, \nabla \log q(z)$ for one draw the
-# score-function gradient, or REINFORCE {cite}`williams1992simple`. It needs values of $f$ only, so that $f$ may be a reward that nobody
-# can differentiate. Kingma and Welling call it the naive estimator. For our Gaussian
+# where $\nabla$ collects the derivatives in $\mu$ and $\ell$. $\nabla \log q$ is the *score*. For one draw, $f(z)\, \nabla \log q(z)$
+# is the score-function gradient, or REINFORCE {cite}`williams1992simple`. It needs only values of $f$, so $f$ may be a reward without
+# a derivative. Kingma and Welling call it the naive estimator. For our Gaussian
 #
 # $$
 # \frac{\partial \log q}{\partial \mu_k} = \frac{\varepsilon_k}{\sigma_k},
@@ -181,10 +190,11 @@ print(f"density of z: {density.prod():.12f}, by vaelib {joint:.12f}")
 # \qquad \varepsilon_k = \frac{z_k - \mu_k}{\sigma_k}.
 # $$ (eq-rp-score-gaussian)
 #
-# **A baseline.** A density always integrates to one, so the mean of the score is $\int \nabla q\, dz = \nabla 1 = 0$, and any number $b$ that does
-# not depend on $z$ may be subtracted from $f$: $(f(z) - b)\, \nabla \log q(z)$ has the mean $\nabla J$ as well.
-# It changes nothing on average, but a lot of noise: without it a log-likelihood of −500 pushes every code away, good or bad. With $S \ge 2$
-# draws there is a good one for free, for each draw the mean $f$ of the *others*, which are independent of it: the leave-one-out baseline {cite}`kool2019buy`.
+# **A baseline.** A density always integrates to one, so the mean of the score is $\int \nabla q\, dz = \nabla 1 = 0$. We may therefore
+# subtract from $f$ any number $b$ that doesn't depend on $z$: $(f(z) - b)\, \nabla \log q(z)$ has the mean $\nabla J$ as well. The mean
+# stays, and much of the noise goes. Without a baseline, a log-likelihood of −500 pushes away every code, good or bad. With $S \ge 2$
+# draws, a good one is free: for each draw, the mean $f$ of the *other* draws, which are independent of it. This is the leave-one-out
+# baseline {cite}`kool2019buy`.
 
 
 # %% tags=["hide-input"]
@@ -214,9 +224,10 @@ def leave_one_out(values):
 
 
 # %% [markdown]
-# Are they right? For $f = \sum_k (z_k - c_k)^2$ and $f = e^{a \cdot z}$ the integral is known:
-# $J = \sum_k [(\mu_k - c_k)^2 + \sigma_k^2]$ and $J = \exp \sum_k [a_k \mu_k + \frac12 a_k^2 \sigma_k^2]$. The mean of each estimator over 250,000 draws
-# has a distance from the exact gradient, in standard errors: a *z-score*. **The rule: unbiased, as far as we can see, if none is beyond 5.**
+# Are the estimators right? For $f = \sum_k (z_k - c_k)^2$ and $f = e^{a \cdot z}$ we know the integral:
+# $J = \sum_k [(\mu_k - c_k)^2 + \sigma_k^2]$ and $J = \exp \sum_k [a_k \mu_k + \frac12 a_k^2 \sigma_k^2]$. We average each estimator
+# over 250,000 draws, and measure its distance from the exact gradient in standard errors: a *z-score*. **The rule: we call an
+# estimator unbiased, as far as we can see, if none of its z-scores exceeds 5.**
 
 # %% tags=["hide-input"]
 c = torch.tensor([-0.3, 0.4], dtype=torch.float64)
@@ -267,15 +278,17 @@ print(
 # %% [markdown]
 # ## Which one is noisier?
 #
-# Both are right on average, so the difference is their variance {cite}`mohamed2020monte`. Take the derivative in one mean, $\mu_i$, from one draw.
-# For the quadratic with $\mu_k - c_k = \sigma_k = 1$ in all coordinates it is 4 by the path, $6K + 12$ by the score function with $b = \mathbb{E}[f]$,
-# and $4K^2 + 14K + 12$ without a baseline.
+# Both are right on average, so they differ in their variance {cite}`mohamed2020monte`. Take the derivative in one mean, $\mu_i$, from
+# one draw, for the quadratic with $\mu_k - c_k = \sigma_k = 1$ in all coordinates. Its variance is 4 for the path derivative,
+# $6K + 12$ for the score function with $b = \mathbb{E}[f]$, and $4K^2 + 14K + 12$ without a baseline.
 #
-# **Constant, linear, quadratic in $K$.** The path derivative is $2(z_i - c_i)$: the other coordinates have dropped out. In
-# $f \varepsilon_i / \sigma_i$ they all remain, through $f$. The baseline takes one power of $K$ away, the path both. But this is so *for this function*.
-# The path knows $f$ by its slope, and loses where $f$ swings many times within a $\sigma$. For $f(z) = \sin \omega z$ at $\mu = 0$ and
-# $\sigma = 1$, where no baseline helps since $\mathbb{E}[f] = 0$, its variance grows with $\omega^2$; that of the score function stays near one half. The appendix
-# derives all five lines of {numref}`fig-rp-toy`. (A code that is 0 or 1 has no path, only a jump. What is done there: {ref}`rpa-discrete`.)
+# **Constant, linear, quadratic in $K$.** The path derivative is $2(z_i - c_i)$: the other coordinates drop out. In
+# $f \varepsilon_i / \sigma_i$ they all remain, through $f$. The baseline removes one power of $K$, the path both.
+#
+# But this holds *for this function*. The path derivative uses only the slope of $f$, and loses where $f$ oscillates many times within
+# one $\sigma$. Take $f(z) = \sin \omega z$ at $\mu = 0$ and $\sigma = 1$, where no baseline helps because $\mathbb{E}[f] = 0$. The path
+# derivative's variance grows with $\omega^2$, while the score function's stays near one half. The appendix derives all five lines of
+# {numref}`fig-rp-toy`. (A code that is 0 or 1 jumps, so it has no path: see {ref}`rpa-discrete`.)
 
 # %% tags=["hide-input"]
 
@@ -342,7 +355,7 @@ print(
 )
 
 
-# %% mystnb={"figure": {"caption": "Variance of the derivative in one mean. Lines: closed forms; points: from 20,000 draws. Left: the quadratic, over K. Right: sin \u03c9z, over \u03c9.", "name": "fig-rp-toy"}, "image": {"alt": "Two plots on logarithmic axes. Left: against K, the variance of the score function rises with slope two, with a baseline with slope one, and that of the path derivative is flat. Right: against omega, the path derivative starts below the score function, crosses it near one and rises with slope two, while the score function levels off at one half."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Variance of the derivative in one mean: closed forms (lines), and 20,000 draws (points). Left: for the quadratic, only the path derivative doesn't get noisier as K grows. Right: for sin \u03c9z, the path derivative is the noisier one from \u03c9 = 2 on.", "name": "fig-rp-toy"}, "image": {"alt": "Two plots on logarithmic axes. Left: against K, the variance of the score function rises with slope two, with a baseline with slope one, and that of the path derivative is flat. Right: against omega, the path derivative starts below the score function, crosses it near one and rises with slope two, while the score function levels off at one half."}} tags=["hide-input"]
 with plt.rc_context(plots.STYLE):
     figure, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.1))
     for panel, lines in zip(axes, (over_K, over_omega), strict=True):
@@ -361,9 +374,10 @@ figure
 # %% [markdown]
 # ## A real encoder
 #
-# In a VAE $f(z) = \log p(x \mid z)$, and the decoder decides how $f$ swings. We train the paper's fully connected model on the small digits of
-# scikit-learn {cite}`alpaydin1998optical`, with batches of 16 images instead of 128: many steps in a short time, and the harder test for a noisy gradient. Before the training, halfway and at its end we draw 256 codes for each of 64 images, and record both gradients of every draw in the $2K$ outputs of
-# the encoder. (That of the KL is exact, and left out.)
+# In a VAE $f(z) = \log p(x \mid z)$, and the decoder decides how $f$ oscillates. We train the paper's fully connected model on the
+# small digits of scikit-learn {cite}`alpaydin1998optical`. Batches of 16 images instead of 128 give many steps in a short time, and are
+# the harder test for a noisy gradient. Before, halfway through and after training, we draw 256 codes for each of
+# 64 images. For every draw, we record both gradients in the encoder's $2K$ outputs. (We leave out the KL's gradient, which is exact.)
 
 # %% tags=["hide-input"]
 digits = data.load("digits")
@@ -452,7 +466,7 @@ recorded = {
     for stage, (values, path, score) in raw.items()
 }
 
-# %% mystnb={"figure": {"caption": "Gradients of the log-likelihood in the first two means, from single draws for one image at the end of the training. All three estimate the same gradient.", "name": "fig-rp-clouds"}, "image": {"alt": "Two scatter plots. A wide cloud of score-function gradients, a narrower one with the baseline inside it, and a small core of path derivatives in the middle."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Gradients of the log-likelihood in the first two means, from single draws for one image after training. All three estimators have the same mean, but the path derivatives scatter far less.", "name": "fig-rp-clouds"}, "image": {"alt": "Two scatter plots. A wide cloud of score-function gradients, a narrower one with the baseline inside it, and a small core of path derivatives in the middle."}} tags=["hide-input"]
 clouds = {name: g[:, 0, :2] for name, g in recorded["end"].items()}
 labels = ("score function", "with a baseline", "path")
 limits = [clouds[name].abs().max() * 1.05 for name in ("plain", "baseline")]
@@ -474,9 +488,9 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# The variance of a vector is the sum of its coordinates' variances, here averaged over the images; the table shows ratios. The leave-one-out baseline from the 255
-# other draws is as good as the mean of $f$ itself. From a single other draw (in pairs, against as many path derivatives) it is a poorer one.
-# The ranges are 95% intervals, from a bootstrap over the draws.
+# The table shows variances, summed over coordinates and averaged over images, relative to the path derivative. The ranges are 95%
+# intervals, from a bootstrap over the draws. A leave-one-out baseline from the 255 other draws is as good as the mean of $f$ itself. A
+# single other draw makes a worse one (in pairs, compared with two path derivatives).
 
 
 # %% tags=["hide-input"]
@@ -546,8 +560,9 @@ headers += ["leave-one-out of 256", "of 2"]
 Markdown(tabulate(table, headers, "github", disable_numparse=True))
 
 # %% [markdown]
-# **Can one train with it?** For one image and one code, the loss $\mathrm{KL}\left(q \,\|\, p\right) - f(z) - (f(z) - b)\, \log q(z)$,
-# with $z$ and the bracket held constant, has the score-function gradient for the encoder and the ordinary one for the decoder.
+# **Can we train with the score function?** For one image and one code, take the loss
+# $\mathrm{KL}\left(q \,\|\, p\right) - f(z) - (f(z) - b)\, \log q(z)$, with $z$ and the bracket held constant. It has the
+# score-function gradient for the encoder, and the ordinary gradient for the decoder.
 
 
 # %% tags=["hide-input"]
@@ -595,10 +610,12 @@ for name, elbo in reached.items():
     print(f"{name:36}{elbo:.1f}")
 
 # %% [markdown]
-# Without a baseline the training falls far behind; with one, and five codes an image, it keeps up: noisier is not useless. (One seed; Adam, which divides
-# by the size of recent gradients, tames even a very noisy one.) What is "usable", and is "naive" without a baseline? The paper does not say. We
-# ask by the variance, for both: a ratio above 25 says that even with the most codes per image that we train with, 25, the score function
-# is noisier than the path with one. The baseline is the best, of 256.
+# Without a baseline, training falls far behind. With one, and five codes per image, it keeps up: a noisier gradient can still be
+# useful. (This is one seed. Adam divides by the size of recent gradients, so it tames even a very noisy one.)
+#
+# The paper doesn't define "usable", or whether "naive" includes a baseline. We judge by the variance, with and without the best
+# baseline, from 256 draws. If the ratio exceeds 25, the score function with 25 codes per image, the most that we train with, is still
+# noisier than the path derivative with one.
 
 # %% tags=["hide-input"]
 lowest = {
@@ -613,9 +630,10 @@ claims.judge("C3", on, z=largest, **lowest)
 # %% [markdown]
 # ## Is one code per image enough?
 #
-# Two things make a minibatch's gradient random: which images are in it, and which codes were drawn for them. More codes per image help
-# against the second only. Let $g$ be the gradient of the loss for one image drawn at random, with one code, and $m(x) = \mathbb{E}[g \mid x]$ its mean
-# over the codes of an image. By the law of total variance, a minibatch of $B$ images with $S$ codes each has a gradient $\hat g$ with
+# Two things make a minibatch's gradient random: which images are in it, and which codes we draw for them. More codes per image reduce
+# only the noise of the codes. Let $g$ be the gradient of the loss for one random image with one code, and $m(x) = \mathbb{E}[g \mid x]$
+# its mean over the codes of an image. Take a minibatch of $B$ images with $S$ codes each. By the law of total variance, its gradient
+# $\hat g$ has
 #
 # $$
 # \operatorname{Var}(\hat g) = \frac1B \Big(
@@ -625,12 +643,14 @@ claims.judge("C3", on, z=largest, **lowest)
 # \Big).
 # $$ (eq-rp-total)
 #
-# The *share* $\rho$ of the codes at $S = 1$ does not depend on $B$. Infinitely many codes would take away the share $\rho$ of the variance and no
-# more; while $\rho < \tfrac12$, twice the batch does better. And if decoding is what costs, a budget of $M = BS$ codes has the variance
-# $\left(S \operatorname{Var}(m) + \mathbb{E}[\operatorname{Var}(g \mid x)]\right) / M$: one code each for more images is better than more codes for fewer, *whatever* the share.
+# The codes' *share* $\rho$ of the variance at $S = 1$ doesn't depend on $B$. Even infinitely many codes would remove only this share.
+# While $\rho < \tfrac12$, doubling the batch does better. And if decoding dominates the cost, a budget of $M = BS$ codes has the
+# variance $\left(S \operatorname{Var}(m) + \mathbb{E}[\operatorname{Var}(g \mid x)]\right) / M$. One code each for more images is
+# then better than more codes for fewer images, *whatever* the share.
 #
-# Three gradients measure it: half the mean square of $\hat g_1 - \hat g_2$, of the same images with codes of their own, is the codes' part, and with
-# $\hat g_3$ of other images it is the whole. For the weights of both networks:
+# Three gradients measure the share. $\hat g_1$ and $\hat g_2$ have the same images but separate codes, and $\hat g_3$ has other images.
+# Half the mean square of $\hat g_1 - \hat g_2$ is the codes' part of the variance, and half that of $\hat g_1 - \hat g_3$ is all of it. The
+# table shows the share for the weights of both networks:
 
 
 # %% tags=["hide-input"]
@@ -687,7 +707,8 @@ headers = ["share of the codes", "encoder's weights", "decoder's", "both"]
 Markdown(tabulate(table, headers, "github", disable_numparse=True))
 
 # %% [markdown]
-# Less noise is not yet a better model. So we train with 1, 5 and 25 codes per image; each seed has the same first weights and the same batches in all three.
+# Less noise doesn't guarantee a better model, so we train with 1, 5 and 25 codes per image. Each seed has the same initial weights and
+# batches in all three runs.
 
 
 # %% tags=["hide-input"]
@@ -708,7 +729,7 @@ elbos = {S: trainings(S) for S in (1, 5)}
 # %% tags=["hide-input"]
 elbos[25] = trainings(25)
 
-# %% mystnb={"figure": {"caption": "Test ELBO with 1, 5 and 25 codes per image, against passes over the data and against decoded codes. Thin lines are seeds, thick lines their means.", "name": "fig-rp-samples"}, "image": {"alt": "Two plots of the test ELBO. Against passes over the data the three curves lie close together; against decoded codes the curve of one code is far to the left of the others."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Test ELBO with 1, 5 and 25 codes per image (thin lines: seeds, thick lines: their means). Left: after equal passes over the data, the curves are close. Right: for the same number of decoded codes, one code per image is far ahead.", "name": "fig-rp-samples"}, "image": {"alt": "Two plots of the test ELBO. Against passes over the data the three curves lie close together; against decoded codes the curve of one code is far to the left of the others."}} tags=["hide-input"]
 with plt.rc_context(plots.STYLE):
     figure, axes = plt.subplots(
         1, 2, figsize=(plots.WIDTH, 2.1), sharey=True
@@ -726,8 +747,11 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# The paper's claim does not say what would *not* be enough. We read it in three ways: the share is below one half; after equal passes 25
-# codes gain less than one nat; after as many decoded codes, or more, 5 and 25 codes are still behind the end of the training with one.
+# The paper's claim doesn't define what would *not* be enough. We call one code enough if three things hold:
+#
+# - The share of the codes is below one half.
+# - After equal passes, 25 codes gain less than one nat.
+# - After at least as many decoded codes, 5 and 25 codes are still behind the final value with one code.
 
 # %% tags=["hide-input"]
 most = max(
@@ -742,16 +766,17 @@ ahead = [
 claims.judge("C1", on, share=most, gain=gain, ahead=min(ahead))
 
 # %% [markdown]
-# The third is an easy one: for the same codes, one per image gets 5 or 25 times as many steps. Where a machine decodes 25 codes in little more
-# time than one, the first two matter. All of this is measured on small digits, in short trainings. Kingma and Welling call one
-# enough *if the minibatch is large enough*, say a hundred images: it makes the noise smaller, and leaves its share as it is.
+# The last criterion is easy to meet: for the same number of codes, one code per image takes 5 or 25 times as many steps. The first two
+# matter where a machine decodes 25 codes almost as fast as one. We measured all this on small digits, in short runs. Kingma and
+# Welling call one code enough *if the minibatch is large enough*, say a hundred images. That reduces the noise, but not the codes'
+# share $\rho$.
 #
 # ```{dropdown} Two exercises
-# *Someone takes the mean $\bar f$ of all $S$ values as the baseline of each draw. Is the estimate biased?*
-# *A gradient is to have half of its variance. Twice the batch does it. For which shares $\rho$ can more codes per image do it, and how many?*
+# *We use the mean $\bar f$ of all $S$ values as the baseline of each draw. Is the estimate biased?*
+# *You want half of a gradient's variance. Twice the batch does it. For which shares $\rho$ can more codes per image do it, and how many?*
 #
-# 1. Since $f_i - \frac{1}{S-1} \sum_{j \ne i} f_j = \frac{S}{S-1}(f_i - \bar f)$, it is $(S-1)/S$ times the leave-one-out estimate: the right direction,
-#    but too short, with $S = 2$ by half.
+# 1. Since $f_i - \frac{1}{S-1} \sum_{j \ne i} f_j = \frac{S}{S-1}(f_i - \bar f)$, it is $(S-1)/S$ times the leave-one-out estimate. The
+#    direction is right, but the estimate is too short: with $S = 2$ by half.
 # 2. By {eq}`eq-rp-total`, $S$ codes multiply the variance by $1 - \rho + \rho / S$. This is at most one half if
 #    $S \ge \rho / (\rho - \tfrac12)$, which needs $\rho > \tfrac12$: three codes for $\rho = 0.8$, six for $\rho = 0.6$.
 # ```

@@ -14,19 +14,18 @@
 # ---
 
 # %% [markdown]
-# # Images of your own
+# # Your own images
 #
-# **What does the paper's convolutional model make of your own pictures?** Name
-# their folder in the first cell, or on a command line:
+# **How well does the paper's convolutional model reproduce your own pictures?** This page trains it on them and shows the results.
+# Name their folder in the first cell, or on a command line:
 #
 # ```sh
 # .venv/bin/papermill book/own/images.ipynb mine.ipynb \
 #     -p folder my-images -p latent_dim 16 -p epochs 50
 # ```
 #
-# (Two numbers for the size are given by `-y "size: [48, 64]"`.)
-# Without a folder the page makes a small one, of faces that the package draws
-# itself; the figures that you see here are of these.
+# (For height and width, use `-y "size: [48, 64]"`.) Without a folder, the page uses faces that the package draws, as in the figures
+# here.
 
 # %% tags=["parameters"]
 import os
@@ -73,15 +72,12 @@ print(f"K = {latent_dim}, {epochs} epochs, batches of {batch_size}")
 # %% [markdown]
 # ## Training
 #
-# If it is stopped, the same call goes on from the last checkpoint; if it is
-# complete, it is loaded. Other images under the same name are noticed.
+# The same call resumes a stopped run from its last checkpoint, and loads a complete one. If the images have changed, it raises an error.
 #
-# Of a few dozen images take more epochs than here: the model's batch norms are
-# evaluated with averages over many steps, and after only some twenty steps these
-# lag behind the weights, so that the figures on test images are worse than the
-# training's.
+# With only a few dozen images, train for more epochs. In evaluation, the model's batch norms use averages over many steps. After only
+# some twenty steps, these lag behind the weights, so the results on test images are worse than in training.
 
-# %% mystnb={"figure": {"caption": "The training on these images.", "name": "fig-own-training"}, "image": {"alt": "Three panels with the ELBO, the reconstruction term and the KL over the epochs, on training and test images."}}
+# %% mystnb={"figure": {"caption": "Training on these images: ELBO, reconstruction term and KL per epoch. The gap between training and test images shows how much the model overfits.", "name": "fig-own-training"}, "image": {"alt": "Three panels with the ELBO, the reconstruction term and the KL over the epochs, on training and test images."}}
 settings = TrainConfig(latent_dim, epochs, batch_size=batch_size)
 run = train(images, settings, runs_folder)
 model = run.model()
@@ -99,10 +95,9 @@ for key in (
 # %% [markdown]
 # ## Reconstructions
 #
-# Images that the model has never seen, and what is left of each after its way
-# through {math}`K` numbers:
+# The model has never seen these images. It reconstructs each from {math}`K` numbers:
 
-# %% mystnb={"figure": {"caption": "Test images and their reconstructions.", "name": "fig-own-reconstructions"}, "image": {"alt": "Two rows of eight images: test images, and their reconstructions."}}
+# %% mystnb={"figure": {"caption": "Test images and their reconstructions. Compare them to see which details the code keeps.", "name": "fig-own-reconstructions"}, "image": {"alt": "Two rows of eight images: test images, and their reconstructions."}}
 seen = data.to_float(images.test.images[:8])
 with torch.no_grad():
     decoded = model.decode(model.encode(seen)[0])
@@ -111,7 +106,7 @@ plots.rows({"image": seen, "reconstruction": decoded})
 # %% [markdown]
 # ## Samples
 
-# %% mystnb={"figure": {"caption": "Images decoded from codes of the prior, none of them chosen.", "name": "fig-own-samples"}, "image": {"alt": "A grid of images decoded from codes that were drawn from the prior."}}
+# %% mystnb={"figure": {"caption": "Images decoded from codes that were drawn from the prior. We didn't select any.", "name": "fig-own-samples"}, "image": {"alt": "A grid of images decoded from codes that were drawn from the prior."}}
 plots.rows(
     {"samples": model.sample(8, seed=0), "": model.sample(8, seed=1)}
 )
@@ -119,10 +114,10 @@ plots.rows(
 # %% [markdown]
 # ## Traversals
 #
-# One image, and one number of its code at a time moved from −3 to 3 while the
-# others stay. The three numbers are those that vary most over the images.
+# Each row takes the same image and moves one number of its code from −3 to 3, while the others stay. We show the three numbers that vary
+# most over the images.
 
-# %% mystnb={"figure": {"caption": "Three dimensions of the code, each moved from minus 3 to 3.", "name": "fig-own-traversals"}, "image": {"alt": "Three rows of seven images. In each row one latent number is moved from minus three to three."}}
+# %% mystnb={"figure": {"caption": "Three dimensions of the code, each moved from \u22123 to 3. Each row shows what one dimension controls.", "name": "fig-own-traversals"}, "image": {"alt": "Three rows of seven images. In each row one latent number is moved from minus three to three."}}
 codes, _ = evaluation.encode(model, images.test.images)
 steps = torch.linspace(-3, 3, 7)
 most = codes.var(0).topk(min(3, latent_dim)).indices.tolist()
