@@ -14,15 +14,16 @@
 # ---
 
 # %% [markdown]
-# # Directions, tried where the truth is known
+# # Directions, tested where the truth is known
 #
-# **Does the direction for smiling move the smile, and nothing else?** Photographs
-# cannot tell: nobody knows their true factors. Drawn faces can. Each of them is
-# drawn from fifteen numbers, the *factors*: the direction of the light, the
-# colour of the hair, the smile, and so on, independent of each other. Attributes named as in
-# CelebA say whether a factor lies above or below some bound. This page finds directions from
-# those attributes alone, as for the photographs, walks along them, and compares what moves
-# with what should.
+# **Does the direction for smiling move the smile, and nothing else?** No: in our model of
+# drawn faces, it moves the opening of the mouth slightly more than the smile. The directions
+# for light and glasses pass our test. Photographs can't show this, because their true factors
+# are unknown. Each drawn face is made from fifteen independent numbers, the *factors*: the
+# direction of the light, the colour of the hair, the smile, and so on. Attributes named as in
+# CelebA record whether a factor is above or below some bound. We find directions from those
+# attributes alone, as for the photographs, walk along them, and compare what moves with what
+# should.
 
 # %% tags=["parameters"]
 import os
@@ -67,8 +68,8 @@ print(f"{run.folder.name}: {settings.epochs} epochs")
 # %% [markdown]
 # ## The faces and their factors
 #
-# The data set is drawn from two seeds, so that its factors can be had again. Below, one face in
-# the first column, then changed in one factor at a time, to both ends of its range.
+# The data set is drawn from two seeds, so we can draw its factors again. The figure shows
+# one face, changed in one factor at a time, to both ends of its range.
 
 # %%
 train_images, train_factors = synthetic_faces.generate(count, seed=0)
@@ -80,7 +81,7 @@ for i in range(len(synthetic_faces.FACTORS)):
     changed[i, i], changed[len(synthetic_faces.FACTORS) + i, i] = -2, 2
 ends = synthetic_faces.render(changed).split(len(synthetic_faces.FACTORS))
 
-# %% mystnb={"figure": {"caption": "One face with one factor at a time at the lower and at the upper end of its range, in the order of the table below.", "name": "fig-factors-ends"}, "image": {"alt": "Two rows of fifteen drawn faces that differ in light, skin, hair, glasses, smile, pose and background."}}
+# %% mystnb={"figure": {"caption": "One face with one factor at a time at the lower end (top) and at the upper end (bottom) of its range, in the order of the table below.", "name": "fig-factors-ends"}, "image": {"alt": "Two rows of fifteen drawn faces that differ in light, skin, hair, glasses, smile, pose and background."}}
 plots.rows({"factor at -2": ends[0], "factor at 2": ends[1]})
 
 # %% mystnb={"figure": {"caption": "Test images, and their reconstructions from the posterior mean.", "name": "fig-factors-copies"}, "image": {"alt": "Two rows of fifteen drawn faces: originals above, smoother reconstructions below."}}
@@ -104,14 +105,12 @@ plots.rows({"test": test_images[:15], "copies": decode(codes[:15])})
 # %% [markdown]
 # ## Reading factors off a picture
 #
-# To say what moved, factors must be read off decoded pictures, which are smoother
-# than drawn ones. The reader is a ridge regression from the features of a classifier
-# (which has learned the attributes of drawn faces), and it is fitted to
-# *reconstructions* of training faces and the factors that these were drawn from. How well it
-# reads reconstructions of test faces, and drawn test faces, is its R². Whatever
-# the code has lost it cannot read; a factor with a low R² in the last column
-# was not learned by the model. (Of the glasses only their presence can
-# be seen, and it stands for the factor.)
+# To find out what moved, we read factors off decoded pictures, which are smoother than drawn
+# ones. The reader is a ridge regression from the features of a classifier, which has learned
+# the attributes of drawn faces. We fit it to *reconstructions* of training faces, with the
+# factors that these were drawn from. R² on reconstructions of test faces shows how well it
+# reads. It can't read what the code has lost, so a low R² means that the model hasn't learned
+# the factor. (Of the glasses, only their presence can be seen, so we use that.)
 
 
 # %%
@@ -151,10 +150,10 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
 # %% [markdown]
 # ## Walking, and what moves
 #
-# Directions are found from the test images' codes and attributes, as before: the
-# differences of the mean codes ({eq}`eq-attributes-means`). Three hundred test
-# codes walk from -2 to 2 along each; the table of colours shows by how many
-# standard deviations each factor moves on average.
+# As before, we find directions from the codes and attributes of the test images: the
+# differences of the mean codes ({eq}`eq-attributes-means`). Three hundred test codes walk
+# from -2 to 2 along each. The colours show by how many standard deviations each factor moves
+# on average.
 
 # %%
 found = attributes.fit(codes, drawn.test.labels, drawn.names)
@@ -175,16 +174,19 @@ effect = torch.stack(
     ]
 )
 
-# %% mystnb={"figure": {"caption": "The change of each factor (columns) along the direction of each attribute (rows), in standard deviations of the factor.", "name": "fig-factors-effects"}, "image": {"alt": "A table of colours with fifteen rows and columns; in most rows one cell stands out."}}
+# %% mystnb={"figure": {"caption": "The change of each factor (columns) along the direction of each attribute (rows), in standard deviations of the factor. In most rows, one cell stands out.", "name": "fig-factors-effects"}, "image": {"alt": "A table of colours with fifteen rows and columns; in most rows one cell stands out."}}
 label = "change, standard deviations"
 plots.matrix(effect, list(found), synthetic_faces.FACTORS, label)
 
 # %% [markdown]
-# For each attribute: by how much its own factor moved (with the sign that the attribute asks
-# for), the factor that leaked most, and the ratio of the two. And the truth in the
-# code space: draw the same test faces with only that factor raised, encode them, and see
-# where the codes go; the cosine of that true direction with the one that was
-# found, $\Delta$, and with the regression's gradient $d$. The last column is the regression's accuracy over the commoner answer.
+# For each attribute, the table shows how far its own factor moved (positive if it moved as
+# the attribute asks), the factor that leaked most, and the ratio of the two.
+#
+# We also compute the true direction in code space. We draw the same test faces with only
+# that factor raised, encode them, and see where the codes go. The table shows the cosine of
+# this true direction with $\Delta$, the direction that we found, and with the regression's
+# gradient $d$. The last column is the regression's accuracy minus the majority class's
+# share.
 
 
 # %%
@@ -227,11 +229,11 @@ headers += ["cosine of the truth with Δ", "with d", "points gained"]
 Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
 
 # %% [markdown]
-# (Brown hair is missing: it lies between black and blond, and a straight line has no
-# direction that stops in the middle.)
+# (Brown hair is missing: it's between black and blond, and a straight line has no direction
+# that stops in the middle.)
 #
-# For the three that the paper's claims rest on, smile, light and glasses, we asked
-# beforehand that their own factor move at least three times as far as any other:
+# The paper's claims rest on three attributes: smile, light and glasses. We decided beforehand
+# that their own factor must move at least three times as far as any other:
 
 # %%
 asked = ["Smiling", "Light_From_Left", "Eyeglasses"]
@@ -241,10 +243,10 @@ for name in asked:
     print(f"{name}: ratio {ratios[name]:.1f}, {result}")
 
 # %% [markdown]
-# Why does one fail? Two factors that change the same few pixels, and of which the
-# model holds little, are told apart neither by the code nor by the reader. So for each
-# that fails: how well the reader sees its own factor and the one that leaks, and what
-# the ratio is against all *other* factors.
+# Why does one fail? If two factors change the same few pixels and the model keeps little of
+# them, neither the code nor the reader can separate them. For each attribute that fails, we
+# print the R² of its own factor and of the one that leaks, and the ratio against all *other*
+# factors.
 
 # %%
 failed = [name for name in asked if name not in held]
@@ -273,12 +275,12 @@ strips = {
 plots.rows(strips)
 
 # %% [markdown]
-# ## The regression's own directions
+# ## The regression's directions
 #
-# The same ratio, and how far the factor itself moves, along the gradient $d$ of
-# the regression ({eq}`eq-attributes-direction`), along its coefficients $w$ as
-# they are, without the division by the codes' standard deviations, and along
-# $\Delta$:
+# We repeat this for three directions: the gradient $d$ of the regression
+# ({eq}`eq-attributes-direction`), its coefficients $w$ as they are, without the division by
+# the codes' standard deviations, and $\Delta$. The table shows how far the factor itself
+# moves, and the ratio:
 
 # %%
 table = []

@@ -16,21 +16,19 @@
 # %% [markdown]
 # # The ELBO, a bound on log p(x)
 #
-# **A VAE gives every image a probability, but to know it one would have to try
-# all codes that may have made the image. How can training raise a number that
-# it cannot compute?** It raises a number below it, the *evidence lower bound*,
-# {term}`ELBO`. Turned around, this is the bill of the first chapter,
-# reconstruction plus KL. This page says why there is such a bound, what it
-# misses, and when it misses much. It watches a VAE whose code is a single
-# number: there the sum over all codes can be done, so that bound and truth are
-# seen side by side.
+# **A VAE gives every image a probability, but to compute it we would have to try all codes
+# that could have made the image. How can training raise a number that it can't compute?**
+# It raises a lower bound instead, the *evidence lower bound*, {term}`ELBO`. For the six
+# images below, this bound is from 0.13 to 19 {term}`nats <nat>` too low. Minus the ELBO is
+# the loss of the first chapter, reconstruction plus KL. This page shows why there is such
+# a bound, and when it misses much. Its VAE has a code of a single number, so we can sum
+# over all codes and compare the bound with the truth.
 #
 # ## The evidence: an integral over all codes
 #
-# Images are made by two parts of the model. A code $z$ of $K$ numbers is drawn
-# from the {term}`prior` $p(z) = \mathcal{N}(0, I)$. Then the decoder, with
-# weights $\theta$, answers with a probability $\pi_j$ for each of $D$ pixels,
-# and these are drawn one by one:
+# The model makes an image in two steps. It draws a code $z$ of $K$ numbers from the
+# {term}`prior` $p(z) = \mathcal{N}(0, I)$. The decoder, with weights $\theta$, then outputs
+# a probability $\pi_j$ for each of $D$ pixels, and the pixels are drawn one by one:
 #
 # $$
 # \log p(x \mid z) = \sum_{j=1}^{D} \left[
@@ -41,24 +39,23 @@
 # ```{admonition} Grey pixels
 # :class: margin
 # Pixels between 0 and 1, put into {eq}`eq-elbo-bernoulli`, give no normalised
-# density {cite}`loaiza2019continuous`. With "log p(x)" for the logarithm of
-# the integral {eq}`eq-elbo-evidence`, all that this page says holds for them
-# too.
+# density {cite}`loaiza2019continuous`. If "log p(x)" means the logarithm of
+# the integral {eq}`eq-elbo-evidence`, everything on this page still holds for
+# them.
 # ```
 #
-# The probability of an image $x$, whatever its code, is the *evidence*, and
-# the codes that may have made it have a density by Bayes' rule, the
-# {term}`posterior`:
+# The *evidence* is the probability of an image $x$, whatever its code. By Bayes' rule, it
+# gives the density of the codes that could have made the image, the {term}`posterior`:
 #
 # $$
 # p(x) = \int p(x \mid z) \, p(z) \, dz , \qquad
 # p(z \mid x) = \frac{p(x \mid z) \, p(z)}{p(x)} .
 # $$ (eq-elbo-evidence)
 #
-# The integral has no formula when $\pi$ is a neural network. A grid of $n$
-# points on each axis has $n^K$ of them: $10^{83}$ for $K = 64$ and $n = 20$.
-# But for $K = 1$ a grid is easy. So let us take the one-number VAE trained on
-# MNIST that comes with the package, and six test images.
+# The integral has no formula if $\pi$ is a neural network. A grid of $n$ points on each
+# axis has $n^K$ points: $10^{83}$ for $K = 64$ and $n = 20$. For $K = 1$, a grid is easy.
+# We therefore take the one-number VAE that comes with the package, trained on MNIST, and
+# six test images.
 
 # %% tags=["hide-input"]
 import copy
@@ -108,15 +105,14 @@ rounded = map(round, log_evidence.tolist())
 print("log p(x), nats:", dict(zip(digits, rounded, strict=True)))
 
 # %% [markdown]
-# Half as many points give the same numbers (the cell asserts it), so the grid
-# is fine enough. These are the truths to compare with, one for each digit.
+# A grid of half the points gives the same numbers (the cell asserts it), so ours is fine
+# enough. We compare the bound with these true values, one for each digit.
 #
 # ## Jensen's inequality: the bound
 #
-# With 64 numbers there is no grid, only drawing. Codes drawn from the prior
-# hardly ever have to do with $x$. So draw them where they matter, from *any*
-# density $q(z)$ that is positive wherever the posterior is, and make up for
-# it:
+# With 64 numbers, no grid is possible, and we have to draw codes. A code drawn from the
+# prior almost never fits $x$. So we draw codes where they matter, from *any* density $q(z)$
+# that is positive wherever the posterior is, and correct for it by a weight:
 #
 # $$
 # p(x) = \int q(z) \, \frac{p(x \mid z) \, p(z)}{q(z)} \, dz
@@ -124,21 +120,20 @@ print("log p(x), nats:", dict(zip(digits, rounded, strict=True)))
 # w(z) = \frac{p(x \mid z) \, p(z)}{q(z)} .
 # $$ (eq-elbo-weight)
 #
-# The evidence has become the average of a *weight*, and nothing was lost. But
-# training wants $\log p(x)$, since the probabilities of independent images
-# multiply and their logarithms add. This is the logarithm of an average, while
-# a few draws estimate without bias only an *average of logarithms*. The two
-# differ in a known direction: the logarithm is *concave*, it bends down, so by
+# So far this is exact: the evidence is the average of the *weight*. But training needs
+# $\log p(x)$, because the probabilities of independent images multiply and their
+# logarithms add. That is the logarithm of an average, and a few draws estimate without
+# bias only an *average of logarithms*. The logarithm is *concave* (it bends down), so by
 # Jensen's inequality
 #
 # $$
 # \log \mathbb{E}[w] \;\geq\; \mathbb{E}[\log w],
 # $$ (eq-elbo-jensen)
 #
-# with equality only if $w$ does not vary. (Proof: a tangent lies above the
-# graph, $\log w \leq \log \bar w + (w - \bar w) / \bar w$. Let
-# $\bar w = \mathbb{E}[w]$ and average both sides; the fraction becomes zero.)
-# Applied to {eq}`eq-elbo-weight`:
+# with equality only if $w$ doesn't vary. (Proof: the graph is below its tangents,
+# $\log w \leq \log \bar w + (w - \bar w) / \bar w$. Let $\bar w = \mathbb{E}[w]$ and
+# average both sides. The fraction becomes zero.) Applied to {eq}`eq-elbo-weight`, this
+# gives the ELBO:
 #
 # $$
 # \log p(x) \;\geq\; \mathcal{L}(q)
@@ -146,8 +141,7 @@ print("log p(x), nats:", dict(zip(digits, rounded, strict=True)))
 # = \mathbb{E}_{q}\left[ \log p(x \mid z) + \log p(z) - \log q(z) \right] .
 # $$ (eq-elbo-bound)
 #
-# This is the ELBO. Nothing in it is out of reach: prior and decoder are known,
-# and $q$ is ours to choose.
+# We can compute all of it, because we know the prior and the decoder, and choose $q$.
 
 # %% tags=["hide-input"]
 with torch.inference_mode():
@@ -179,7 +173,7 @@ error = (ratio.std() / math.sqrt(len(ratio))).item()
 assert abs(ratio.mean().item() - 1) < 4 * error
 print(f"mean of a million weights / p(x): {ratio.mean():.4f} ± {error:.4f}")
 
-# %% mystnb={"figure": {"caption": "The test image of a 2. Left: its exact posterior (shaded), and the encoder's q, from which forty codes are drawn (ticks). Right: the weights of these codes in units of p(x), and their logarithms. The full dot is the logarithm of the mean weight, log 1 = 0; the open one below it is the mean logarithm, the ELBO. The bar between is what the bound misses. Both means are over all codes.", "name": "fig-elbo-jensen"}, "image": {"alt": "Left: a narrow shaded bump, and a wider bell curve whose centre is to the left of it. Right: forty points along the graph of the logarithm, with weights between 0 and 2.5, and below the graph at weight 1 an open dot."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The test image of a 2. Left: its exact posterior (shaded), and the encoder's q, from which forty codes are drawn (ticks). Right: the weights of these codes in units of p(x), and the logarithms of the weights. The full dot is the logarithm of the mean weight, log 1 = 0. The open dot below it is the mean logarithm, the ELBO. The bar between the dots is the gap of the bound. Both means are over a million codes.", "name": "fig-elbo-jensen"}, "image": {"alt": "Left: a narrow shaded bump, and a wider bell curve whose centre is to the left of it. Right: forty points along the graph of the logarithm, with weights between 0 and 2.5, and below the graph at weight 1 an open dot."}} tags=["hide-input"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.5))
 plt.close(figure)
 near = (codes - mu[two]).abs() < 4 * sigma[two]
@@ -203,9 +197,8 @@ figure
 # %% [markdown]
 # ## The gap is a KL divergence
 #
-# What exactly is lost? By Bayes' rule $w(z) = p(x) \, p(z \mid x) / q(z)$.
-# Take logarithms and the average over $q$. As $\log p(x)$ does not depend on
-# $z$, it stays:
+# What exactly is lost? By Bayes' rule, $w(z) = p(x) \, p(z \mid x) / q(z)$. We take
+# logarithms and average over $q$. The term $\log p(x)$ doesn't depend on $z$, so it stays:
 #
 # $$
 # \log p(x) = \mathcal{L}(q)
@@ -214,32 +207,32 @@ figure
 #   = \mathbb{E}_{z \sim q}\left[ \log \frac{q(z)}{p(z)} \right] .
 # $$ (eq-elbo-gap)
 #
-# The gap is the *Kullback-Leibler divergence* of $q$ from the posterior. It
-# is never negative, once more by Jensen: $-\mathbb{E}_q[\log (p/q)] \geq
-# -\log \mathbb{E}_q[p/q]$, and this is at least $-\log 1 = 0$. (The mean
-# $\mathbb{E}_q[p/q]$ is the mass that $p$ has where $q$ has any, at most 1.)
-# It is zero only if both hold with equality: $p/q$ does not vary where $q$
-# lives, and $p$ has no mass elsewhere, that is, if $q = p$. So raising the
-# bound by a better $q$ *is* bringing $q$ closer to the posterior, although no
-# posterior occurs in {eq}`eq-elbo-bound`.
+# The gap is the *Kullback-Leibler divergence* of $q$ from the posterior. It is never
+# negative, again by Jensen's inequality: $-\mathbb{E}_q[\log (p/q)] \geq
+# -\log \mathbb{E}_q[p/q] \geq -\log 1 = 0$. (The mean $\mathbb{E}_q[p/q]$ is the mass of
+# $p$ where $q$ is positive, at most 1.) It is zero only if both steps are equalities:
+# $p/q$ doesn't vary where $q$ is positive, and $p$ has no mass elsewhere. Then $q = p$.
+# So raising the bound by a better $q$ *means* bringing $q$ closer to the posterior,
+# although the posterior doesn't occur in {eq}`eq-elbo-bound`.
 #
 # ## Reconstruction and KL: the bound as it is computed
 #
-# Sorted in another way, {eq}`eq-elbo-bound` is the bill:
+# Regrouped, {eq}`eq-elbo-bound` is minus the loss of the first chapter:
 #
 # $$
 # \mathcal{L}(q) = \mathbb{E}_{q}\left[ \log p(x \mid z) \right]
 #   - \mathrm{KL}\left(q(z) \,\|\, p(z)\right).
 # $$ (eq-elbo-terms)
 #
-# The first term, minus the {term}`reconstruction`, asks that codes of $q$
-# explain $x$. The second charges for what $q$ says more than the prior. Do
-# not confuse the two divergences: $q$ from the *prior* is paid, and known;
-# $q$ from the *posterior* is missed, and known only where $p(x)$ is.
+# The first term, minus the {term}`reconstruction`, is large if codes drawn from $q$
+# explain $x$. The second term is the price of what $q$ says beyond the prior. Don't
+# confuse the two divergences. We pay for the divergence of $q$ from the *prior*, and can
+# always compute it. The divergence of $q$ from the *posterior* is the gap, and we know it
+# only where we know $p(x)$.
 #
-# **Drag $q$ over the exact posterior.** Reconstruction and KL change with
-# every move; what they exceed $-\log p(x)$ by is the gap, and $\log p(x)$
-# does not move. Which $q$ has no gap?
+# **Drag $q$ over the exact posterior.** Reconstruction and KL change with every move.
+# Their sum exceeds $-\log p(x)$ by the gap, and $\log p(x)$ doesn't move. Which $q$ has no
+# gap?
 #
 # ```{raw} html
 # :file: ../live/bound.html
@@ -254,10 +247,9 @@ figure
 # is 19 nats. Where scripts run, $q$ can be dragged here.
 # ```
 #
-# For the encoder's $q$, all terms of {eq}`eq-elbo-gap` and
-# {eq}`eq-elbo-terms`, as sums over the grid. The first KL is `vaelib`'s
-# closed form ({doc}`kl` derives it), and the column "drawn" is `vaelib`'s
-# ELBO, which sees no grid: the mean of 2,000 draws.
+# The table lists all terms of {eq}`eq-elbo-gap` and {eq}`eq-elbo-terms` for the encoder's
+# $q$, as sums over the grid. The KL to the prior is `vaelib`'s closed form, which {doc}`kl`
+# derives. The column "drawn" is `vaelib`'s ELBO, the mean of 2,000 draws without a grid.
 
 
 # %%
@@ -291,20 +283,18 @@ Markdown(tabulate(rows, headers, "pipe", floatfmt=".2f"))
 # %% [markdown]
 # ## One encoder for all images: amortised inference
 #
-# So far there was one $q$ for one $x$. With $N$ images one would have to look
-# for $N$ of them, and again whenever the decoder changes. A VAE
-# {cite}`kingma2022auto` has a network do it, the encoder, with weights
-# $\phi$. It answers to an image with the mean and the standard deviation of
-# its $q$, for each of the $K$ numbers:
+# So far, there was one $q$ for one $x$. For $N$ images, we would have to find $N$ of them,
+# and again whenever the decoder changes. In a VAE {cite}`kingma2022auto`, a network finds
+# them, the encoder, with weights $\phi$. For an image, it outputs the mean and the standard
+# deviation of $q$ for each of the $K$ numbers:
 #
 # $$
 # q(z \mid x) = \mathcal{N}\left(z; \;
 #   \mu_\phi(x), \; \operatorname{diag} \sigma_\phi(x)^2 \right).
 # $$ (eq-elbo-encoder)
 #
-# This is called *amortised* inference: the cost of finding $q$ is paid once,
-# for all images. Training maximises the mean of the bounds, in $\theta$ and
-# $\phi$ at once:
+# This is called *amortised* inference, because the cost of finding $q$ is paid once for
+# all images. Training maximises the mean of the bounds in $\theta$ and $\phi$ together:
 #
 # $$
 # \frac1N \sum_{i=1}^{N} \mathcal{L}(x_i)
@@ -313,23 +303,22 @@ Markdown(tabulate(rows, headers, "pipe", floatfmt=".2f"))
 #     q(z \mid x_i) \,\|\, p(z \mid x_i) \right).
 # $$ (eq-elbo-objective)
 #
-# The encoder's $\phi$ occur in the last sum only: all that they can do is
-# close the gap. The decoder's $\theta$ occur in both. They raise $\log p(x)$,
-# *or* they make its posterior easier to match, and the bound does not tell
-# which.
+# The encoder's $\phi$ occurs only in the last sum, so it can only close the gap. The
+# decoder's $\theta$ occurs in both sums. It can raise $\log p(x)$ *or* make the posterior
+# easier to match, and the bound doesn't show which.
 #
-# {numref}`fig-elbo-touch` shows both along one direction of $\theta$: all
-# weights of the decoder (not its biases) are multiplied by one number. For a
-# fixed $q$ the bound is a hill below $\log p(x)$. If $q$ is the exact
-# posterior of some $\theta$, the hill touches there. To climb in turns, $q$
-# to the posterior, then $\theta$ to the summit of its hill, is
-# *expectation-maximisation* (EM), from which the paper sets out; an exercise
-# of {doc}`../appendix/elbo` does it. The encoder's $q$ is the posterior of no
-# $\theta$. Its hill touches nowhere, and has its summit at another $\theta$
-# than $\log p(x)$: who trains by the bound gets a decoder that suits the
-# encoder.
+# {numref}`fig-elbo-touch` shows both effects along one direction of $\theta$: we multiply
+# all weights of the decoder (not its biases) by one number. For a fixed $q$, the bound is
+# a hill below $\log p(x)$. If $q$ is the exact posterior of some $\theta$, the hill touches
+# $\log p(x)$ there. *Expectation-maximisation* (EM), from which the paper starts, climbs in
+# turns: it moves $q$ to the posterior, then $\theta$ to the summit of its hill. An exercise
+# of {doc}`../appendix/elbo` does it.
+#
+# The encoder's $q$ isn't the posterior of any $\theta$. Its hill never touches
+# $\log p(x)$, and the two have their summits at different $\theta$. Training by the bound
+# therefore gives a decoder that suits the encoder.
 
-# %% mystnb={"figure": {"caption": "The 2 again: log p(x) while all weights of the decoder are multiplied by a number (thick), bounds whose q is the exact posterior at the place of the dot (thin), and the bound of the encoder's q (blue). Triangles: where log p(x) and the encoder's bound are highest.", "name": "fig-elbo-touch"}, "image": {"alt": "A wide grey curve, below it four narrow grey hills that each touch it at a dot, and a blue hill that stays below it everywhere, its summit to the right of the grey one's."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The 2 again, with all weights of the decoder multiplied by a number: log p(x) (thick), bounds whose q is the exact posterior at the dot (thin), and the bound of the encoder's q (blue). Triangles mark the highest points of log p(x) and of the encoder's bound, which differ.", "name": "fig-elbo-touch"}, "image": {"alt": "A wide grey curve, below it four narrow grey hills that each touch it at a dot, and a blue hill that stays below it everywhere, its summit to the right of the grey one's."}} tags=["hide-input"]
 factors = torch.linspace(0.84, 1.12, 57, dtype=torch.float64)
 few, wide = codes[6000:18001:8], 8 * step  # from -3 to 3
 joint = []
@@ -383,11 +372,10 @@ figure
 # %% [markdown]
 # ## What the encoder's q misses
 #
-# Is a gap there because the posterior is no Gaussian, or because the encoder
-# does not find the best Gaussian? The part that the best Gaussian leaves is
-# the *approximation gap*, the rest the *amortisation gap*
-# {cite}`cremer2018inference`. The Gaussian with the mean and the width of the
-# posterior, which the grid knows, leaves at least as much as the best one.
+# Does a gap arise because the posterior isn't Gaussian, or because the encoder doesn't find
+# the best Gaussian? The gap of the best Gaussian is the *approximation gap*, and the rest
+# is the *amortisation gap* {cite}`cremer2018inference`. The Gaussian with the posterior's
+# mean and width, which we know from the grid, bounds the approximation gap from above.
 
 # %% tags=["hide-cell"]
 posterior = log_posterior.exp() * step
@@ -407,17 +395,16 @@ Markdown(
 )
 
 # %% [markdown]
-# Nearly all of each gap is the encoder's. The $q$ of the 0 is *misplaced*, it
-# lies beside the posterior; those of the 2 and the 4 are too wide; the 6 has
-# got nearly what it could. Six images say little of a model: the appendix
-# takes fifty, and another VAE, with the same result.
+# Nearly all of each gap is due to the encoder. The $q$ of the 0 is *misplaced*, next to the
+# posterior. The $q$'s of the 2 and the 4 are too wide. The $q$ of the 6 is nearly as good
+# as a Gaussian can be. Six images are too few to judge a model. The appendix takes fifty,
+# and another VAE, with the same result.
 #
 # ## More samples: the importance-weighted bound
 #
-# There is another way to close the gap, and it leaves $q$ as it is. Jensen's
-# inequality loses little where its argument varies little, and a mean of $S$
-# weights varies less than one weight. The *importance-weighted bound*
-# {cite}`burda2016importance` is
+# The gap can also be closed without changing $q$. Jensen's inequality loses little where
+# its argument varies little, and a mean of $S$ weights varies less than one weight. The
+# *importance-weighted bound* {cite}`burda2016importance` is
 #
 # $$
 # \begin{aligned}
@@ -428,11 +415,11 @@ Markdown(
 # \end{aligned}
 # $$ (eq-elbo-importance)
 #
-# More samples never make it worse (exercise 3). For large $S$ the gap falls
-# to $V/(2S)$, where $V$ is the variance of the weights in units of $p(x)$
-# ({doc}`../appendix/elbo` derives it, and shows what happens if $V$ is
-# infinite). In the tables of this book, "log p(x), at least" is this bound,
-# with the encoder's $q$: `evaluation.log_prob`. How far can it be trusted?
+# More samples never make it worse (exercise 3). For large $S$, the gap falls to $V/(2S)$,
+# where $V$ is the variance of the weights in units of $p(x)$. {doc}`../appendix/elbo`
+# derives this, and shows what happens if $V$ is infinite. In the tables of this book,
+# "log p(x), at least" is this bound with the encoder's $q$: `evaluation.log_prob`. How far
+# can you trust it?
 
 # %% tags=["hide-input"]
 nought, samples = digits.index(0), [2**power for power in range(13)]
@@ -464,7 +451,7 @@ assert short > 5 * stated[nought]
 print(f"evaluation.log_prob of the 0: {short:.1f} nats too low", end=", ")
 print(f"stated error {stated[nought]:.1f}")
 
-# %% mystnb={"figure": {"caption": "How far the importance-weighted bound stays below log p(x), for two images and two q, from a million weights each; bars are two standard errors, and what is smaller than its bar is left out. Dashed: V/(2S) of the prior.", "name": "fig-elbo-samples"}, "image": {"alt": "Two plots of gaps on logarithmic axes. For the 2, the encoder's q starts at one nat and falls steadily, the prior starts at a hundred and falls onto a dashed line. For the 0, the prior does the same, but the encoder's q stays near fifteen nats."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "How far the importance-weighted bound stays below log p(x), for two images and two q, from a million weights each. Bars are two standard errors, and values smaller than their bar are left out. Dashed: V/(2S) for the prior as q. For the 0, the encoder's q hardly gains from more samples.", "name": "fig-elbo-samples"}, "image": {"alt": "Two plots of gaps on logarithmic axes. For the 2, the encoder's q starts at one nat and falls steadily, the prior starts at a hundred and falls onto a dashed line. For the 0, the prior does the same, but the encoder's q stays near fifteen nats."}} tags=["hide-input"]
 figure, panels = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.8), sharey=True)
 plt.close(figure)
 S = torch.tensor(samples)
@@ -492,38 +479,34 @@ panels[0].legend()
 figure
 
 # %% [markdown]
-# For the 2, whose $q$ is too wide, sixteen samples leave less than a tenth of
-# a nat. For the 0, a thousand leave more than ten: where $q$ lies beside the
-# posterior, no draw meets the weights that count. The prior, hopeless with
-# one sample, overtakes it, since it leaves nothing out. And no stated error
-# warns: it knows only the weights that were seen. So `evaluation.log_prob` is
-# what its name in the tables says, a bound: right where the encoder's $q$
-# covers the posterior, too low where it does not.
+# For the 2, whose $q$ is too wide, sixteen samples leave less than 0.1 nats. For the 0, a
+# thousand samples leave more than 10 nats: its $q$ is next to the posterior, so no draw
+# reaches the weights that count. The prior is hopeless with one sample, but overtakes this
+# $q$ because it covers all codes. The standard error gives no warning, because it's computed
+# from the drawn weights only. So `evaluation.log_prob` is only a bound. It is right where the
+# encoder's $q$ covers the posterior, and too low elsewhere.
 #
 # ## Exercises
 #
-# **1.** When is the bound equal to $\log p(x)$? Answer once with
-# {eq}`eq-elbo-jensen` and once with {eq}`eq-elbo-gap`, and show that the two
-# answers are the same.
+# **1.** When is the bound equal to $\log p(x)$? Answer once with {eq}`eq-elbo-jensen` and
+# once with {eq}`eq-elbo-gap`, and show that the two answers are the same.
 #
 # ```{dropdown} Solution
-# Jensen's inequality is an equality only if the weight does not vary, that
-# is, if $p(x \mid z) \, p(z) / q(z)$ is the same for all $z$. Then $q(z)$ is
-# proportional to $p(x \mid z) \, p(z)$, and since $q$ integrates to one, the
-# factor is $p(x)$, so that $q(z) = p(z \mid x)$. The divergence in
-# {eq}`eq-elbo-gap` is zero for this $q$ and for no other.
+# Jensen's inequality is an equality only if the weight doesn't vary, so
+# $p(x \mid z) \, p(z) / q(z)$ is the same for all $z$. Then $q(z)$ is proportional to
+# $p(x \mid z) \, p(z)$. Because $q$ integrates to one, the factor is $p(x)$, and
+# $q(z) = p(z \mid x)$. The divergence in {eq}`eq-elbo-gap` is zero for this $q$ only.
 # ```
 #
-# **2.** For one draw of $z$, can $\log w(z)$ be above $\log p(x)$? Is the
-# bound broken then?
+# **2.** For one draw of $z$, can $\log w(z)$ be above $\log p(x)$? Is the bound broken
+# then?
 #
 # ```{dropdown} Solution
-# It can, and often is: wherever $q(z) < p(z \mid x)$. Only the mean of $\log
-# w$ is bounded. (The mean of $w$ itself is $p(x)$, so if the weights vary at
-# all, some of them must be above.)
+# It can, and often is: wherever $q(z) < p(z \mid x)$. Only the mean of $\log w$ is bounded.
+# (The mean of $w$ itself is $p(x)$, so if the weights vary at all, some of them are above.)
 # ```
 #
-# For the 2 and the encoder's $q$, how often?
+# How often does this happen for the 2 and the encoder's $q$?
 
 # %% tags=["hide-cell"]
 above = (ratio > 1).double().mean().item()
@@ -539,15 +522,13 @@ print(f"{above:.0%} of the draws")
 # $S$ numbers is also the mean of $S$ means, each leaving one number out.
 #
 # ```{dropdown} Solution
-# By Jensen, the logarithm of a mean of means is at least the mean of their
-# logarithms. Each mean that leaves one out has $S - 1$ weights, so that its
-# logarithm has the expectation $\mathcal{L}_{S-1}$. More than was asked is
-# true: with all ways of leaving one out averaged, the inequality holds for
-# every draw, not only in expectation.
+# By Jensen's inequality, the logarithm of a mean of means is at least the mean of their
+# logarithms. Each mean that leaves one out has $S - 1$ weights, so its logarithm has the
+# expectation $\mathcal{L}_{S-1}$. Even more is true: averaged over all ways of leaving one
+# out, the inequality holds for every draw, not only in expectation.
 # ```
 #
-# For every draw: a hundred thousand times five weights of the 2, with
-# `vaelib`'s bound.
+# We check this with `vaelib`'s bound, on a hundred thousand times five weights of the 2.
 
 # %% tags=["hide-cell"]
 iw_bound = objective.importance_weighted_bound
@@ -559,7 +540,7 @@ print(f"S = 4: {without_one.mean():.3f} nats", end=", ")
 print(f"S = 5: {iw_bound(fives).mean():.3f} nats")
 
 # %% [markdown]
-# **Further:** {doc}`../appendix/elbo` repeats this page on a model where all
-# of it has closed forms, probabilistic PCA: the posterior, the climb of the
-# bound, the rate at which more samples help, and EM. {doc}`kl` takes the
-# second term apart, {doc}`reparameterization` finds the bound's gradient.
+# **Further:** {doc}`../appendix/elbo` repeats this page on probabilistic PCA, a model where
+# everything has a closed form: the posterior, the climb of the bound, the rate at which
+# more samples help, and EM. {doc}`kl` explains the second term, and
+# {doc}`reparameterization` finds the bound's gradient.

@@ -16,24 +16,22 @@
 # %% [markdown]
 # # The KL divergence: the price of a code
 #
-# **The encoder answers an image with a normal distribution over codes. What does
-# this answer cost, and can its cost be known without drawing a single sample?**
-# Training rewards how probable the decoder makes the image, given a code that
-# the encoder answered. If answers were free, each image would get a code of its
-# own, far from all others and infinitely precise, and a code drawn at random
-# would mean nothing. So what is maximised is the reward, less the
-# Kullback-Leibler divergence {cite}`kullback1951information` of the answer from
-# a fixed distribution, the prior: a lower bound of the image's log-probability,
-# as {doc}`elbo` shows.
+# **The encoder maps an image to a normal distribution over codes. What does this code cost,
+# and can we compute the cost without drawing a single sample?** The cost is the
+# Kullback-Leibler divergence {cite}`kullback1951information` of this distribution from a
+# fixed one, the prior. No sample is needed: the formula {eq}`eq-kl-closed` is within
+# $10^{-10}$ nats of the integral. If codes were free, each image would get an infinitely
+# precise code far from all others, and a random code would mean nothing. Training therefore
+# subtracts this price from the log-probability that the decoder gives to the image. The
+# difference is a lower bound on $\log p(x)$ ({doc}`elbo`).
 #
-# The paper {cite}`astorga2025recreating` computes this divergence by a formula.
-# This page derives it in three lines, holds it against three other ways to the
-# same number, reads it as a price list, and shows what training makes of a
-# price that is too low or too high.
+# This page derives the formula of the paper {cite}`astorga2025recreating` in three lines,
+# checks it against three other methods, and reads it as a price list. Then it shows what
+# training does when the price is too low or too high.
 #
-# Throughout, $q = \mathcal{N}(\mu, \sigma^2)$ is the encoder's answer to one
-# image, and $p = \mathcal{N}(0, 1)$ is the prior. The divergence of $q$ from $p$
-# is the mean, under $q$, of the logarithm of their ratio:
+# Let $q = \mathcal{N}(\mu, \sigma^2)$ be the encoder's output for one image, and
+# $p = \mathcal{N}(0, 1)$ the prior. The divergence of $q$ from $p$ is the mean, under $q$,
+# of the logarithm of their ratio:
 #
 # $$
 # \mathrm{KL}(q \,\|\, p)
@@ -41,8 +39,8 @@
 #   = \int q(z) \log \frac{q(z)}{p(z)} \, dz .
 # $$ (eq-kl-definition)
 #
-# Logarithms are natural, so the unit is the {term}`nat`. Drag $q$ by its peak.
-# The shaded area is this integral; what lies below the line counts as negative.
+# Logarithms are natural, so the unit is the {term}`nat`. Drag $q$ by its peak. The shaded
+# area is this integral, and area below the line counts as negative.
 #
 # ```{raw} html
 # :file: ../live/price.html
@@ -73,15 +71,15 @@
 #   = -\log \sigma - \frac{(z - \mu)^2}{2 \sigma^2} + \frac{z^2}{2} .
 # $$ (eq-kl-ratio)
 #
-# Its mean under $q$ needs two means only. One is the variance. For the other,
-# write $z = \mu + (z - \mu)$ and square; the mixed term has mean zero:
+# Its mean under $q$ needs only two means. One is the variance. For the other, write
+# $z = \mu + (z - \mu)$ and square it. The mixed term has mean zero:
 #
 # $$
 # \mathbb{E}_q\left[(z - \mu)^2\right] = \sigma^2, \qquad
 # \mathbb{E}_q\left[z^2\right] = \mu^2 + \sigma^2 .
 # $$ (eq-kl-moments)
 #
-# Put in, they give the form of the paper, and of Kingma and Welling's appendix B
+# Inserted, they give the form of the paper, and of Kingma and Welling's appendix B
 # {cite}`kingma2022auto`:
 #
 # $$
@@ -98,8 +96,7 @@
 # deviation, here and wherever else the paper uses it.
 # ```
 #
-# Sorted differently, this is a bill with two items, one for where $q$ is and one
-# for how wide it is:
+# Regrouped, the price has two parts, one for the place of $q$ and one for its width:
 #
 # $$
 # \mathrm{KL}(q \,\|\, p)
@@ -107,13 +104,13 @@
 #   + \underbrace{\tfrac12 \left(\sigma^2 - 1 - \log \sigma^2\right)}_{\text{width}} .
 # $$ (eq-kl-bill)
 #
-# The logarithm lies below its tangent at one, $\log t \le t - 1$; with
-# $t = \sigma^2$, the width is never negative. So only one $q$ is free, the
-# prior itself, $\mu = 0$ and $\sigma = 1$: the answer "I have seen nothing".
+# The logarithm is below its tangent at one, $\log t \le t - 1$. With $t = \sigma^2$, the
+# width's part is never negative. Only one $q$ is therefore free, the prior itself, with
+# $\mu = 0$ and $\sigma = 1$. It means "I have seen nothing".
 #
-# A code of $K$ numbers has a $\mu_k$ and a $\sigma_k$ for each, independent of
-# one another, and the prior is $\mathcal{N}(0, I)$. Densities of independent
-# numbers multiply, their logarithms add, and so do the means:
+# A code of $K$ numbers has a $\mu_k$ and a $\sigma_k$ for each, independent of one another,
+# and the prior is $\mathcal{N}(0, I)$. Densities of independent numbers multiply, so their
+# logarithms add, and so do the means:
 #
 # $$
 # \mathrm{KL}(q \,\|\, p)
@@ -121,8 +118,8 @@
 #     \left[1 + \log \sigma_k^2 - \mu_k^2 - \sigma_k^2\right] .
 # $$ (eq-kl-sum)
 #
-# That is all that training needs. The encoder's second head answers
-# $\log \sigma^2$, which may be any number; then the price of a batch is a line:
+# Training needs nothing else. The encoder's second head outputs $\log \sigma^2$, which may
+# be any number. The price of a batch is then one line:
 
 # %% tags=["hide-input"]
 import itertools
@@ -157,10 +154,10 @@ def kl_divergence(mean, log_variance):  # (..., K)
 # %% [markdown]
 # ## Exact: against an integral, PyTorch and Monte Carlo
 #
-# **An integral.** The trapezoidal rule knows nothing of the algebra. On a grid
-# of 169 $q$'s, $\mu$ from $-3$ to $3$ and $\sigma$ from $0.01$ to $10$, each
-# line above agrees with it; so does the function that trains the models of this
-# book, `vaelib.objective.kl_divergence`.
+# **An integral.** The trapezoidal rule doesn't depend on this algebra. It agrees with each
+# line above on a grid of 169 $q$'s, with $\mu$ from $-3$ to $3$ and $\sigma$ from $0.01$ to
+# $10$. It also agrees with `vaelib.objective.kl_divergence`, the function that trains the
+# models of this book.
 
 # %% tags=["hide-input"]
 means = torch.linspace(-3, 3, 13, **float64)
@@ -191,12 +188,11 @@ free = width.abs() < 1e-15  # for any mean
 assert (sigma[free] - 1).abs().max() < 1e-12 and free.sum() == len(means)
 
 # %% [markdown]
-# **PyTorch** has the same divergence for single normal distributions and for
-# joint ones. An encoder in trouble gives extraordinary answers, so these 7,055
-# have $\sigma$ from less than a millionth to more than a thousand, and $\mu$ up
-# to a thousand on either side. The largest relative difference is a few times
-# the rounding of float64. (Closer to the prior, and where numbers end:
-# {ref}`kl-edges`.)
+# **PyTorch** has the same divergence for single normal distributions and for joint ones. An
+# encoder in trouble outputs extreme values. We therefore compare 7,055 $q$'s with $\sigma$
+# from less than a millionth to more than a thousand, and $\mu$ up to a thousand on either
+# side. The largest relative difference is a few times the rounding of float64.
+# ({ref}`kl-edges` goes closer to the prior, and to the limits of these numbers.)
 
 # %% tags=["hide-input"]
 sizes = torch.logspace(-1, 3, 41, **float64)
@@ -226,21 +222,21 @@ for K in (1, 2, 64):
     equal(ours, torch_kl(joint, prior))
 
 # %% [markdown]
-# **Monte Carlo** needs no formula either: draw $S$ codes from $q$ and average
-# the log ratio,
+# **Monte Carlo** needs no formula either: draw $S$ codes from $q$ and average the log ratio,
 #
 # $$
 # \widehat{\mathrm{KL}}_S
 #   = \frac1S \sum_{s=1}^{S} \log \frac{q(z_s)}{p(z_s)}, \qquad z_s \sim q .
 # $$ (eq-kl-monte-carlo)
 #
-# Its mean is the divergence, whatever $S$, and its standard error is
-# $\sqrt{V / S}$, where $V$ is the variance of a single log ratio,
-# $V = \mu^2 \sigma^2 + \tfrac12 (\sigma^2 - 1)^2$ ({ref}`kl-noise`). So one more digit takes a
-# hundred times the samples; the formula has all digits at once. Of 400 divergences, drawn at
-# random and estimated from 20,000 samples each, by how many of its own standard errors does
-# the worst miss the closed form? The limit is what the worst of 400 honest estimates
-# exceeds once in a hundred such tests.
+# Its mean is the divergence, for every $S$. Its standard error is $\sqrt{V / S}$, where
+# $V = \mu^2 \sigma^2 + \tfrac12 (\sigma^2 - 1)^2$ is the variance of a single log ratio
+# ({ref}`kl-noise`). One more digit therefore takes a hundred times the samples, whereas the
+# formula gives all digits at once.
+#
+# We estimate 400 random divergences from 20,000 samples each. By how many of its own
+# standard errors does the worst miss the closed form? The worst of 400 correct estimates
+# exceeds the limit in only one of a hundred such tests.
 
 # %% tags=["hide-input"]
 place, spread = torch.rand(2, 400, 1, generator=generator, **float64)
@@ -262,7 +258,7 @@ assert worst < limit and abs(deviations.std() - 1) < 0.15
 # %% [markdown]
 # ## The gradient: what the price pulls
 #
-# Training feels the price by its gradient, in what the encoder answers:
+# The price acts on training by its gradient in the encoder's outputs:
 #
 # $$
 # \frac{\partial\, \mathrm{KL}}{\partial \mu} = \mu, \qquad
@@ -270,10 +266,10 @@ assert worst < limit and abs(deviations.std() - 1) < 0.15
 #   = \tfrac12 \left(\sigma^2 - 1\right).
 # $$ (eq-kl-gradient)
 #
-# The first is a spring: the farther out the mean, the stronger the pull back to
-# zero. The second is lopsided. A wide $q$ is drawn together with a force that
-# grows like $\sigma^2$; a narrow one is pulled open with a force that never
-# exceeds one half, however narrow it is. The price itself says the same:
+# The gradient in $\mu$ is a spring: the farther out the mean, the stronger the pull back to
+# zero. The gradient in $\log \sigma^2$ is lopsided. It narrows a wide $q$ with a force that
+# grows like $\sigma^2$. It widens a narrow $q$ with a force that never exceeds one half,
+# however narrow $q$ is. The price itself behaves in the same way:
 #
 # $$
 # \mathrm{KL} - \left(\log \frac1\sigma + \tfrac12 \mu^2 - \tfrac12\right)
@@ -282,8 +278,8 @@ assert worst < limit and abs(deviations.std() - 1) < 0.15
 #   \to 1 \quad (\sigma \to \infty).
 # $$ (eq-kl-limits)
 #
-# Infinite precision is infinitely expensive, but the price climbs slowly: a
-# millionth of the prior's width costs $6 \log 10 - \tfrac12$, less than 14 nats.
+# Infinite precision is infinitely expensive, but the price climbs slowly: a millionth of
+# the prior's width costs $6 \log 10 - \tfrac12$, less than 14 nats.
 
 # %% tags=["hide-input"]
 inputs = [
@@ -305,19 +301,19 @@ for at in (0.0, 3.0):
 # %% [markdown]
 # ## Nats, bits and the aggregated posterior
 #
-# {numref}`fig-kl-price` is the price list. To move the mean from zero by one
-# standard deviation of the prior costs half a nat; by two, two nats. To halve
-# the width costs, wherever $q$ is,
+# {numref}`fig-kl-price` is the price list. Moving the mean from zero by one standard
+# deviation of the prior costs half a nat, and by two, two nats. Halving the width costs,
+# for every $\mu$,
 #
 # $$
 # \mathrm{KL}(\mu, \tfrac12 \sigma) - \mathrm{KL}(\mu, \sigma)
 #   = \log 2 - \tfrac38 \sigma^2 .
 # $$ (eq-kl-halving)
 #
-# The first halving, from the prior's own width, costs 0.318 nats, and each
-# further one more, soon all of $\log 2$: one bit.
+# The first halving, from the prior's own width, costs 0.318 nats. Each further one costs
+# more, and soon all of $\log 2$: one bit.
 
-# %% mystnb={"figure": {"caption": "What a $q$ costs, in nats. Left: lines of equal cost; the dot is the prior, which is free, and the crosses halve its width again and again. Right: the cost of width alone, its limit for narrow $q$'s, and the divergence in the other direction.", "name": "fig-kl-price"}, "image": {"alt": "Left: closed contour lines around the point of mean 0 and standard deviation 1, on a logarithmic vertical axis; they are closer together above than below. Right: three curves over the standard deviation with a common zero at 1; towards narrow distributions the solid one rises slowly, the dashed one steeply."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The price of $q$, in nats. Left: lines of equal price. The dot is the prior, which is free, and the crosses halve its width again and again. Right: the price of width alone, its limit for narrow $q$'s, and the divergence in the other direction, which rises far more steeply.", "name": "fig-kl-price"}, "image": {"alt": "Left: closed contour lines around the point of mean 0 and standard deviation 1, on a logarithmic vertical axis; they are closer together above than below. Right: three curves over the standard deviation with a common zero at 1; towards narrow distributions the solid one rises slowly, the dashed one steeply."}} tags=["hide-input"]
 halved = objective.kl_divergence(mean, 2 * (sigma / 2).log())[:, None]
 equal(halved - closed, math.log(2) - 3 / 8 * sigma**2)
 
@@ -350,22 +346,20 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# The divergence is no distance: in the other direction ({ref}`kl-reverse`) each halving of a
-# narrow $q$ multiplies the price by four, instead of adding a bit. The bound
-# averages over $q$, so it asks only that the prior have room where $q$ is. That
-# is what makes precise codes affordable.
+# The divergence isn't a distance. In the other direction ({ref}`kl-reverse`), each halving
+# of a narrow $q$ multiplies the price by four, instead of adding a bit. The bound averages
+# over $q$, so the prior only has to be positive where $q$ is. That makes precise codes
+# affordable.
 #
-# The bit is meant literally. Cut the prior into $2^b$ pieces of equal
-# probability, and let $q$ be the prior confined to one of them. Then
-# $q = 2^b p$ wherever $q$ has mass, so
-# $\mathrm{KL} = b \log 2$ nats: $b$ bits, as many as it takes to say which piece it
-# is. A normal $q$ has no sharp edges, but its divergence is a message's length
-# on the same scale {cite}`hinton1993keeping`.
+# The bit is meant literally. Cut the prior into $2^b$ pieces of equal probability, and let
+# $q$ be the prior confined to one of them. Then $q = 2^b p$ wherever $q$ has mass, so
+# $\mathrm{KL} = b \log 2$ nats. That is $b$ bits, which is what naming the piece takes. A
+# normal $q$ has no sharp edges, but its divergence is a message's length on the same scale
+# {cite}`hinton1993keeping`.
 #
-# What do the messages tell? Pour the $q$'s of all $N$ images together. The
-# mixture is called the **aggregated posterior**, $\bar q$: the distribution of the
-# code of an image that is picked at random. With it the mean price has two
-# parts {cite}`hoffman2016elbo`:
+# What do the codes contain? Mix the $q$'s of all $N$ images. The mixture is called the
+# **aggregated posterior**, $\bar q$: the distribution of the code of an image picked at
+# random. It splits the mean price into two parts {cite}`hoffman2016elbo`:
 #
 # $$
 # \frac1N \sum_{i=1}^{N} \mathrm{KL}(q_i \,\|\, p)
@@ -375,19 +369,19 @@ figure
 # \bar q(z) = \frac1N \sum_{i=1}^{N} q_i(z) ,
 # $$ (eq-kl-aggregated)
 #
-# since $\log (q_i / p) = \log (q_i / \bar q) + \log (\bar q / p)$. The first part is
-# the mutual information of image and code: how well a code tells images apart,
-# never more than $\log N$. The second buys nothing: it is zero if the clouds
-# together are the prior, and then new images can be made by decoding codes that the
-# prior draws. If each $q_i$ has the same width $\sigma$ and together they are the
-# prior, their means must have the variance $1 - \sigma^2$, and the mean price is
+# because $\log (q_i / p) = \log (q_i / \bar q) + \log (\bar q / p)$. The information is the
+# mutual information of image and code: how well a code distinguishes images, never more
+# than $\log N$. The misfit buys nothing. It is zero if the mixture is the prior, and then
+# decoding codes from the prior makes new images. If each $q_i$ has the same width $\sigma$
+# and their mixture is the prior, their means must have the variance $1 - \sigma^2$. The
+# mean price is then
 #
 # $$
 # \tfrac12 \left[(1 - \sigma^2) + \sigma^2 - 1 - \log \sigma^2\right]
 #   = \log \frac1\sigma .
 # $$ (eq-kl-resolution)
 #
-# That can be remembered: to tell ten places apart, $\sigma = \tfrac1{10}$, costs
+# This is easy to remember: distinguishing ten places, $\sigma = \tfrac1{10}$, costs
 # $\log 10$, about 2.3 nats.
 
 # %% tags=["hide-input"]
@@ -411,20 +405,20 @@ for width in (0.5, 0.1, 0.01):
 # %% [markdown]
 # ## β-VAE: a mean where a sum belongs
 #
-# Let an image have $D$ pixels. Its reconstruction costs
-# $R = -\log p(x \mid z)$, a sum over pixels; its code costs
-# $\mathrm{KL}$, a sum over $K$ latent dimensions. Both are
-# nats *per image*, and the bound weighs them one to one. A mean over the images of a batch
-# divides both by the same number, and is harmless. A mean over *pixels*, the
-# default of PyTorch's binary cross-entropy, divides one and leaves the other:
+# An image has $D$ pixels. Its reconstruction $R = -\log p(x \mid z)$ is a sum over pixels,
+# and its $\mathrm{KL}$ is a sum over $K$ latent dimensions. Both are nats *per image*, with
+# equal weight in the bound. A mean over the images of a batch is harmless, because it
+# divides both by the same number. A mean over *pixels*, the default of PyTorch's binary
+# cross-entropy, divides only the reconstruction:
 #
 # $$
 # \tfrac1D R + \mathrm{KL} = \tfrac1D \left( R + D\, \mathrm{KL} \right) .
 # $$ (eq-kl-mean-bug)
 #
-# Up to the factor, this is the right loss with a code $D$ times as dear: a
-# $\beta$-VAE {cite}`higgins2017beta`, whose loss is $R + \beta\, \mathrm{KL}$,
-# with $\beta = D$. All four mixtures are such losses, and one of them is the bound:
+# Up to the factor $\tfrac1D$, this is the right loss with a code that costs $D$ times as
+# much. It is a $\beta$-VAE {cite}`higgins2017beta`, whose loss is $R + \beta\, \mathrm{KL}$,
+# with $\beta = D$. All four combinations of sum and mean are such losses, and one of them
+# is the bound:
 #
 # | over pixels | over latent dimensions | loss of an image | $\beta$ |
 # |---|---|---|---|
@@ -433,11 +427,11 @@ for width in (0.5, 0.1, 0.01):
 # | mean | mean | $R / D + \mathrm{KL} / K$ | $D / K$ |
 # | mean | sum | $R / D + \mathrm{KL}$ | $D$ |
 #
-# What does each make of the codes? Seven models with $K = 2$, for the small
-# digits that come with scikit-learn {cite}`alpaydin1998optical`, $D = 64$: the
-# same first weights, batches and noise, another $\beta$. Those of the table are
-# among them, and that they are the same losses, in the gradients of all weights,
-# is asserted in the cell after this one.
+# What does each $\beta$ do to the codes? We train seven models with $K = 2$ on the small
+# digits that come with scikit-learn {cite}`alpaydin1998optical`, $D = 64$. They share
+# initial weights, batches and noise, and differ in $\beta$. The four $\beta$ of the table
+# are among them. The cell after this one asserts that the gradients of all weights are the
+# same for a loss of the table and for the $\beta$-VAE, up to the factor.
 
 # %%
 pixels, labels, held_out = small()
@@ -495,8 +489,8 @@ data = json.dumps(content, separators=(",", ":"))
 display({live.CLOUDS: data, "text/plain": f"{len(data):,} bytes"}, raw=True)
 
 # %% [markdown]
-# The slider goes through the seven: how they answer 300 test digits, and what
-# that costs.
+# The slider goes through the seven models. It shows their $q$ for 300 test digits, and what
+# these cost.
 #
 # ```{raw} html
 # :file: ../live/clouds.html
@@ -574,33 +568,31 @@ kinds = math.exp(by_beta[1]["information"])
 glue("kinds", round(kinds), display=False)
 
 # %% [markdown]
-# - **β = 1** is the bound, and reconstruction + KL are least, on test digits too.
-#   Its KL of {glue:text}`kl_1` nats is {glue:text}`information_1` of information,
-#   as if a code named one of some {glue:text}`kinds` kinds of image, and
-#   {glue:text}`misfit_1` of misfit: the clouds fill the prior.
-# - **A cheap code, β < 1,** is bought in plenty. Copies get finer, but the clouds
-#   shrink and drift off, and of the {glue:text}`kl_0.1` nats at β = 0.1,
-#   {glue:text}`misfit_0.1` are misfit: the prior's codes are no longer those that the
-#   decoder has learned. The mean over latent dimensions is such a loss,
-#   $\beta = 1 / K$.
-# - **A dear code, β > 1,** is spared. The clouds swell and draw together, and from
-#   β = 5 on every $q$ is the prior and every copy the average digit, whatever the
-#   image. This is *posterior collapse*, and with a mean over pixels there is
-#   nothing else: $\beta = D = 64$ here, 784 for MNIST.
+# - **β = 1** is the bound. Here reconstruction + KL is smallest, on test digits too. Its KL of
+#   {glue:text}`kl_1` nats consists of {glue:text}`information_1` nats of information, as if
+#   a code named one of some {glue:text}`kinds` kinds of image, and {glue:text}`misfit_1`
+#   nats of misfit. The clouds fill the prior.
+# - **β < 1** makes codes cheap. Copies get finer, but the clouds shrink and drift off. At
+#   β = 0.1, the KL is {glue:text}`kl_0.1` nats, of which {glue:text}`misfit_0.1` are misfit:
+#   the decoder hasn't learned the codes that the prior draws. The mean over latent
+#   dimensions is such a loss, $\beta = 1 / K$.
+# - **β > 1** makes codes expensive. The clouds swell and move together. From β = 5 on, every $q$ is the prior and every copy is the average digit,
+#   whatever the image. This is *posterior collapse*. A mean over pixels leads to nothing
+#   else: $\beta = D = 64$ here, and 784 for MNIST.
 #
-# Nothing on the screen says that something is wrong: no term is infinite, no
-# error is raised, and only a KL of zero tells. Another step size is no cure, for
-# Adam divides each gradient by its own recent size, and with it the factor
-# $1 / D$. The weight of the two terms decides, and how dear a code may be is
-# known before any training: {ref}`kl-threshold`. (In {doc}`../live/training` this model
-# learns in your browser, with a β that you can change on its way.)
+# No error warns you. All terms are finite, and only a KL of zero reveals the collapse.
+# Changing the learning rate doesn't help, because Adam divides each gradient by its own
+# recent size, and so removes the factor $1 / D$. The weight of the two terms decides.
+# {ref}`kl-threshold` computes before training how expensive a code may be. (In
+# {doc}`../live/training`, this model learns in your browser, and you can change β while it
+# does.)
 #
-# ## What that says of the paper's claim
+# ## Verdict on claim C2
 #
-# The conditions are ours: on the grid of $q$'s the closed form is within
-# $10^{-10}$ of the integral; on the large grid it is within a relative
-# $10^{-12}$ of PyTorch's; and none of 400 Monte Carlo estimates contradicts it.
-# The claim holds if all conditions do, and holds in part if some do.
+# The conditions are ours. On the grid of $q$'s, the closed form must be within $10^{-10}$
+# of the integral. On the large grid, it must be within a relative $10^{-12}$ of PyTorch's.
+# None of 400 Monte Carlo estimates may contradict it. The claim holds if all conditions do,
+# and holds in part if some do.
 
 # %% tags=["hide-input"]
 claims.judge(
@@ -612,8 +604,8 @@ claims.judge(
 )
 
 # %% [markdown]
-# "Exact" means: up to the rounding of the computer's numbers. It does not mean
-# that the bound gets less noisy ({ref}`kl-noise-of-the-bound`).
+# "Exact" means up to the rounding of the computer's numbers. It doesn't mean that the bound
+# gets less noisy ({ref}`kl-noise-of-the-bound`).
 #
 # ## Exercises
 #
@@ -625,15 +617,15 @@ claims.judge(
 #    would match the six digits of float32?
 #
 # ```{dropdown} Solutions
-# 1. Let $u = (z - \mu_2) / \sigma_2$. The ratio of two densities does not change
-#    when both are written in $u$, since both get the same factor $\sigma_2$. In
-#    $u$ the second distribution is $\mathcal{N}(0, 1)$, and the first has the
+# 1. Let $u = (z - \mu_2) / \sigma_2$. The ratio of two densities doesn't change
+#    when both are written in $u$, because both get the same factor $\sigma_2$. In
+#    $u$, the second distribution is $\mathcal{N}(0, 1)$, and the first has the
 #    mean $(\mu_1 - \mu_2) / \sigma_2$ and the standard deviation
 #    $\sigma_1 / \sigma_2$. Put these two into {eq}`eq-kl-closed`.
 # 2. Solve $\sqrt{V / S} = 0.01\, \mathrm{KL}$ for $S$, with
 #    $V = \tfrac14 + \tfrac12 (\tfrac34)^2 = 0.53125$ and
 #    $\mathrm{KL} = \tfrac12 (1 + \tfrac14 - 1 + \log 4) \approx 0.818$: about
-#    7,900. For a relative $10^{-6}$ it takes $10^8$ times as many, almost
+#    7,900. A relative $10^{-6}$ takes $10^8$ times as many, almost
 #    $10^{12}$.
 # ```
 

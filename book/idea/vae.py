@@ -58,66 +58,61 @@ SVG(
 # %% [markdown]
 # ## From left to right
 #
-# An {term}`autoencoder` copies its input through a bottleneck. This one has to copy
-# an image of 784 pixels through **two numbers**, which it can only do by finding
-# out what images have in common. It has seen the 60,000 training images of
-# MNIST, and nobody told it what a 6 is: the colours of the dots are ours.
+# An {term}`autoencoder` copies its input through a bottleneck. Here an image of 784
+# pixels has to pass through **two numbers**, which works only if the model learns what
+# images have in common. We trained it on the 60,000 training images of MNIST without
+# their labels. The colours of the dots were added afterwards.
 #
-# **The <span class="vae-encoder">encoder</span>** looks at the image $x$ and
-# says where in the plane it belongs: at <span class="vae-mu">μ</span> (two
-# numbers), give or take <span class="vae-sigma">σ</span> (two more). That is
-# not a point but a small cloud, a normal distribution called $q$. The rings are
-# one and two σ away from its centre. They are tiny, hence the lens.
+# **The <span class="vae-encoder">encoder</span>** turns the image $x$ into a place in the
+# plane: a mean <span class="vae-mu">μ</span> (two numbers) and a standard deviation
+# <span class="vae-sigma">σ</span> (two more). That isn't a point but a small cloud, a
+# normal distribution called $q$. The rings are one and two σ away from its centre. They
+# are tiny, hence the lens.
 #
-# **The {term}`latent space`** is the space of all {term}`codes <code>` $z$,
-# here a plane. (Latent means hidden: no image comes with a code written on it.)
-# Every dot is the centre of $q$ for a test image, which the model never trained
-# on. Like images lie near each other.
+# **The {term}`latent space`** is the space of all {term}`codes <code>` $z$, here a plane.
+# (Latent means hidden: images come without codes.) Each dot is the centre of $q$ for one
+# test image, which the model never trained on. Similar images are close to each other.
 #
-# **<span class="vae-epsilon">ε</span>** is pure chance, two random numbers that
-# choose a code from the cloud: <span class="vae-z">z</span> =
-# <span class="vae-mu">μ</span> + <span class="vae-sigma">σ</span> ·
-# <span class="vae-epsilon">ε</span>. All chance is in ε, which the network has no
-# part in: so training can tell how a little more of μ or of σ would have
-# changed the copy. *Press the button:* z jumps, and the copy
-# hardly changes. The decoder cannot know where in the cloud z will
-# fall, so it has learned to answer to all of the cloud alike, and codes that are near
-# each other come to mean nearly the same. The cloud in place of a point is what
-# makes an autoencoder a *variational* one, a VAE.
+# **<span class="vae-epsilon">ε</span>** is random noise: two numbers that choose a code
+# from the cloud, <span class="vae-z">z</span> = <span class="vae-mu">μ</span> +
+# <span class="vae-sigma">σ</span> · <span class="vae-epsilon">ε</span>. All randomness is
+# in ε, which doesn't depend on the network. Training can therefore compute how a little
+# more of μ or of σ would have changed the copy. *Press the button:* z jumps, and the copy
+# hardly changes. The decoder can't know where in the cloud z will fall, so it learns
+# nearly the same output for the whole cloud. Codes that are close therefore come to mean
+# nearly the same. Because it uses a cloud instead of a point, this autoencoder is called
+# *variational*: a VAE.
 #
-# **The <span class="vae-decoder">decoder</span>** sees z and nothing else. For
-# each pixel it says how probable it is that the pixel is white; this is the grey
-# of the copy $\hat x$. *Drag the rings:* it has an answer to every code, also
-# where no image ever was.
+# **The <span class="vae-decoder">decoder</span>** receives only z. For each pixel, it
+# outputs the probability that the pixel is white, which is the grey of the copy
+# $\hat x$. *Drag the rings:* it decodes every code, even where there was never an image.
 #
-# **The {term}`prior`** is the cloud that all codes together should form: a
-# normal distribution around the middle of the plane, with a standard deviation
-# of one. The grey circles are one, two and three of these away.
+# **The {term}`prior`** is the cloud that all codes together should form: a normal
+# distribution around the middle of the plane, with a standard deviation of one. The grey
+# circles are one, two and three standard deviations away from the middle.
 #
-# *Draw a 3, a letter, a face.* What you draw is scaled into a box of 20 by 20
-# pixels and centred by its mass, as MNIST's digits were. The model knows digits
-# only, and copies whatever it gets as if it were one. With two numbers it often
-# takes a digit for its neighbour: the 4 above comes back as a 9.
+# *Draw a 3, a letter, a face.* Your drawing is scaled into a box of 20 by 20 pixels and
+# centred by its mass, as MNIST's digits were. The model has learned only digits, and
+# copies any drawing as if it were one. With two numbers, it often confuses similar
+# digits: the copy of the 4 above is a 9.
 #
-# ## The bill
+# ## The loss
 #
-# The two bars are what a VAE is about. Both are measured in
-# {term}`nats <nat>`, the unit of surprise: who gave a probability of $p$ to
-# what then happened pays $-\log p$ nats.
+# The two bars are what a VAE minimises. Both are measured in {term}`nats <nat>`, the unit
+# of surprise: if you gave the outcome probability $p$, you pay $-\log p$ nats.
 #
-# - **{term}`Reconstruction <reconstruction>`** is the decoder's surprise at $x$. For a white pixel that
-#   it called white with 90% it pays 0.1 nats, for one that it called white with
-#   5% it pays 3; the bar is the sum over all pixels. In formulas it is
-#   $-\log p(x \mid z)$.
-# - **{term}`KL`** is the price of the code: how far $q$ is from the prior. A $q$ equal
-#   to the prior is free, but says nothing about $x$; the narrower it is, and
-#   the further out, the more it tells the decoder, and the more it costs. Each image
-#   pays for its own cloud; in the end the clouds lie side by side about where the prior is,
-#   so that most codes drawn from it fall where some image is.
+# - **{term}`Reconstruction <reconstruction>`** is the decoder's surprise at $x$, which is
+#   $-\log p(x \mid z)$. A white pixel that it called white with 90% costs 0.1 nats, and
+#   one that it called white with 5% costs 3. The bar is the sum over all pixels.
+# - **{term}`KL`** is the price of the code: how far $q$ is from the prior. A $q$ equal to
+#   the prior is free, but carries no information about $x$. A narrower $q$, or one further
+#   out, gives the decoder more information and costs more. Each image pays for its own
+#   cloud. In the end, the clouds together roughly cover the prior, so most codes drawn from
+#   the prior fall where some image is.
 #
-# The two pull against each other. Here are the six images with the encoder's
-# $q$, and with some others: means over the images, and over 1,000 draws of ε
-# for each.
+# The two pull in opposite directions. The table compares the encoder's $q$ with three
+# others for the six images. Its values are means over the images, and over 1,000 draws of
+# ε for each.
 
 # %% tags=["remove-input"]
 torch.manual_seed(0)
@@ -151,7 +146,7 @@ Markdown(
     )
 )
 
-# %% mystnb={"figure": {"caption": "What the bill of the six images becomes if all their q are made narrower or wider than the encoder's: means over 200 draws of \u03b5, the same for each width.", "name": "fig-vae-tug"}, "image": {"alt": "Three curves over the width of q. Reconstruction rises with it, more and more steeply, KL falls, and their sum is lowest near the encoder's width."}} tags=["remove-input"]
+# %% mystnb={"figure": {"caption": "Change in loss when the q's of all six images are narrower or wider than the encoder's: means over 200 draws of \u03b5, the same for each width.", "name": "fig-vae-tug"}, "image": {"alt": "Three curves over the width of q. Reconstruction rises with it, more and more steeply, KL falls, and their sum is lowest near the encoder's width."}} tags=["remove-input"]
 times = 2 ** torch.linspace(-3, 2, 21)
 with torch.inference_mode():
     eps, x = torch.randn(200, 6, 2), chosen.expand(200, 6, 1, 28, 28)
@@ -186,22 +181,22 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# A narrower $q$ makes better copies, but costs more than it saves; a wider one
-# is cheap, but no longer says which digit it was. The encoder looks for the
-# compromise. *Try to beat it in the picture:* for one ε you may; on average it
-# is hard.
+# A narrower $q$ makes better copies, but its KL rises by more than the reconstruction
+# falls. A wider $q$ is cheap, but no longer shows which digit it was. The encoder finds a
+# compromise. *Try to beat it in the picture:* for one ε you may succeed, but on average
+# it's hard.
 #
-# **Training** is nothing else: it changes the weights of encoder and decoder
-# until the sum, over all training images, is as small as can be. Minus the sum is
-# called **{term}`ELBO`**, evidence lower bound, since on average over ε it is below
-# $\log p(x)$, the logarithm of the probability that a code from the prior, decoded, gives
-# this very image ({doc}`elbo`).
+# **Training** changes the weights of encoder and decoder until the sum, over all training
+# images, is as small as possible. Minus the sum is called **{term}`ELBO`**, evidence lower
+# bound. On average over ε, it's below $\log p(x)$, where $p(x)$ is the probability that a
+# code from the prior, decoded, gives exactly this image ({doc}`elbo`).
 #
 # ## Twenty lines
 #
-# Here is a whole VAE, training included. It learns scikit-learn's small digits
-# {cite}`alpaydin1998optical`, enlarged to 28 × 28 pixels, in seconds; `copy=0` or `price=0` hides a bar from it. Its encoder
-# gives log σ², which may be any number, where σ must be positive.
+# Here is a whole VAE with its training. In seconds, it learns scikit-learn's small digits
+# {cite}`alpaydin1998optical`, enlarged to 28 × 28 pixels. Setting `copy=0` or `price=0`
+# removes one bar from the loss. The encoder outputs log σ² because it may be any number,
+# whereas σ must be positive.
 
 
 # %%
@@ -229,7 +224,7 @@ def train(x, copy=1, price=1, epochs=30):
     return encoder, decoder, bill
 
 
-# %% mystnb={"figure": {"caption": "Three trainings by these lines, and what a test image then costs (reconstruction + KL). Top: the centres of the test images' q, over the circles of the prior. Bottom: sixteen codes from the prior, decoded.", "name": "fig-vae-prices"}, "image": {"alt": "Three latent planes, and three grids of decoded images. With both bars the codes fill the prior; without KL they are scattered far beyond it; without reconstruction all are in the middle, and the decoded images are noise."}} tags=["remove-input"]
+# %% mystnb={"figure": {"caption": "Three training runs of these lines, with reconstruction + KL per test image. Top: the centres of the test images' q, over the circles of the prior. Bottom: sixteen codes from the prior, decoded.", "name": "fig-vae-prices"}, "image": {"alt": "Three latent planes, and three grids of decoded images. With both bars the codes fill the prior; without KL they are scattered far beyond it; without reconstruction all are in the middle, and the decoded images are noise."}} tags=["remove-input"]
 lines = inspect.getsource(train).splitlines()
 assert sum(bool(line.strip()) for line in lines) == 20
 digits = data.load("digits")
@@ -280,46 +275,46 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# (A small model and few images: hence larger sums than above.) Without KL nothing holds the clouds: they shrink nearly to points (of the plots one
-# sees only their centres) and drift apart, to where the prior has no codes. These images
-# are new to it, and it copies them no better; and what is drawn from the prior, in the bottom row,
-# shows few kinds of digits.
-# Without reconstruction every $q$ is the prior: free, and worth nothing.
+# (The sums are larger than above because the model is small and has few images.)
 #
-# ## Digits that nobody wrote
+# Without KL, nothing holds the clouds. They shrink nearly to points (the plots show only
+# their centres) and drift to where the prior has no codes. The copies of test images get
+# no better, and the samples from the prior, in the bottom row, show few kinds of digits.
+# Without reconstruction, every $q$ is the prior, which is free but carries no information.
 #
-# A trained VAE makes new images: draw a code from the prior, decode it. Here is
-# the picture's model; with more than two numbers, {doc}`../mnist/dimensions`.
+# ## New digits
+#
+# A trained VAE makes new images: draw a code from the prior and decode it. The figure
+# shows samples of the picture's model. {doc}`../mnist/dimensions` shows models with more
+# than two numbers.
 
-# %% mystnb={"figure": {"caption": "Forty codes from the prior, decoded by the model of the picture.", "name": "fig-vae-samples"}, "image": {"alt": "Two rows of twenty handwritten digits, most of them legible, some between two digits."}}
+# %% mystnb={"figure": {"caption": "Forty codes from the prior, decoded by the model of the picture. Most are legible digits.", "name": "fig-vae-samples"}, "image": {"alt": "Two rows of twenty handwritten digits, most of them legible, some between two digits."}}
 torch.manual_seed(0)
 plots.panels({"": model.sample(40)}, columns=20, panels_in_row=1)
 
 # %% [markdown]
 # ## Where to go
 #
-# - **Ten minutes:** {doc}`../live/plane` walks through this plane, with more to
-#   try; {doc}`../live/faces` does it with faces and 64 numbers.
-# - **An evening:** {doc}`algorithm` trains the paper's VAE step by step;
-#   {doc}`elbo` says where the bound comes from, {doc}`kl` what a code costs,
-#   {doc}`reparameterization` why ε is drawn outside of the network.
-# - **What is true of it:** {doc}`../verdict/claims` weighs what was claimed of
-#   such models, with the experiments that decide.
-# - **Words** that you miss are in the {doc}`../glossary`.
+# - **Ten minutes:** explore this plane further in {doc}`../live/plane`, or faces and 64
+#   numbers in {doc}`../live/faces`.
+# - **An evening:** {doc}`algorithm` trains the paper's VAE step by step. {doc}`elbo`
+#   derives the bound, {doc}`kl` explains what a code costs, and {doc}`reparameterization`
+#   explains why ε is drawn outside of the network.
+# - **What is true of VAEs?** {doc}`../verdict/claims` checks the claims about such models
+#   by experiments.
+# - **Terms** are explained in the {doc}`../glossary`.
 #
 # ```{admonition} What the picture computes
 # :class: note dropdown
 #
-# The weights are those of `vaelib.storage.from_pretrained("mnist-k2")`, trained for
-# ten epochs, in half precision; the images are from the test set of MNIST, which is
-# Yann LeCun's and Corinna Cortes', under Creative Commons
-# Attribution-ShareAlike 3.0. The networks are plain JavaScript without
-# libraries, {download}`decoder.js <../live/decoder.js>` and
+# The weights come from `vaelib.storage.from_pretrained("mnist-k2")`, trained for ten
+# epochs, in half precision. The images are from the test set of MNIST, by Yann LeCun and
+# Corinna Cortes, under Creative Commons Attribution-ShareAlike 3.0. The networks are plain
+# JavaScript without libraries, {download}`decoder.js <../live/decoder.js>` and
 # {download}`encoder.js <../live/encoder.js>`. A test,
-# {download}`test_vae_page.py <../../tests/site/test_vae_page.py>`, opens this page
-# in a browser, and compares every number with PyTorch's: none may differ by
-# a ten-thousandth. It also runs the page's lines of PyTorch. Nothing is sent
-# anywhere: the page works without a network. Pixels are grey, and the bars
-# charge them as probabilities, as the paper does: even a perfect copy would cost
-# something.
+# {download}`test_vae_page.py <../../tests/site/test_vae_page.py>`, opens this page in a
+# browser and compares every number with PyTorch's: none may differ by a ten-thousandth.
+# It also runs the page's lines of PyTorch. The page works without a network and sends
+# nothing. Pixels are grey, and the bars score them as probabilities, as the paper does.
+# Even a perfect copy would therefore cost something.
 # ```

@@ -16,10 +16,11 @@
 # %% [markdown]
 # # The latent plane
 #
-# **Where does the encoder put the digits, and what lies between them?** With two
-# latent dimensions both questions have an answer that fits on a page: a map of
-# the codes, and a map of what the decoder makes of every code. With one
-# dimension the map is a line.
+# **Where does the encoder put the digits, and what is between them?** Most digits get their
+# own region, and between the regions one digit turns gradually into another. With two
+# latent dimensions, we can map both: the codes, and the images that the decoder makes of
+# them. A classifier finds the right digit for 77% of the codes of MNIST's test images. With
+# one dimension, the map is a line, and the classifier is right for 63%.
 
 # %% tags=["parameters"]
 import os
@@ -54,21 +55,20 @@ print(f"{digits.name}: {count:,} training and {test_count:,} test images")
 # %% [markdown]
 # ## The map of codes
 #
-# Each point is the posterior mean of one test image. The model was never told
-# which digit an image shows; the colours come from the labels, after training.
-# On the left the plane as it is; on the right the same points with both axes
-# stretched so that the prior would cover the square evenly, which spreads out the
-# crowd in the middle.
+# Each point is the posterior mean of one test image. The labels only colour the points:
+# the model was trained without them. The left map shows the plane as it is. In the right map,
+# both axes are stretched so that the prior would cover the square evenly, which spreads out
+# the crowd in the middle.
 
-# %% mystnb={"figure": {"caption": "Posterior means of the test images in the latent plane, coloured by digit. Left: as they are; right: at the prior's quantiles.", "name": "fig-codes"}, "image": {"alt": "Two scatter plots of the test images in the latent plane, coloured by digit; most digits form a region of their own."}}
+# %% mystnb={"figure": {"caption": "Posterior means of the test images in the latent plane, coloured by digit: most digits have a region. Left: as they are. Right: at the prior's quantiles.", "name": "fig-codes"}, "image": {"alt": "Two scatter plots of the test images in the latent plane, coloured by digit; most digits form a region of their own."}}
 means, log_variances = evaluation.encode(plane, digits.test.images)
 plots.codes(means, digits.test.labels, digits.names)
 
 # %% [markdown]
-# How much does the code know of the digit? A classifier that reads nothing but
-# the two numbers (ten nearest neighbours, five-fold cross-validation over the
-# test images) answers, and beside it one that reads the single number of K = 1.
-# Guessing would be right one time in ten. (± is the spread over the five folds.)
+# How well does the code show which digit it is? We classify the test images from the two
+# numbers alone, by ten nearest neighbours with five-fold cross-validation, and then from the
+# single number of K = 1. Guessing would be right one time in ten. (± is the standard
+# deviation over the five folds.)
 
 # %%
 for model in (line, plane):
@@ -81,10 +81,10 @@ for model in (line, plane):
     )
 
 # %% [markdown]
-# Taken together, the codes should fill the prior, a normal distribution of mean
-# 0 and variance 1 along each axis. The variance of all codes is the variance of
-# the means plus the mean of the variances; as far as it is from 1, the prior's
-# samples miss some of the codes, or fall where there are none.
+# All codes together should fill the prior, a normal distribution with mean 0 and variance 1
+# along each axis. The variance of all codes is the variance of the means plus the mean of
+# the variances. If it isn't 1, samples from the prior miss some of the codes, or fall where
+# there are none.
 
 # %%
 variance = means.var(0) + log_variances.exp().mean(0)
@@ -94,11 +94,10 @@ print("variance:", [f"{each:.2f}" for each in variance])
 # %% [markdown]
 # ## The map of images
 #
-# The plane decoded on a grid. Its rows and columns lie at equal steps of the
-# prior's *probability*, so that every picture stands for the same share of the
-# prior's samples: the quantiles come from the inverse of the normal
-# distribution, as in the original work {cite}`kingma2022auto`. It is the map on
-# the right above, seen from the decoder's side.
+# Here is the plane, decoded on a grid. Its rows and columns have equal steps of the prior's
+# *probability*, so each picture represents the same share of the prior's samples. The
+# quantiles come from the inverse of the normal distribution, as in the original work
+# {cite}`kingma2022auto`. This is the right map of codes, decoded.
 
 # %%
 quantiles = torch.special.ndtri((torch.arange(20) + 0.5) / 20)
@@ -112,9 +111,9 @@ plots.panels({"": images}, columns=20, panels_in_row=1)
 # %% [markdown]
 # ## The line
 #
-# With K = 1 all there is lies on one line, here from the prior's first percentile
-# to its last. Digits that look alike are neighbours, and a digit that has no room
-# in the sequence is left out, or squeezed in where it does not belong.
+# With K = 1, all codes are on one line. We show it from the prior's first percentile to its
+# last. Digits that look alike are neighbours. A digit without room in the sequence is left
+# out, or squeezed in where it doesn't belong.
 
 # %% mystnb={"figure": {"caption": "The latent line of K = 1, decoded at 48 quantiles of the prior, in reading order.", "name": "fig-line"}, "image": {"alt": "Three rows of sixteen decoded digits that change gradually from one to the next."}}
 quantiles = torch.special.ndtri((torch.arange(48) + 0.5) / 48)

@@ -16,9 +16,12 @@
 # %% [markdown]
 # # The paper's slips
 #
-# **What in the paper {cite}`astorga2025recreating` cannot be meant as it stands, or differs from the scripts that its authors published, and what
-# difference does it make?** Every paper has slips, most of them harmless, but who rebuilds a model must decide each one way or the other. The last
-# table, {ref}`slips-summary`, sums up, with the numbers that the cells find.
+# **What in the paper {cite}`astorga2025recreating` can't be meant as it stands, or differs
+# from the authors' published scripts, and how much does it matter?** Most slips are harmless,
+# as in every paper. But misreading the KL's formula, for example, changes the KL of our CelebA
+# model by 26 to 108 nats, where 67 is right. If you rebuild a model, you must decide each
+# case one way or the other. {ref}`slips-summary`, the last table, lists all of
+# them with the numbers that the cells compute.
 
 # %% tags=["parameters"]
 import os
@@ -91,11 +94,14 @@ def show(rows, headers, formats=""):
 # %% [markdown]
 # ## Two numbers of pixels
 #
-# Section 4.1 gives an image of MNIST 764 pixels (and, two lines on, 784); section 5.1 gives a face 9,212 values. A number that is no product of
-# height, width and channels cannot be right, and a layer of 764 inputs takes no image.
+# Section 4.1 gives an image of MNIST 764 pixels (and, two lines on, 784). Section 5.1 gives
+# a face 9,212 values. Neither is a product of height, width and channels, so neither can be
+# right. A layer of 764 inputs can't take an image.
 #
-# A smaller one: the paper writes 178 x 218 for the photographs, 64 x 48 for the crops; the first is width x height, the second height x width. And
-# the crop, "centre" in the text, is central only sideways: the scripts keep 128 rows of 218, from row 60 on.
+# A smaller slip: the paper writes 178 x 218 for the photographs and 64 x 48 for the crops.
+# The photographs' size is width x height, the crops' is height x width. The text also calls
+# the crop "centre", but it's central only sideways: the scripts keep 128 rows of 218, from
+# row 60 on.
 
 # %%
 assert 28 * 28 == 784 and 3 * 64 * 48 == 9216
@@ -109,22 +115,25 @@ off_centre = (60 + 128 / 2) - 218 / 2
 print(f"the crop's middle lies {off_centre:.0f} rows below the image's")
 
 # %% [markdown]
-# ## Words in each other's place
+# ## Swapped terms
 #
 # | section | says | must be |
 # |---|---|---|
-# | 2.1 | sample from p(z), then from p(x) | then from p(x given z); else the first step would be idle |
+# | 2.1 | sample from p(z), then from p(x) | then from p(x given z), or the first step would be useless |
 # | 3.1 | the *decoder* takes an image, the *encoder* a code | the reverse, as the symbols q and p say |
-# | 5.2.4 | the codes explain how the *decoder* classifies images | the encoder; and it does not classify, a regression on its codes does |
+# | 5.2.4 | the codes explain how the *decoder* classifies images | the encoder, which doesn't classify either: a regression on its codes does |
 # | 3.1 | q_σ is the *variance* | the standard deviation |
 #
-# Only the last row can change a number. Section 3.1 writes $\mathcal{N}(q_\mu, q_\sigma)$ and calls $q_\sigma$ a variance. The two formulas that
-# follow, $z = q_\mu + \epsilon \odot q_\sigma$ and a KL with $q_\sigma^2$ in it, are right only if it is the standard deviation. And in that KL,
-# "$\log(q_\sigma)^2$" must be the logarithm of the square, not the square of the logarithm. This book's encoder gives $\log \sigma^2$, which leaves
-# no doubt.
+# Only the last row can change a number. Section 3.1 writes $\mathcal{N}(q_\mu, q_\sigma)$ and
+# calls $q_\sigma$ a variance. The next two formulas are
+# $z = q_\mu + \epsilon \odot q_\sigma$ and a KL that contains $q_\sigma^2$. They are right
+# only if $q_\sigma$ is the standard deviation. In that KL, "$\log(q_\sigma)^2$" must be the
+# logarithm of the square, not the square of the logarithm. This book's encoder outputs
+# $\log \sigma^2$, which leaves no doubt.
 #
-# Suppose that someone read it otherwise, at the posteriors that the trained model gives 500 test images (in the quick profile, all that there are). In the *mixed* reading the KL is right,
-# but the noise is scaled by the variance, and so is too small.
+# How much would other readings change? We evaluate them at the posteriors that the trained
+# model gives to 500 test images (in the quick profile, to all that there are). In the *mixed*
+# reading, the KL is right, but the noise is scaled by the variance, and is too small.
 
 
 # %%
@@ -160,13 +169,15 @@ table = [(*row, row[2] - row[1]) for row in table]
 show(table, ["reading", "KL", "reconstruction", "their “ELBO”"], ".1f")
 
 # %% [markdown]
-# A KL below zero is impossible, so where the last reading gives one it betrays itself. The mixed one does not, nor does σ in the place of σ² in the
-# KL alone: their "bounds" look better than the true one, and bound nothing.
+# A negative KL is impossible, so the square of the logarithm reveals itself wherever it gives
+# one. The mixed reading doesn't, nor does σ in the place of σ² in the KL alone. Their
+# "bounds" look better than the true one, but bound nothing.
 #
 # ## Which encoder?
 #
-# The text normalises all four blocks of the encoder, and begins with 32 channels. The scripts leave the fourth block without batch normalisation,
-# and begin with 64. The book builds what the text says. This function makes both:
+# The text normalises all four blocks of the encoder, and begins with 32 channels. The scripts
+# leave the fourth block without batch normalisation, and begin with 64. We build the text's
+# model. This function makes both:
 
 
 # %%
@@ -194,8 +205,9 @@ with torch.inference_mode():
     assert torch.equal(ours.eval().encode(few)[0], model.encode(few)[0])
 
 # %% [markdown]
-# What the difference is worth in the end, only trainings as long as the paper's could tell. Here are **short trainings on drawn faces**, few images
-# in batches of 32, one change at a time, two seeds. They can show a gross difference early on, and no more.
+# Only runs as long as the paper's could show the final difference. Our **short runs on drawn
+# faces**, with few images in batches of 32, one change at a time and two seeds, can show only
+# a large difference early on.
 
 # %%
 drawn = data.load("faces" if profile == "paper" else "faces-small")
@@ -236,13 +248,17 @@ show(table, ["encoder", "parameters", "ELBO, seed 0", "ELBO, seed 1"])
 # %% [markdown]
 # ## A direction with a scale left in
 #
-# The scripts fit a logistic regression to codes divided by their standard deviations $s$, and walk along its coefficients $w$ in the space of the
-# codes as they are. There, the regression's score is steepest along $d \propto w / s$ ({eq}`eq-attributes-direction`). So $w$ is not what it was
-# meant to be. Is it worse?
+# The scripts fit a logistic regression to codes divided by their standard deviations $s$,
+# and walk along its coefficients $w$ in the space of the undivided codes. In that space, the
+# regression's score is steepest along $d \propto w / s$ ({eq}`eq-attributes-direction`). So
+# $w$ isn't the direction it was meant to be. Is it worse?
 #
-# For the ten attributes with the largest area under the ROC curve (AUC), we walk eight units (from -4 to 4) from each of forty test images. What
-# does the regression promise, and what does a judge see, who has never seen a code, only real pictures? A third direction beside $d$ and $w$ is the
-# difference $\Delta$ of the mean codes of images with and without the attribute. All three have length 1.
+# We take the ten attributes with the largest area under the ROC curve (AUC), and walk eight
+# units (from -4 to 4) from each of forty test images. The table compares the change that the
+# regression predicts ("promise") with the change in the log-odds of a classifier ("judge"),
+# which has seen only real pictures and never a code. Next to $d$ and $w$, we try the
+# difference $\Delta$ of the mean codes of images with and without the attribute. All three
+# have length 1.
 
 # %%
 labels, axes = photos.test.labels, ("d", "w", "Δ")
@@ -304,11 +320,15 @@ print(f"w changes the pixels more, median {wider:.1f}x")
 print(f"d moves the judge more per change of pixels: {thrifty.sum()} of 10")
 
 # %% [markdown]
-# The smaller promise, and, where the count says so, the larger effect: the reason is in the spreads $s$. Where the posterior means hardly differ
-# from image to image, the posterior is close to the prior: the code is mostly noise, and the decoder has learned not to listen. Dividing by $s$
-# gives just these dimensions the largest share of $d$. A unit there is many standard deviations, and the linear score, which knows nothing of a
-# decoder, promises much for it. How much the decoder listens can be measured: by how much does a picture change (root mean square over pixels) for
-# one unit along each axis?
+# The regression predicts less for $w$, but where the count above shows it, $w$ has the larger
+# effect. The reason is in the standard deviations $s$. If the posterior means hardly differ
+# between images, the posterior is close to the prior. The code is then mostly noise, and the
+# decoder has learned to ignore it. Dividing by $s$ gives just these dimensions the largest
+# share of $d$. One unit there is many standard deviations, so the linear score, which doesn't
+# include the decoder, promises much.
+#
+# How much does the decoder use a dimension? We measure by how much a picture changes (root
+# mean square over pixels) for one unit along each axis.
 
 # %%
 spread, noise = means.std(0), log_variances.exp().mean(0).sqrt()
@@ -322,7 +342,7 @@ together = torch.stack([spread, effect]).corrcoef()[0, 1].item()
 print(f"spread s: {spread.min():.2f} to {spread.max():.2f}")
 print(f"its correlation with the change of the picture: {together:.2f}")
 
-# %% mystnb={"figure": {"caption": "A point is a latent dimension. Left: the less its posterior means are spread, the more each posterior is like the prior, whose deviation is 1. Right: the less they are spread, the less the picture changes with it.", "name": "fig-slips-spread"}, "image": {"alt": "Two scatter plots against the spread of the posterior means: the encoder's own deviation falls from about one towards zero, the change of the picture rises."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Each point is a latent dimension, and the horizontal axis is the standard deviation of its posterior means. Left: where it is small, each posterior is like the prior, whose standard deviation is 1. Right: where it is small, the dimension hardly changes the picture.", "name": "fig-slips-spread"}, "image": {"alt": "Two scatter plots against the spread of the posterior means: the encoder's own deviation falls from about one towards zero, the change of the picture rises."}} tags=["hide-input"]
 with plt.rc_context(plots.STYLE):
     figure, panels = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.4))
 plt.close(figure)
@@ -345,19 +365,26 @@ headers = ["spread s, a quarter each", "change of the picture"]
 show(table, headers + [f"share of {name}" for name in axes])
 
 # %% [markdown]
-# (The shares are of the squared length, averaged over the ten attributes.) If the codes of both classes were normal, with the same covariance and
-# uncorrelated, the best weights would be $d \propto \Delta / s^2$, hence $w \propto \Delta / s$: from $d$ to $w$ to $\Delta$, each is the former
-# multiplied by $s$. In general, $d$ says how to *read* an attribute off a code, $\Delta$ how codes *differ* with it, and these are two questions
-# {cite}`haufe2014interpretation`. A walk asks the second. So the slip is a lucky one for whoever wants a large effect for each unit of length. But
-# the pictures change more along $w$, too; by what they change, the last count says which of the two wastes less. A length of 4 on one direction and
-# on another are not the same thing.
+# (Shares are of the squared length, averaged over the ten attributes.) Suppose that the codes
+# of both classes were normal and uncorrelated, with the same covariance. Then the best weights
+# would be $d \propto \Delta / s^2$, and so $w \propto \Delta / s$. From $d$ to $w$ to $\Delta$,
+# each step multiplies by $s$.
+#
+# In general, $d$ shows how to *read* an attribute off a code, and $\Delta$ shows how codes
+# *differ* with it. These are two questions {cite}`haufe2014interpretation`, and a walk asks
+# the second. So the slip helps if you want a large effect for each unit of length. But
+# pictures change more along $w$, too. The last count above compares the effect per change of
+# the picture, and so shows whether $d$ or $w$ wastes less. A length of 4 isn't the same on
+# different directions.
 #
 # ## 10,000 test images, or 19,962?
 #
-# The text fits its regressions to the codes of 10,000 test images; the scripts encode the whole test split, 19,962. Fewer are at hand here. What
-# hangs on their number $n$ is above all how exactly an accuracy is *known*. Cut the test codes into parts of $n$ with no image in common, in
-# several random orders: how much does the cross-validated accuracy for smiling scatter from part to part? If it errs on each image independently,
-# by $\sqrt{a (1 - a) / n}$, where $a$ is the accuracy.
+# The text fits its regressions to the codes of 10,000 test images. The scripts encode the
+# whole test split, 19,962. We have fewer. Their number $n$ mainly affects how exactly an
+# accuracy is *known*. We cut the test codes into disjoint parts of $n$ images, in several
+# random orders. How much does the cross-validated accuracy for smiling vary from part to
+# part? If errors on images are independent, it should be $\sqrt{a (1 - a) / n}$, where $a$ is
+# the accuracy.
 
 # %%
 smiling, table = found["Smiling"], []
@@ -381,15 +408,18 @@ for n, error in zip(sizes, errors, strict=True):
 show(table, ["n", "accuracy", "scatter", "√(a (1 - a) / n)"])
 
 # %% [markdown]
-# With few codes the scatter is larger than the formula says, as the fit varies too; then they come together. The accuracy itself grows with $n$: 64
-# coefficients are fitted badly to few codes. Both favour more images, but 10,000 or 19,962, that is a difference of about a tenth of a point in the
-# error, on which no conclusion could hang.
+# With few codes, the scatter is larger than the formula, because the fit varies, too. With
+# more codes, they agree. The accuracy itself grows with $n$, because 64 coefficients are
+# fitted badly to few codes. Both favour more images. But 10,000 or 19,962 changes the error by
+# only about a tenth of a point, on which no conclusion could depend.
 #
 # ## A Bernoulli on grey pixels
 #
-# The decoder's output is called the probability that a pixel is *set to 1*, but pixels are grey. The formula takes any $x$ between 0 and 1, and
-# training with it works: the best $p$ is the mean of $x$. What is lost is the meaning of the number. First, there is a ceiling. For a pixel $x$ no
-# $p$ does better than $p = x$, which gives minus the binary entropy of $x$, and the KL can only take away. So
+# The decoder's output is called the probability that a pixel is *set to 1*, but pixels are
+# grey. The formula takes any $x$ between 0 and 1, and training with it works: the best $p$ is
+# the mean of $x$. But the value loses its meaning. First, it has a ceiling. For a pixel $x$,
+# the best choice is $p = x$, which gives minus the binary entropy of $x$, and the KL can only
+# lower this. So
 #
 # $$
 # \text{ELBO}(x) \le \sum_j \left[ x_j \log x_j + (1 - x_j) \log (1 - x_j) \right].
@@ -411,18 +441,21 @@ headers = ["test images", "values", "ceiling", "ELBO", "below it", "share"]
 show(table, headers, ("", ",", ",.1f", ",.1f", ",.1f", ".0%"))
 
 # %% [markdown]
-# The authors report losses of 144.87 nats for MNIST and about 5,205 for CelebA (in training). The last column, the ceiling's share in the ELBO,
-# tells how much of such numbers is only the grey of the pixels, which no model can take away. Differences between models are not touched by it;
-# percentages of an ELBO would mean nothing.
+# The authors report losses of 144.87 nats for MNIST and about 5,205 for CelebA (in training).
+# The last column, the ceiling's share in the ELBO, shows how much of such a loss is only due
+# to the grey of the pixels. No model can remove this part. Differences between models aren't
+# affected, but percentages of an ELBO would mean nothing.
 #
-# Second, over $[0, 1]$ the formula is no density. With the logit $\ell = \log p - \log (1 - p)$,
+# Second, the formula isn't a density over $[0, 1]$. With the logit
+# $\ell = \log p - \log (1 - p)$,
 #
 # $$
 # \int_0^1 p^x (1 - p)^{1 - x} \, dx = \frac{2 p - 1}{\ell} = \frac{\tanh(\ell / 2)}{\ell} \le \frac{1}{2}.
 # $$ (eq-slips-integral)
 #
-# Divided by it, the formula becomes a density, the continuous Bernoulli {cite}`loaiza2019continuous`. Against Gauss-Legendre quadrature, and
-# against torch's:
+# Divided by this integral, the formula becomes a density, the continuous Bernoulli
+# {cite}`loaiza2019continuous`. We check it against Gauss-Legendre quadrature, and against
+# torch:
 
 
 # %%
@@ -442,8 +475,8 @@ formula = x[0] * logits - nn.functional.softplus(logits)
 assert torch.allclose(library, formula + log_constant(logits), atol=1e-6)
 
 # %% [markdown]
-# How many nats does the missing constant amount to, at the models' own outputs (codes sampled for 200 test images, and decoded)? At least $\log 2$
-# for each value:
+# How many nats is the missing constant, at the models' own outputs (codes sampled for 200
+# test images, and decoded)? At least $\log 2$ for each value:
 
 # %%
 lacking, table = {}, []
@@ -460,8 +493,10 @@ headers = ["test images", "ELBO", "constant, at least", "constant", "sum"]
 show(table, headers, ",.0f")
 
 # %% [markdown]
-# The sums are (but for the 200 images) bounds on the logarithm of a density, and may well be positive. (A model trained with the constant would do
-# better still; this one was not asked to.) So the book's nats per image rank models of the same images, and are no log-likelihood of data.
+# The sums are bounds on the logarithm of a density (apart from using 200 images), and may
+# well be positive. (A model trained with the constant would do better still. Ours wasn't.)
+# So the book's nats per image rank models of the same images, but aren't log-likelihoods of
+# the data.
 #
 # ## Other dimensions
 #
@@ -470,9 +505,10 @@ show(table, headers, ",.0f")
 # | MNIST | 1, 2, 4, 8, 16, 64 | 1, 2, 3, 4, 6, 10, 16, 24, 32 |
 # | CelebA | 2, 8, 16, 32, 64, 96 | 2, 8, 16, 32, 64, 96, 128 |
 #
-# The book trains the text's. The authors' pictures of K = 96 and 128 look as if their training had ended too early, blurred beside those of K = 64;
-# the text blames "dead spots" of the prior. Is a large K undertrained here? Then its ELBO would lie below that of a smaller K, and would still be
-# rising faster.
+# We train the text's. The authors' pictures of K = 96 and 128 look as if their training had
+# ended too early: they are blurred, compared with K = 64. The text blames "dead spots" of the
+# prior. Is a large K undertrained here? Then its ELBO would be below that of a smaller K, and
+# would still be rising faster.
 
 # %%
 level, table = {}, []
@@ -492,8 +528,8 @@ headers = ["K", "test ELBO", "standard deviation over seeds"]
 show(table, [*headers, "gain of the last five epochs (training images)"])
 
 # %% [markdown]
-# How the samples compare, by Fréchet distance and by the share of them that passes for real, and whether there are dead spots, is the subject of
-# {doc}`/book/celeba/dimensions`.
+# {doc}`/book/celeba/dimensions` compares the samples, by Fréchet distance and by the share
+# that passes for real, and looks for dead spots.
 #
 # (slips-summary)=
 # ## All of them
@@ -526,5 +562,6 @@ Markdown(f"""
 """)
 
 # %% [markdown]
-# Besides: "(Insert example here)" was left in the introduction; "Monte Carlo Markov-Chain" is Markov chain Monte Carlo; "efficient interference",
-# twice, is inference; "many datasets" are two. Nothing hangs on those.
+# Some slips of wording change nothing: "(Insert example here)" was left in the introduction,
+# "Monte Carlo Markov-Chain" is Markov chain Monte Carlo, "efficient interference" (twice) is
+# inference, and "many datasets" are two.
