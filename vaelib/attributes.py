@@ -65,24 +65,27 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
     Parameters
     ----------
     codes : Tensor of shape (N, K), such as posterior means of test images
-    labels : bool Tensor of shape (N, A)
+    labels : Tensor of shape (N, A), bool, or 0 and 1, or -1 and 1
     names : of the A attributes
     folds : parts of the codes; each is classified by a regression fitted to the others
 
     Raises
     ------
     ValueError
-        If the shapes do not fit, an attribute is there, or is missing, in fewer codes than there are folds, or the
-        codes do not vary, or their means with and without an attribute are equal.
+        If the shapes do not fit, the labels have other values, an attribute is there, or is missing, in fewer codes
+        than there are folds, or the codes do not vary, or their means with and without an attribute are equal.
     """
     if codes.ndim != 2 or labels.shape != (len(codes), len(names)):
         raise ValueError(
             f"expected codes (N, K) and labels (N, {len(names)}), a column for each name, "
             f"not {tuple(codes.shape)} and {tuple(labels.shape)}"
         )
+    values = set(labels.unique().tolist())
+    if not (values <= {0, 1} or values <= {-1, 1}):
+        raise ValueError(f"labels must be bool, 0 and 1, or -1 and 1; these have {sorted(values)[:5]}")
     if not (codes != codes[0]).any():
         raise ValueError("all codes are the same, so they hold no attribute: did the model learn anything?")
-    codes, labels = codes.cpu(), labels.cpu()
+    codes, labels = codes.detach().cpu(), labels.cpu() > 0
     x, found = codes.numpy(), {}
     columns = zip(names, labels.T.numpy(), strict=True)
     for name, column in progress.bar(columns, total=len(names), desc="attributes", delay=2):

@@ -85,6 +85,22 @@ def test_an_attribute_of_one_class_is_named(present):
         attributes.fit(torch.randn(100, 2), labels, ["Bald"])
 
 
+@pytest.mark.parametrize("form", [lambda y: y.long(), lambda y: y.float(), lambda y: 2 * y.int() - 1])
+def test_labels_of_numbers_give_the_same_directions(planted, found, form):
+    codes, labels, _ = planted
+    again = attributes.fit(codes, form(labels), ["Planted", "Chance"])
+    assert all(torch.equal(again[name].direction, found[name].direction) for name in found)
+    assert again["Planted"].majority == found["Planted"].majority
+
+
+@pytest.mark.parametrize(
+    "labels", [torch.tensor([[0], [2]]), torch.tensor([[-1], [0], [1]]), torch.tensor([[torch.nan]])]
+)
+def test_labels_of_other_numbers_are_refused(labels):
+    with pytest.raises(ValueError, match="labels must be bool, 0 and 1, or -1 and 1; these have"):
+        attributes.fit(torch.randn(len(labels), 2), labels, ["Bald"])
+
+
 def test_names_that_do_not_fit_the_labels_are_refused():
     with pytest.raises(ValueError, match=r"labels \(N, 2\), a column for each name, not \(100, 2\) and \(100, 1\)"):
         attributes.fit(torch.randn(100, 2), torch.ones(100, 1, dtype=torch.bool), ["Bald", "Smiling"])

@@ -1,21 +1,22 @@
 """CelebA: the crop, the split, the decoded images' file, and every state that the folder may be in."""
 
 import hashlib
-import os
 import re
 import shutil
+import sys
 import zipfile
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFile
+from PIL import Image
 from torchvision.datasets import CelebA
 
 from vaelib import __main__, data, runs
 from vaelib.data import celeba
 
+IMAGES = "img_align_celeba"
 ARCHIVE, ATTRIBUTES, PARTITION = "img_align_celeba.zip", "list_attr_celeba.txt", "list_eval_partition.txt"
 NAMES = tuple(f"Attribute_{number}" for number in range(40))
 FULL, HALF = (178, 218), (89, 109)
@@ -41,10 +42,10 @@ def _attributes(count):
 def _lay_out(root, count=20, size=HALF, parts=None):
     """Images each of one grey, 5 times its number, from 000001.jpg on, and their lists; returns their folder."""
     folder = root / "celeba"
-    (folder / celeba.IMAGES).mkdir(parents=True)
+    (folder / IMAGES).mkdir(parents=True)
     names = [f"{number:06}.jpg" for number in range(1, count + 1)]
     for number, name in enumerate(names, 1):
-        Image.new("RGB", size, (5 * number,) * 3).save(folder / celeba.IMAGES / name, quality=95)
+        Image.new("RGB", size, (5 * number,) * 3).save(folder / IMAGES / name, quality=95)
     rows = [
         " ".join([name, *("1" if v else "-1" for v in row)])
         for name, row in zip(names, _attributes(count), strict=True)
@@ -75,11 +76,10 @@ def _never(*_, **__):
 
 
 def _refused(root, error, *words, **options):
-    """The loader refuses with all these words, and leaves nothing."""
+    """The loader refuses with all these words."""
     with pytest.raises(error) as caught:
         celeba.load(root, **options)
     assert all(str(word) in str(caught.value) for word in words), str(caught.value)
-    assert list((root / "celeba").glob("celeba-*")) == []
 
 
 # What is read
@@ -91,27 +91,16 @@ def test_the_crop_is_the_papers(tmp_path, size, step, top, left):
     width, height = size
     ramp = np.zeros((height, width, 3), np.uint8)
     ramp[..., 0], ramp[..., 1] = np.arange(width), np.arange(height)[:, None]
-    Image.fromarray(ramp).save(folder / celeba.IMAGES / "000001.jpg", quality=100, subsampling=0)
+    Image.fromarray(ramp).save(folder / IMAGES / "000001.jpg", quality=100, subsampling=0)
     image = celeba.load(tmp_path).train.images[0].double().numpy()
     assert image.shape == (3, 64, 48)
     middle = (step - 1) / 2  # of the pixels that make one
     columns = image[0] - (left + middle + step * np.arange(48))
     rows = image[1] - (top + middle + step * np.arange(64)[:, None])
-    for difference in (
-        columns,
-        rows,
-    ):  # a JPEG is some levels off; an image displaced by one pixel, all in one direction
+    for difference in (columns, rows):  # a JPEG is some levels off; an image displaced by one pixel, all one way
         assert np.abs(difference).max() <= 4
         assert abs(difference.mean()) < 0.6 * step - 0.1
     assert image[2].max() <= 4
-
-
-def test_reduction_takes_the_mean_of_four_pixels(tmp_path):
-    folder = _lay_out(tmp_path, 2, FULL)
-    stripes = np.zeros((218, 178, 3), np.uint8)
-    stripes[:, ::2] = 200
-    Image.fromarray(stripes).save(folder / celeba.IMAGES / "000001.jpg", quality=100, subsampling=0)
-    assert (celeba.load(tmp_path).train.images[0].int() - 100).abs().max() <= 2
 
 
 def test_the_official_split_leaves_the_validation_images_out(tmp_path):
@@ -144,51 +133,13 @@ def test_no_image_that_is_marked_for_testing_is_trained_on(tmp_path, capsys, par
     assert faces.origin in capsys.readouterr().out
 
 
-def test_images_that_are_all_for_testing_are_refused(tmp_path):
-    _lay_out(tmp_path, 5, parts=[2] * 5)
-    _refused(tmp_path, ValueError, "no image to train on: 5 marked for testing")
-
-
-def test_the_order_of_the_lists_does_not_matter(tmp_path):
-    first = celeba.load(_lay_out(tmp_path / "a").parent)
-    folder = _lay_out(tmp_path / "b")
-    for name, head in ((ATTRIBUTES, 2), (PARTITION, 0)):
-        lines = (folder / name).read_text().splitlines()
-        (folder / name).write_text("\n".join(lines[:head] + lines[head:][::-1]))
-    second = celeba.load(tmp_path / "b")
-    assert torch.equal(first.train.labels, second.train.labels)
-    assert first.fingerprint == second.fingerprint
-
-
-def test_many_chunks_are_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(celeba, "CHUNK", 3)
-    _lay_out(tmp_path, 40)
-    assert _numbers(celeba.load(tmp_path).train) == list(range(1, 37))
-
-
 # The file of decoded images
-
-
-def test_images_are_decoded_once(tmp_path, monkeypatch):
-    folder = _lay_out(tmp_path)
-    first = celeba.load(tmp_path)
-    monkeypatch.setattr(celeba, "_image", _never)
-    second = celeba.load(tmp_path)
-    assert torch.equal(first.train.images, second.train.images)
-    assert first.fingerprint == second.fingerprint
-    assert len(_caches(folder)) == 1
-
-
-def test_writing_to_the_tensor_leaves_the_file_alone(tmp_path):
-    _lay_out(tmp_path)
-    celeba.load(tmp_path).train.images.zero_()
-    assert _numbers(celeba.load(tmp_path).train) == list(range(1, 19))
 
 
 def test_another_crop_or_set_of_images_has_another_file(tmp_path, monkeypatch):
     folder = _lay_out(tmp_path)
     prints = {celeba.load(tmp_path).fingerprint}
-    Image.effect_noise(HALF, 50).convert("RGB").save(folder / celeba.IMAGES / "000001.jpg")
+    Image.effect_noise(HALF, 50).convert("RGB").save(folder / IMAGES / "000001.jpg")
     prints.add(celeba.load(tmp_path).fingerprint)
     monkeypatch.setattr(celeba, "CROPS", {HALF: ((0, 0, 48, 64), 1)})
     prints.add(celeba.load(tmp_path).fingerprint)
@@ -216,107 +167,76 @@ def test_a_read_only_folder_is_left_alone(tmp_path, home):
     assert len(_caches(home / ".cache" / "vaelib")) == 1
 
 
-def test_an_interrupted_decoding_leaves_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("tensor", ["images", "labels"])
+def test_what_is_changed_in_place_has_another_fingerprint(tmp_path, tensor):
+    """Though the images are known by their files."""
+    _lay_out(tmp_path)
+    faces = celeba.load(tmp_path)
+    before = faces.fingerprint
+    getattr(faces.test, tensor).numpy().flat[-1] ^= 1
+    assert faces.fingerprint not in (before, replace(faces, test=replace(faces.train)).fingerprint)
+    assert celeba.load(tmp_path).fingerprint == before
+
+
+def test_a_file_that_changes_while_it_is_mapped_is_noticed(tmp_path):
     folder = _lay_out(tmp_path)
-
-    def interrupt(read, name):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(celeba, "_image", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            celeba.load(tmp_path)
-    assert _caches(folder) == []
-    assert len(celeba.load(tmp_path).train) == 18
+    faces = celeba.load(tmp_path)
+    before = faces.fingerprint
+    with _the_cache(folder).open("r+b") as file:
+        file.seek(1000)
+        file.write(bytes(5000))
+    assert faces.fingerprint != before
 
 
-def test_what_a_killed_process_left_goes(tmp_path):
-    """Also of a decoding that is not asked for any more."""
-    folder = _lay_out(tmp_path)
-    celeba.load(tmp_path)
-    path = _the_cache(folder)
-    path.unlink()
-    for part in (path.with_name(f"{path.name}.part"), folder / "celeba-0123456789abcdef.npy.part"):
-        part.write_bytes(b"half" * 100_000)
-    assert _numbers(celeba.load(tmp_path).train) == list(range(1, 19))
-    assert _caches(folder) == [path.name]
-
-
-@pytest.mark.parametrize("place", [0, 7, 60, 130, 0.3, 0.5, 0.9, -1])
-@pytest.mark.parametrize("suffix", [".npy", ".json"])
+@pytest.mark.parametrize(("suffix", "place"), [(".npy", 0), (".npy", 60), (".npy", -1), (".json", 7), (".json", -40)])
 def test_a_flipped_bit_of_what_was_decoded_is_found(tmp_path, place, suffix):
     folder = _lay_out(tmp_path)
-    (folder / celeba.IMAGES / "000003.jpg").write_bytes(b"")
+    (folder / IMAGES / "000003.jpg").write_bytes(b"")
     with pytest.warns(UserWarning, match="left out"):
         before = celeba.load(tmp_path, skip_damaged=True)
-    expected = before.train.images.clone()  # while the file, which is changed now, is as it was written
+    expected, known = (
+        before.train.images.clone(),
+        before.fingerprint,
+    )  # while the file, which is changed now, is as it was written
     path = _the_cache(folder)
     whole = path.read_bytes()
     spoilt = path.with_suffix(suffix)
     content = bytearray(spoilt.read_bytes())
-    place = int(place * len(content)) if isinstance(place, float) else min(place, len(content) - 1)
     content[place] ^= 1
     spoilt.write_bytes(content)
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="left out"):
         after = celeba.load(tmp_path, skip_damaged=True)
-    assert torch.equal(after.train.images, expected) and after.fingerprint == before.fingerprint
+    assert torch.equal(after.train.images, expected) and after.fingerprint == known
     assert path.read_bytes() == whole
 
 
-@pytest.mark.parametrize("length", [0, 60, 128, 5000])
-def test_a_truncated_file_of_decoded_images_is_named_and_decoded_again(tmp_path, length):
+def test_a_disk_that_is_full_is_told_with_the_path(tmp_path, monkeypatch):
     folder = _lay_out(tmp_path)
-    celeba.load(tmp_path)
-    path = _the_cache(folder)
-    path.write_bytes(path.read_bytes()[:length])
-    with pytest.warns(UserWarning, match=f"{re.escape(str(path))}.*damaged; the images are decoded again"):
-        assert _numbers(celeba.load(tmp_path).train) == list(range(1, 19))
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(celeba.files, "place", fail)
+    _refused(tmp_path, OSError, "No space left", folder, ".npy")
+    assert _caches(folder) == []
 
 
-def test_decoded_images_without_a_checksum_are_not_trusted(tmp_path):
+def test_a_lock_of_another_user_is_told_as_such(tmp_path, monkeypatch):
     folder = _lay_out(tmp_path)
-    celeba.load(tmp_path)
-    path = _the_cache(folder)
-    path.with_suffix(".json").unlink()
-    path.write_bytes(path.read_bytes()[:-5000].ljust(path.stat().st_size, b"\0"))
-    assert _numbers(celeba.load(tmp_path).test) == [19, 20]
 
+    def fail(path, **_):
+        raise PermissionError(13, "Permission denied", str(path / ".lock"))
 
-def test_what_was_decoded_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    """As a power cut may come at any moment."""
-    folder, synced, placed = _lay_out(tmp_path), [], []
-    sync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(
-        os, "fsync", lambda file: (synced.append(str(Path(f"/proc/self/fd/{file}").readlink())), sync(file))[1]
-    )
-    monkeypatch.setattr(Path, "replace", lambda a, b: (placed.append((str(a) in synced, b.suffix)), replace(a, b))[1])
-    celeba.load(tmp_path)
-    assert placed == [(True, ".npy"), (True, ".json")] and str(folder) in synced
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
-@pytest.mark.parametrize("step", [0, 1, 2])
-def test_a_full_disk_is_told_with_the_path(tmp_path, monkeypatch, step):
-    """It fills when the file is begun, when images are added, or at the last."""
-    folder = _lay_out(tmp_path)
-    writing, steps = celeba._writing, []
-
-    def fill(path, count):
-        steps.append(path)
-        if path.suffix == ".part" and len(steps) == step + 2:  # the first one is for the folder
-            path.unlink(missing_ok=True)
-            path.symlink_to("/dev/full")
-        return writing(path, count)
-
-    monkeypatch.setattr(celeba, "_writing", fill)
-    _refused(tmp_path, OSError, "No space left", "MB", "VAELIB_CACHE", folder, ".part")
+    monkeypatch.setattr(celeba.files, "locked", fail)
+    with pytest.raises(PermissionError, match=re.escape(f"Permission denied: '{folder / '.lock'}'")):
+        celeba.load(tmp_path)
 
 
 def test_a_folder_for_decoded_images_can_be_named(tmp_path, monkeypatch, home):
     folder = _lay_out(tmp_path)
     folder.chmod(0o555)
     home.write_text("no folder, so nothing can be written below it")
-    _refused(tmp_path, OSError, home / ".cache" / "vaelib", "VAELIB_CACHE")
+    _refused(tmp_path, OSError, home / ".cache" / "vaelib")
     monkeypatch.setenv("VAELIB_CACHE", str(tmp_path / "other"))
     celeba.load(tmp_path)
     folder.chmod(0o755)
@@ -328,62 +248,49 @@ def test_a_folder_for_decoded_images_can_be_named(tmp_path, monkeypatch, home):
 
 def test_a_truncated_jpeg_is_refused_or_skipped(tmp_path, monkeypatch):
     folder = _lay_out(tmp_path)
-    path = folder / celeba.IMAGES / "000003.jpg"
+    path = folder / IMAGES / "000003.jpg"
     path.write_bytes(path.read_bytes()[:-150])
-    (folder / celeba.IMAGES / "000005.jpg").write_bytes(b"")
-    _refused(tmp_path, ValueError, "2 (000003.jpg, 000005.jpg)", "skip_damaged=True", "--skip-damaged")
-    with pytest.warns(UserWarning, match=r"left out: 2 \(000003.jpg, 000005.jpg\)"):
+    (folder / IMAGES / "000005.jpg").write_bytes(b"")
+    _refused(
+        tmp_path,
+        ValueError,
+        "2 images in",
+        "cannot be read",
+        "000003.jpg",
+        "000005.jpg",
+        "skip_damaged=True",
+        "--skip-damaged",
+    )
+    with pytest.warns(UserWarning, match="left out\n  000003.jpg\n  000005.jpg$"):
         faces = data.load("celeba", str(tmp_path), skip_damaged=True)
     kept = [number for number in range(1, 21) if number not in (3, 5)]
     assert _numbers(faces.train) + _numbers(faces.test) == kept
     assert np.array_equal(
         torch.cat([faces.train.labels, faces.test.labels]).numpy(), _attributes(20)[np.array(kept) - 1]
     )
-    monkeypatch.setattr(celeba, "_image", _never)
-    with pytest.warns(UserWarning, match="left out: 2"):
+    monkeypatch.setattr(celeba, "_image", _never)  # they are decoded once
+    with pytest.warns(UserWarning, match="left out"):
         assert celeba.load(str(tmp_path), skip_damaged=True).fingerprint == faces.fingerprint
-    with pytest.raises(ValueError, match=r"damaged images: 2 \(000003.jpg, 000005.jpg\)"):
+    with pytest.raises(ValueError, match=r"2 images in .* cannot be read"):
         celeba.load(tmp_path)
 
 
 def test_a_mended_image_is_no_longer_left_out(tmp_path):
     """Though it is as large as the damaged one."""
     folder = _lay_out(tmp_path)
-    path = folder / celeba.IMAGES / "000003.jpg"
+    path = folder / IMAGES / "000003.jpg"
     whole = path.read_bytes()
     path.write_bytes(bytes(len(whole)))
-    with pytest.warns(UserWarning, match="left out: 1"):
+    with pytest.warns(UserWarning, match="left out"):
         assert 3 not in _numbers(celeba.load(tmp_path, skip_damaged=True).train)
     path.write_bytes(whole)
     assert 3 in _numbers(celeba.load(tmp_path, skip_damaged=True).train)
     assert 3 in _numbers(celeba.load(tmp_path).train)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"crc32": 0}', b'{"crc32": 0, "damaged": 3}', b"\xff"])
-def test_a_damaged_record_of_what_was_decoded_is_named(tmp_path, content):
-    folder = _lay_out(tmp_path)
-    celeba.load(tmp_path)
-    _the_cache(folder).with_suffix(".json").write_bytes(content)
-    with pytest.warns(UserWarning, match=r"celeba-.*\.json.*damaged; the images are decoded again"):
-        assert len(celeba.load(tmp_path).train) == 18
-
-
 def test_only_celeba_has_images_to_skip(tmp_path):
     with pytest.raises(ValueError, match="skip_damaged is for CelebA"):
         data.load("digits", skip_damaged=True)
-
-
-def test_all_may_be_damaged(tmp_path):
-    for path in (_lay_out(tmp_path) / celeba.IMAGES).iterdir():
-        path.write_bytes(b"")
-    with pytest.warns(UserWarning, match="left out: 20"), pytest.raises(ValueError, match="too few whole images: 0"):
-        celeba.load(tmp_path, skip_damaged=True)
-
-
-def test_nothing_to_skip_is_nothing_to_warn_of(tmp_path, recwarn):
-    _lay_out(tmp_path)
-    assert len(celeba.load(tmp_path, skip_damaged=True).train) == 18
-    assert not [warning for warning in recwarn if "left out" in str(warning.message)]
 
 
 @pytest.mark.parametrize(
@@ -395,37 +302,8 @@ def test_nothing_to_skip_is_nothing_to_warn_of(tmp_path, recwarn):
     ],
 )
 def test_an_image_of_another_kind_is_named(tmp_path, image, found):
-    image.save(_lay_out(tmp_path) / celeba.IMAGES / "000007.jpg")
+    image.save(_lay_out(tmp_path) / IMAGES / "000007.jpg")
     _refused(tmp_path, ValueError, "000007.jpg", found)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "MPO", "GIF"])
-def test_content_of_another_format_is_damaged(tmp_path, kind):
-    path = _lay_out(tmp_path) / celeba.IMAGES / "000007.jpg"
-    if kind == "MPO":  # what phones make, and others read as a JPEG
-        Image.new("RGB", (32, 32)).save(path, "MPO", save_all=True, append_images=[Image.new("RGB", (32, 32))])
-        _refused(tmp_path, ValueError, "000007.jpg", "32 x 32")
-    else:
-        Image.new("RGB", HALF).save(path, kind)
-        _refused(tmp_path, ValueError, "damaged images: 1 (000007.jpg)")
-
-
-def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
-    path = _lay_out(tmp_path) / celeba.IMAGES / "000007.jpg"
-    content = bytearray(path.read_bytes())
-    start = content.index(b"\xff\xc0") + 5  # of the frame: its height, then its width
-    content[start : start + 4] = (9000).to_bytes(2, "big") * 2
-    path.write_bytes(content)
-    load = ImageFile.ImageFile.load
-    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: load(image) if image.size == HALF else _never())
-    _refused(tmp_path, ValueError, "000007.jpg is 9000 x 9000 pixels")
-
-
-def test_a_link_to_nothing_is_named_with_its_folder(tmp_path):
-    path = _lay_out(tmp_path) / celeba.IMAGES / "000007.jpg"
-    path.unlink()
-    path.symlink_to(tmp_path / "gone")
-    _refused(tmp_path, FileNotFoundError, path, "link")
 
 
 # What is missing, and fetched
@@ -434,7 +312,7 @@ def test_a_link_to_nothing_is_named_with_its_folder(tmp_path):
 @pytest.mark.parametrize("make", [False, True])
 def test_without_images_all_that_is_needed_is_named(tmp_path, make):
     if make:
-        (tmp_path / "celeba" / celeba.IMAGES).mkdir(parents=True)
+        (tmp_path / "celeba" / IMAGES).mkdir(parents=True)
     _refused(tmp_path, FileNotFoundError, "no network here", "img_align_celeba.zip", ATTRIBUTES, PARTITION, tmp_path)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] in ([], [".lock"])
 
@@ -444,14 +322,14 @@ def drive(tmp_path, monkeypatch):
     """A Google Drive that has CelebA's files; returns its folder and the names of those that were asked for."""
     folder, asked = _lay_out(tmp_path / "drive"), []
     with zipfile.ZipFile(folder / ARCHIVE, "w") as archive:
-        for path in sorted((folder / celeba.IMAGES).iterdir()):
-            archive.write(path, f"{celeba.IMAGES}/{path.name}")
+        for path in sorted((folder / IMAGES).iterdir()):
+            archive.write(path, f"{IMAGES}/{path.name}")
     (folder / "list_landmarks_align_celeba.txt").write_text("over its quota")
     names = [ARCHIVE, ATTRIBUTES, "list_landmarks_align_celeba.txt", PARTITION]
     sums = [hashlib.md5((folder / name).read_bytes()).hexdigest() for name in names]
     monkeypatch.setattr(CelebA, "file_list", [(f"id of {n}", md5, n) for n, md5 in zip(names, sums, strict=True)])
 
-    def download(url, output, id, **options):
+    def download(output, id, **options):
         assert options["timeout"] and options["resume"]
         asked.append(id.removeprefix("id of "))
         shutil.copy(folder / asked[-1], output)
@@ -464,7 +342,7 @@ def test_what_is_read_is_fetched_and_nothing_else(tmp_path, drive, capsys):
     faces = celeba.load(tmp_path)
     assert _numbers(faces.train) == list(range(1, 19))
     assert sorted(drive[1]) == [ARCHIVE, ATTRIBUTES, PARTITION]
-    assert capsys.readouterr().out.startswith(f"fetching {PARTITION}, {ATTRIBUTES}, {ARCHIVE} into {tmp_path}")
+    assert capsys.readouterr().out.startswith(f"fetching {ARCHIVE}, {ATTRIBUTES}, {PARTITION} into {tmp_path}")
     names = sorted(path.name for path in (tmp_path / "celeba").iterdir() if not path.name.startswith("celeba-"))
     assert names == [".lock", ARCHIVE, ATTRIBUTES, PARTITION]
     celeba.load(tmp_path)
@@ -480,31 +358,10 @@ def test_what_arrived_stays_when_another_file_fails(tmp_path, drive, name):
     assert arrived == set(asked) - {name}
 
 
-@pytest.mark.parametrize("name", [ATTRIBUTES, PARTITION])
-def test_only_the_list_that_is_missing_is_fetched(tmp_path, drive, name):
-    (_lay_out(tmp_path) / name).unlink()
-    celeba.load(tmp_path)
-    assert drive[1] == [name]
-
-
-@pytest.mark.parametrize("name", [ATTRIBUTES, PARTITION])
-def test_a_missing_list_is_named(tmp_path, name):
-    (_lay_out(tmp_path) / name).unlink()
-    _refused(tmp_path, FileNotFoundError, f"{name} missing in {tmp_path / 'celeba'}", "Put them there")
-
-
-def test_an_archive_that_must_be_unpacked_is_named(tmp_path):
-    (tmp_path / "celeba").mkdir()
-    (tmp_path / "celeba" / "archive.zip").touch()
-    _refused(tmp_path, FileNotFoundError, "Unpack archive.zip, if they are in there")
-
-
-def test_lists_that_lie_in_the_folder_named_are_not_missed_where_images_are(tmp_path):
-    for path in _lay_out(tmp_path / "there").iterdir():
-        if path.name in (ATTRIBUTES, PARTITION):
-            path.rename(tmp_path / path.with_suffix(".csv").name)
-    shutil.rmtree(tmp_path / "there")
-    _refused(tmp_path, FileNotFoundError, f"{ARCHIVE} missing in {tmp_path}, ", "lists may be .csv", celeba.IMAGES)
+def test_without_gdown_it_is_told_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gdown", None)
+    (_lay_out(tmp_path) / PARTITION).unlink()
+    _refused(tmp_path, FileNotFoundError, "pip install 'vaelib[celeba]'", PARTITION, "archive.zip", "may be .csv")
 
 
 # Copies as people have them
@@ -513,7 +370,9 @@ def test_lists_that_lie_in_the_folder_named_are_not_missed_where_images_are(tmp_
 def test_images_are_read_from_the_archive(tmp_path, drive):
     folder = _lay_out(tmp_path)
     expected = celeba.load(tmp_path)
-    shutil.rmtree(folder / celeba.IMAGES)
+    shutil.rmtree(folder / IMAGES)
+    (folder / IMAGES).mkdir()
+    (folder / IMAGES / ".DS_Store").write_bytes(b"what a Macintosh leaves")
     shutil.copy(drive[0] / ARCHIVE, folder)
     _the_cache(folder).unlink()
     faces = celeba.load(tmp_path)
@@ -523,7 +382,7 @@ def test_images_are_read_from_the_archive(tmp_path, drive):
 
 def test_a_part_of_the_archive_is_named(tmp_path, drive):
     folder = _lay_out(tmp_path)
-    shutil.rmtree(folder / celeba.IMAGES)
+    shutil.rmtree(folder / IMAGES)
     content = (drive[0] / ARCHIVE).read_bytes()
     (folder / ARCHIVE).write_bytes(content[: len(content) // 2])
     _refused(tmp_path, ValueError, folder / ARCHIVE, "damaged")
@@ -531,12 +390,12 @@ def test_a_part_of_the_archive_is_named(tmp_path, drive):
     place = content.index(b"\xff\xd8") + 300
     spoilt[place] ^= 255
     (folder / ARCHIVE).write_bytes(spoilt)
-    _refused(tmp_path, ValueError, "damaged images: 1 (000001.jpg)")
+    _refused(tmp_path, ValueError, "1 images in", "000001.jpg")
 
 
-@pytest.mark.parametrize("nested", [False, True])
-@pytest.mark.parametrize("zeros", [False, True])
-@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize(
+    ("nested", "zeros", "direct"), [(True, False, False), (False, True, False), (True, False, True)]
+)
 def test_kaggles_copy_is_read(tmp_path, nested, zeros, direct):
     """Comma-separated lists with a header, and the images one folder deeper; also with 0 for -1."""
     folder = _lay_out(tmp_path, parts=[0, 1, 2, 0] * 5)
@@ -549,9 +408,9 @@ def test_kaggles_copy_is_read(tmp_path, nested, zeros, direct):
         (folder / name).unlink()
         (folder / name).with_suffix(".csv").write_text(text)
     if nested:
-        (folder / celeba.IMAGES).rename(folder / "images")
-        (folder / celeba.IMAGES).mkdir()
-        (folder / "images").rename(folder / celeba.IMAGES / celeba.IMAGES)
+        (folder / IMAGES).rename(folder / "images")
+        (folder / IMAGES).mkdir()
+        (folder / "images").rename(folder / IMAGES / IMAGES)
     faces = celeba.load(folder if direct else tmp_path)
     assert (faces.names, faces.fingerprint) == (NAMES, expected.fingerprint)
     assert torch.equal(faces.train.labels, expected.train.labels) and torch.equal(
@@ -562,21 +421,12 @@ def test_kaggles_copy_is_read(tmp_path, nested, zeros, direct):
 def test_a_part_of_the_images_takes_its_part_of_the_lists(tmp_path, capsys):
     folder = _lay_out(tmp_path, 30, parts=[0] * 15 + [1] * 5 + [2] * 10)
     for number in (2, 4, 6, 21, 22):
-        (folder / celeba.IMAGES / f"{number:06}.jpg").unlink()
-    (folder / celeba.IMAGES / "._000004.jpg").write_bytes(b"what a Macintosh leaves")
+        (folder / IMAGES / f"{number:06}.jpg").unlink()
+    (folder / IMAGES / "._000004.jpg").write_bytes(b"what a Macintosh leaves")
     faces = celeba.load(tmp_path)
     assert _numbers(faces.test) == list(range(23, 31))
     assert np.array_equal(faces.test.labels.numpy(), _attributes(30)[22:])
     assert "25 of the 30 listed images are there" in capsys.readouterr().out
-
-
-def test_lists_in_utf_16_are_read(tmp_path):
-    """As PowerShell writes what it is told to put into a file."""
-    folder = _lay_out(tmp_path)
-    expected = celeba.load(tmp_path).train
-    for name in (ATTRIBUTES, PARTITION):
-        (folder / name).write_text((folder / name).read_text(), "utf-16")
-    assert torch.equal(celeba.load(tmp_path).train.labels, expected.labels)
 
 
 @pytest.mark.parametrize(
@@ -594,15 +444,17 @@ def test_lists_in_utf_16_are_read(tmp_path):
         (b" ", b"\t"),
         (b"\n000001", b"\n\n 000001"),
         (b"jpg", b"JPG"),
+        (b"", b""),  # in UTF-16, as PowerShell writes
     ],
 )
 def test_lists_in_another_manner_are_read(tmp_path, old, new):
     folder = _lay_out(tmp_path)
     expected = celeba.load(tmp_path).train
     for name in (ATTRIBUTES, PARTITION):
-        (folder / name).write_bytes((folder / name).read_bytes().replace(old, new))
+        text = (folder / name).read_bytes().replace(old, new) if old else (folder / name).read_text().encode("utf-16")
+        (folder / name).write_bytes(text)
     if new == b"JPG":
-        for path in list((folder / celeba.IMAGES).iterdir()):
+        for path in list((folder / IMAGES).iterdir()):
             path.rename(path.with_suffix(".JPG"))
     train = celeba.load(tmp_path).train
     assert torch.equal(train.images, expected.images) and torch.equal(train.labels, expected.labels)
@@ -611,45 +463,30 @@ def test_lists_in_another_manner_are_read(tmp_path, old, new):
 @pytest.mark.parametrize(
     ("name", "change", "found"),
     [
-        (ATTRIBUTES, lambda text: "", "no line on 20 (000001.jpg, 000002.jpg, 000003.jpg, ...)"),
+        (ATTRIBUTES, lambda text: "", "20 (000001.jpg, 000002.jpg, 000003.jpg, ...)"),
         (ATTRIBUTES, lambda text: text.replace(" ".join(NAMES), ""), "40 different names"),
         (ATTRIBUTES, lambda text: text.replace(NAMES[3], NAMES[4]), "40 different names"),
-        (ATTRIBUTES, lambda text: text.rsplit("\n", 2)[0], "no line on 1 (000020.jpg)"),
-        (ATTRIBUTES, lambda text: text[:-5], "line 22"),
-        (ATTRIBUTES, lambda text: text.replace("1\n000002", "2\n000002"), "line 3"),
-        (ATTRIBUTES, lambda text: text.replace("000002", "000001"), "for the first time"),
-        (ATTRIBUTES, lambda text: text.replace("000002", "other"), "no line on 1 (000002.jpg)"),
-        (ATTRIBUTES, lambda text: text.replace("000002.jpg", "000002"), "line 4"),
-        (ATTRIBUTES, lambda text: text.replace(" 1\n", " 0\n", 1), "but there are all three"),
-        (PARTITION, lambda text: "", "no line on 20 (000001.jpg, 000002.jpg, 000003.jpg, ...)"),
-        (PARTITION, lambda text: text.replace("000002.jpg 0\n", ""), "no line on 1 (000002.jpg)"),
-        (PARTITION, lambda text: text.replace("000002.jpg 0", "000002.jpg 3"), "line 2"),
-        (PARTITION, lambda text: text.replace("000002.jpg 0", "000002.jpg"), "line 2"),
-        (PARTITION, lambda text: text.replace("000002", "000001"), "for the first time"),
+        (ATTRIBUTES, lambda text: text.rsplit("\n", 2)[0], "1 (000020.jpg)"),
+        (ATTRIBUTES, lambda text: text[:-5], "1 (000020.jpg)"),
+        (ATTRIBUTES, lambda text: text.replace("1\n000002", "2\n000002"), "1 (000001.jpg)"),
+        (ATTRIBUTES, lambda text: text.replace("000002", "000001"), "2 (000001.jpg, 000002.jpg)"),
+        (ATTRIBUTES, lambda text: text.replace("000002.jpg", "000002"), "1 (000002.jpg)"),
+        (ATTRIBUTES, lambda text: text.replace(" 1\n", " 0\n", 1), "-1 or 0 for no, but not both"),
+        (PARTITION, lambda text: text.replace("000002.jpg 0", "000002.jpg 3"), "1 (000002.jpg)"),
+        (PARTITION, lambda text: text.replace("000002.jpg 0", "000002.jpg"), "1 (000002.jpg)"),
     ],
 )
 def test_a_malformed_list_is_refused(tmp_path, name, change, found):
     path = _lay_out(tmp_path) / name
     path.write_text(change(path.read_text()))
-    _refused(tmp_path, ValueError, path, found)
-
-
-def test_a_list_that_is_no_text_is_refused(tmp_path):
-    path = _lay_out(tmp_path) / PARTITION
-    path.write_bytes(b"\xff\xfe\x00")
-    _refused(tmp_path, ValueError, path, "no line on 20")
-
-
-def test_one_image_is_too_few(tmp_path):
-    _lay_out(tmp_path, 1)
-    _refused(tmp_path, ValueError, "at least two")
+    _refused(tmp_path, ValueError, path.parent, found)
 
 
 def test_the_command_line_skips_damaged_images(tmp_path, monkeypatch):
-    (_lay_out(tmp_path) / celeba.IMAGES / "000003.jpg").write_bytes(b"")
+    (_lay_out(tmp_path) / IMAGES / "000003.jpg").write_bytes(b"")
     seen = []
 
-    def train(dataset, *_):
+    def train(dataset, *_, **__):
         seen.append(dataset)
         raise ValueError("enough")
 

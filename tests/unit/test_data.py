@@ -4,6 +4,7 @@ import functools
 import gzip
 import hashlib
 import http.server
+import io
 import os
 import re
 import socket
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from torchvision.datasets import EMNIST, MNIST, QMNIST, FashionMNIST
+from torchvision.datasets import MNIST, FashionMNIST
 
 import vaelib
 from vaelib import data
@@ -37,6 +38,10 @@ def _idx(values):
     return bytes([0, 0, 8, values.ndim]) + lengths + values.tobytes()
 
 
+def _packed(array):
+    return gzip.compress(_idx(array), mtime=0)
+
+
 @pytest.fixture
 def arrays(monkeypatch):
     """A small MNIST, one array a file; its sums stand in for the real ones, and no mirror answers."""
@@ -45,22 +50,22 @@ def arrays(monkeypatch):
     for part, count in (("train", 12), ("t10k", 5)):
         arrays[f"{part}-images-idx3-ubyte"] = rng.integers(0, 256, (count, 28, 28), np.uint8)
         arrays[f"{part}-labels-idx1-ubyte"] = rng.integers(0, 10, count, np.uint8)
-    resources = [(f"{name}.gz", hashlib.md5(_packed(arrays[name])).hexdigest()) for name in NAMES]
-    monkeypatch.setattr(MNIST, "resources", resources)
-    monkeypatch.setattr(mnist, "CONTENT", {name: hashlib.sha256(_idx(arrays[name])).hexdigest() for name in NAMES})
+    monkeypatch.setattr(mnist, "CONTENT", {hashlib.sha256(_idx(arrays[name])).hexdigest(): name for name in NAMES})
     monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    _resources(monkeypatch, MNIST, arrays)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.delenv("VAELIB_DATA", raising=False)
     return arrays
 
 
-def _packed(array):
-    return gzip.compress(_idx(array), mtime=0)
+def _resources(monkeypatch, kind, arrays):
+    sums = [(f"{name}.gz", hashlib.md5(_packed(arrays[name])).hexdigest()) for name in NAMES]
+    monkeypatch.setattr(kind, "resources", sums)
 
 
-def _lay_out(folder, arrays, unpacked=()):
+def _lay_out(folder, arrays, unpacked=(), home="MNIST"):
     """Put the files where they belong, packed but for the named ones; returns the folder they are in."""
-    raw = folder / "MNIST" / "raw"
+    raw = folder / home / "raw"
     raw.mkdir(parents=True)
     for name, array in arrays.items():
         if name in unpacked:
@@ -92,6 +97,7 @@ def _mirror(monkeypatch, folder):
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
         monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        monkeypatch.setattr(FashionMNIST, "mirrors", MNIST.mirrors)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -109,9 +115,8 @@ def _split(count=4, shape=(1, 3, 3), seed=0):
     return Split(images, torch.arange(count))
 
 
-def _sampling(count, places):
-    """The matrix that interpolates linearly between `count` values, at places in between."""
-    return np.stack([np.interp(places, np.arange(count), unit) for unit in np.eye(count)], 1)
+def _mine(train=None, test=None, name="mine", names="abcd"):
+    return Dataset(name, train or _split(), test or _split(seed=1), names)
 
 
 # The digits
@@ -120,43 +125,16 @@ def _sampling(count, places):
 def test_digits_are_uint8_images_of_mnists_size(digits):
     assert (digits.train.images.shape, digits.test.images.shape) == ((1497, 1, 28, 28), (300, 1, 28, 28))
     assert digits.train.images.dtype == digits.test.images.dtype == torch.uint8
-    assert (len(digits.train), len(digits.test), digits.image_shape) == (1497, 300, (1, 28, 28))
-    assert digits.name == "digits"
-
-
-def test_every_digit_is_in_both_splits(digits):
-    assert digits.names == tuple("0123456789")
-    for split in (digits.train, digits.test):
-        assert split.labels.unique().tolist() == list(range(10))
-
-
-def test_every_sixth_digit_is_a_test_image_with_its_own_label(digits):
-    labels = load_digits().target
-    assert digits.train.labels.tolist() == labels[~TEST].tolist()
-    assert digits.test.labels.tolist() == labels[TEST].tolist()
+    assert (digits.name, digits.names, digits.image_shape) == ("digits", tuple("0123456789"), (1, 28, 28))
 
 
 def test_digits_are_the_source_enlarged(digits):
     source = load_digits().images[TEST] * 255 / 16
-    weights = _sampling(28, np.arange(8) * 3.5 + 1.25)  # the centres of the source's pixels
+    places = np.arange(8) * 3.5 + 1.25  # the centres of the source's pixels
+    weights = np.stack([np.interp(places, np.arange(28), unit) for unit in np.eye(28)], 1)  # interpolate linearly
     small = weights @ digits.test.images[:, 0].double().numpy() @ weights.T
     assert np.abs(small - source).mean() < 5  # of 255
     assert np.abs(small - np.roll(source, 1, 0)).mean() > 40  # no image is like the one before it
-
-
-def test_no_test_digit_is_also_a_training_one_unless_the_source_repeats_it(digits):
-    def repeated(train, test):
-        known = {image.tobytes() for image in train}
-        return [image.tobytes() in known for image in test]
-
-    source = load_digits().images
-    enlarged = repeated(digits.train.images.numpy(), digits.test.images.numpy())
-    assert enlarged == repeated(source[~TEST], source[TEST])
-
-
-def test_digits_need_no_folder(tmp_path):
-    data.load("digits", tmp_path / "nothing")
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
@@ -174,23 +152,52 @@ def test_the_digits_are_the_same_bytes_on_every_processor(digits, capability):
 
 @pytest.mark.parametrize("part", ["train", "test"])
 @pytest.mark.parametrize("tensor", ["images", "labels"])
-def test_the_fingerprint_changes_with_every_pixel_and_label(part, tensor):
-    splits = {"train": _split(), "test": _split(seed=1)}
-    before = Dataset("mine", **splits, names="abcd").fingerprint
-    getattr(splits[part], tensor).view(-1)[-1] -= 1
-    assert Dataset("mine", **splits, names="abcd").fingerprint != before
+def test_the_fingerprint_changes_with_every_pixel_and_label_also_in_place(part, tensor):
+    mine = _mine()
+    before = mine.fingerprint
+    getattr(getattr(mine, part), tensor).view(-1)[-1:].numpy()[:] -= 1  # of which torch knows nothing
+    assert mine.fingerprint != before
+    assert mine.fingerprint == _mine(mine.train, mine.test).fingerprint
 
 
 def test_the_fingerprint_changes_with_the_shape():
-    flat, tall = (_split(shape=shape) for shape in ((1, 2, 8), (1, 8, 2)))
-    tall = Split(flat.images.reshape(tall.images.shape), flat.labels)
-    assert Dataset("mine", flat, flat, "abcd").fingerprint != Dataset("mine", tall, tall, "abcd").fingerprint
+    flat = _mine(*(_split(shape=(1, 2, 8), seed=seed) for seed in (0, 1)))
+    tall = _mine(*(Split(split.images.reshape(4, 1, 8, 2), split.labels) for split in (flat.train, flat.test)))
+    assert flat.fingerprint != tall.fingerprint
 
 
 def test_a_changed_copy_has_a_fingerprint_of_its_own():
-    mine = Dataset("mine", _split(), _split(), "abcd")
-    assert replace(mine, train=_split(seed=1)).fingerprint != mine.fingerprint
+    mine = _mine()
+    assert replace(mine, train=_split(seed=2)).fingerprint != mine.fingerprint
     assert replace(mine, name="other").fingerprint == mine.fingerprint
+
+
+def test_unlabelled_images_that_are_split_elsewhere_have_another_fingerprint():
+    images = _split(10).images
+    cuts = [Dataset("cut", Split(images[:count]), Split(images[count:])).fingerprint for count in (4, 6)]
+    assert cuts[0] != cuts[1]
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_class_numbers_of_any_whole_kind_are_the_same(kind):
+    numbers = torch.tensor([0, 1, 2, 2])
+    splits = [Split(_split(seed=seed).images, numbers.to(kind)) for seed in (0, 1)]
+    same = [Split(split.images, numbers) for split in splits]
+    assert splits[0].labels.dtype == torch.int64
+    assert _mine(*splits).fingerprint == _mine(*same).fingerprint
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64, torch.uint16])
+def test_images_of_every_kind_have_a_fingerprint(kind):
+    train, test = (_split(seed=seed).images.to(kind) for seed in (0, 1))
+    mine = Dataset("mine", Split(train.requires_grad_(kind.is_floating_point)), Split(test))
+    assert len(mine.fingerprint) == 16
+
+
+def test_a_test_split_of_training_images_is_warned_of():
+    for test in (_split(), Split(_split().images, torch.zeros(4, dtype=torch.int64))):
+        with pytest.warns(UserWarning, match="mine: the test images are the train images"):
+            Dataset("mine", _split(), test, "abcd")
 
 
 @pytest.mark.parametrize(
@@ -199,17 +206,15 @@ def test_a_changed_copy_has_a_fingerprint_of_its_own():
         (torch.zeros(4, 1, 3, 3, dtype=torch.int32), "torch.int32 of shape (4, 1, 3, 3)"),
         (torch.zeros(4, 3, 3, dtype=torch.uint8), "torch.uint8 of shape (4, 3, 3)"),
         (torch.zeros(0, 1, 3, 3, dtype=torch.uint8), "torch.uint8 of shape (0, 1, 3, 3)"),
+        (torch.full((4, 3), torch.nan), "not finite"),
+        (torch.zeros(3, 1, 3, 3), "3 images but 4 labels"),
+        (np.zeros((4, 1, 3, 3), np.uint8), "must be tensors"),
+        (torch.zeros(4, 64, 48, 3, dtype=torch.uint8), "look like (N, H, W, C)"),
     ],
 )
 def test_a_split_refuses_what_are_not_images(images, found):
-    expected = "uint8 or uint16 pixels or of floats, of shape (N, C, H, W)"
-    with pytest.raises(ValueError, match=f"{re.escape(expected)}.*{re.escape(found)}"):
-        Split(images, torch.zeros(len(images)))
-
-
-def test_a_split_refuses_another_number_of_labels():
-    with pytest.raises(ValueError, match="4 images but 3 labels"):
-        Split(torch.zeros(4, 1, 3, 3, dtype=torch.uint8), torch.zeros(3))
+    with pytest.raises(ValueError, match=re.escape(found)):
+        Split(images, torch.zeros(4))
 
 
 def test_images_need_no_labels(tiny, tmp_path):
@@ -220,39 +225,19 @@ def test_images_need_no_labels(tiny, tmp_path):
     assert vaelib.train(mine, vaelib.TrainConfig(2, 1), tmp_path, "cpu").evaluation["test_elbo"] < 0
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_channels_that_come_last_are_noticed(channels):
-    images = torch.zeros(5, 64, 48, channels, dtype=torch.uint8)
-    with pytest.raises(ValueError, match=r"look like \(N, H, W, C\).*images.permute\(0, 3, 1, 2\)"):
-        Split(images)
-    with pytest.warns(UserWarning, match="largest pixel value"):
-        assert Split(images.permute(0, 3, 1, 2)).images.shape == (5, channels, 64, 48)
-
-
-def test_a_split_refuses_what_are_no_tensors():
-    images = torch.zeros(4, 1, 3, 3, dtype=torch.uint8)
-    for wrong in (images.numpy(), torch.zeros(4)), (images, [0, 1, 2, 3]):
-        with pytest.raises(ValueError, match="must be tensors"):
-            Split(*wrong)
-
-
 @pytest.mark.parametrize("name", ["", "a/b", "/tmp/a", "a b"])
 def test_a_dataset_refuses_a_name_that_is_no_part_of_a_folders(name):
     with pytest.raises(ValueError, match="a name becomes part of a folder's"):
-        Dataset(name, _split(), _split(), ())
+        _mine(name=name)
 
 
 @pytest.mark.parametrize("largest", [0, 1, 16, 127])
-def test_pixels_on_another_scale_are_warned_of(largest):
+def test_pixels_on_another_scale_are_warned_of(largest, recwarn):
     images = torch.full((200, 1, 3, 3), largest, dtype=torch.uint8)
     with pytest.warns(UserWarning, match=f"largest pixel value is {largest}; white is 255"):
-        Split(images, torch.zeros(200))
-
-
-def test_dark_images_before_bright_ones_are_nothing_to_warn_of(recwarn):
-    images = torch.zeros(200, 1, 3, 3, dtype=torch.uint8)
-    images[-1] = 128
-    Split(images, torch.zeros(200))
+        Split(images)
+    images[-1] = 128  # dark images before bright ones are nothing to warn of
+    Split(images)
     assert len(recwarn) == 0
 
 
@@ -262,49 +247,25 @@ def test_dark_images_before_bright_ones_are_nothing_to_warn_of(recwarn):
     [
         (torch.tensor([0, 1, 2, 3]), "torch.int64 of shape (4,), from 0 to 3; with 3 names they must be whole numbers"),
         (torch.tensor([-1, 1, 1, -1]), "from -1 to 1"),
-        (torch.tensor([200, 1, 1, 0], dtype=torch.uint8), "torch.uint8 of shape (4,), from 0 to 200"),
         (torch.zeros(4), "torch.float32 of shape (4,)"),
         (torch.zeros(4, 1, dtype=torch.int64), "torch.int64 of shape (4, 1)"),
-        (torch.zeros(4, 3, dtype=torch.int64), "or torch.bool of shape (N, 3)"),
-        (torch.ones(4, 3), "torch.float32 of shape (4, 3)"),
+        (torch.zeros(4, 3, dtype=torch.int64), "or torch.bool (N, 3)"),
         (torch.zeros(4, 40, dtype=torch.bool), "torch.bool of shape (4, 40)"),
         (torch.zeros(4, dtype=torch.bool), "torch.bool of shape (4,)"),
-        (torch.zeros(4, 3, 1, dtype=torch.bool), "torch.bool of shape (4, 3, 1)"),
         (torch.zeros(4, dtype=torch.complex64), "torch.complex64"),
+        (None, "torch.bool of shape (4, 0); with 3 names"),
     ],
 )
 def test_a_dataset_refuses_labels_that_cannot_be(part, labels, found):
-    right = Split(_split().images, torch.tensor([0, 1, 2, 2]))
-    splits = {"train": right, "test": right, part: Split(right.images, labels)}
+    splits = {each: Split(_split(seed=len(each)).images, torch.tensor([0, 1, 2, 2])) for each in ("train", "test")}
+    splits[part] = Split(splits[part].images, labels)
     with pytest.raises(ValueError, match=f"the {part} labels are .*{re.escape(found)}"):
         Dataset("mine", **splits, names=("a", "b", "c"))
 
 
-@pytest.mark.parametrize("kind", [torch.uint8, torch.int32, torch.int64])
-def test_class_numbers_are_of_any_whole_kind(kind):
-    split = Split(_split().images, torch.tensor([0, 1, 2, 2], dtype=kind))
-    assert Dataset("mine", split, split, ("a", "b", "c")).train.labels.dtype == kind
-
-
-def test_a_split_takes_a_column_an_attribute():
-    labels = torch.zeros(4, 40, dtype=torch.bool)
-    split = Split(_split().images, labels)
-    assert Dataset("mine", split, split, tuple(map(str, range(40)))).train.labels is labels
-
-
 def test_a_dataset_refuses_splits_of_different_shapes():
     with pytest.raises(ValueError, match=re.escape("torch.uint8 (1, 3, 3) and torch.uint8 (1, 3, 4)")):
-        Dataset("mine", _split(), _split(shape=(1, 3, 4)), "abcd")
-
-
-def test_to_float_divides_by_255():
-    pixels = torch.arange(256, dtype=torch.uint8).reshape(2, 2, 8, 8)
-    before = pixels.clone()
-    values = to_float(pixels)
-    assert values.dtype == torch.float32
-    torch.testing.assert_close(values.double(), before.double() / 255, rtol=1e-7, atol=0)
-    assert (values.min(), values.max()) == (0, 1)
-    assert torch.equal(pixels, before)
+        _mine(test=_split(shape=(1, 3, 4)))
 
 
 def test_to_float_leaves_floats_as_they_are_and_refuses_other_numbers():
@@ -312,16 +273,13 @@ def test_to_float_leaves_floats_as_they_are_and_refuses_other_numbers():
     assert torch.equal(to_float(values), values)
     with pytest.raises(ValueError, match=r"expected uint8 or uint16 pixels, or floats, got torch.int32"):
         to_float(values.int())
-    assert torch.equal(values, torch.ones(2, 1, 3, 3))
 
 
 def test_an_attribute_is_known_by_its_column():
-    faces = Dataset("mine", _split(), _split(), ("Male", "Smiling", "Big_Nose", "Big_Lips"))
+    faces = _mine(names=("Male", "Smiling", "Big_Nose", "Big_Lips"))
     assert [faces.column(name) for name in faces.names] == [0, 1, 2, 3]
     with pytest.raises(ValueError, match=r"'smiling' is none of the 4 attributes of 'mine'; there is Smiling$"):
         faces.column("smiling")
-    with pytest.raises(ValueError, match=r"there is Big_Nose$"):
-        faces.column("Big_Noses")
     with pytest.raises(ValueError, match=r"there is Male, Smiling, Big_Nose, Big_Lips$"):
         faces.column("Hat")
 
@@ -329,77 +287,25 @@ def test_an_attribute_is_known_by_its_column():
 # MNIST
 
 LAYOUTS = {"packed": (), "unpacked": NAMES, "mixed": NAMES[1:3]}
-
-
-@pytest.mark.parametrize("unpacked", LAYOUTS.values(), ids=LAYOUTS)
-def test_mnist_is_read_from_packed_and_unpacked_files(tmp_path, arrays, unpacked):
-    _lay_out(tmp_path, arrays, unpacked)
-    mnist = data.load("mnist", tmp_path)
-    for split, part in ((mnist.train, "train"), (mnist.test, "t10k")):
-        assert np.array_equal(split.images[:, 0].numpy(), arrays[f"{part}-images-idx3-ubyte"])
-        assert split.labels.tolist() == arrays[f"{part}-labels-idx1-ubyte"].tolist()
-    assert (mnist.name, mnist.image_shape, mnist.names) == ("mnist", (1, 28, 28), tuple("0123456789"))
-
-
-def test_mnists_fingerprint_is_the_same_for_every_layout(tmp_path, arrays):
-    for layout, unpacked in LAYOUTS.items():
-        _lay_out(tmp_path / layout, arrays, unpacked)
-    assert len({data.load("mnist", tmp_path / layout).fingerprint for layout in LAYOUTS}) == 1
-
-
-@pytest.mark.parametrize("unpacked", LAYOUTS.values(), ids=LAYOUTS)
-def test_reading_mnist_changes_nothing_in_its_folder(tmp_path, arrays, unpacked):
-    _lay_out(tmp_path, arrays, unpacked)
-    before = _contents(tmp_path)
-    data.load("mnist", tmp_path)
-    assert _contents(tmp_path) == before
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("length", [0, 5, 0.5, -1])
-def test_a_truncated_packed_file_is_refused_by_name(tmp_path, arrays, name, length):
-    path = _lay_out(tmp_path, arrays) / f"{name}.gz"
-    content = path.read_bytes()
-    path.write_bytes(content[: int(length * len(content)) if isinstance(length, float) else length])
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        data.load("mnist", tmp_path)
-
-
-@pytest.mark.parametrize("place", [0.0, 0.02, 0.5, 1.0])
-def test_a_flipped_byte_of_a_packed_file_is_refused_by_name(tmp_path, arrays, place):
-    path = _lay_out(tmp_path, arrays) / f"{NAMES[0]}.gz"
-    content = bytearray(path.read_bytes())
-    content[int(place * (len(content) - 1))] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        data.load("mnist", tmp_path)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
-def test_a_flipped_bit_of_an_unpacked_file_is_refused_by_name(tmp_path, arrays, name, place):
-    path = _lay_out(tmp_path, arrays, NAMES) / name
-    content = bytearray(path.read_bytes())
-    content[int(place * (len(content) - 1))] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        data.load("mnist", tmp_path)
-
-
-def test_files_that_unpack_to_what_no_memory_holds_are_refused(tmp_path, arrays, monkeypatch):
-    monkeypatch.setattr(mnist, "LIMIT", 1000)
-    path = _lay_out(tmp_path, arrays) / f"{NAMES[0]}.gz"
-    path.write_bytes(gzip.compress(bytes([0, 0, 8, 3]) + bytes(5_000_000)))
-    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} is damaged: 1,000 bytes"):
-        data.load("mnist", tmp_path)
-
-
 COPIES = {
     "Kaggle": "{stem}-idx{axes}-ubyte/{stem}-idx{axes}-ubyte",
     "with dots": "{stem}.idx{axes}-ubyte",
     "with dots, packed": "{stem}.idx{axes}-ubyte.gz",
     "both": "{stem}-idx{axes}-ubyte/{stem}.idx{axes}-ubyte",
+    "unpacked by a browser that keeps the name": "{stem}-idx{axes}-ubyte.gz",
 }
+
+
+@pytest.mark.parametrize("unpacked", LAYOUTS.values(), ids=LAYOUTS)
+def test_mnist_is_read_from_packed_and_unpacked_files_which_stay_as_they_are(tmp_path, arrays, unpacked):
+    _lay_out(tmp_path, arrays, unpacked)
+    before = _contents(tmp_path)
+    mnist = data.load("mnist", tmp_path)
+    assert _contents(tmp_path) == before
+    for split, part in ((mnist.train, "train"), (mnist.test, "t10k")):
+        assert np.array_equal(split.images[:, 0].numpy(), arrays[f"{part}-images-idx3-ubyte"])
+        assert split.labels.tolist() == arrays[f"{part}-labels-idx1-ubyte"].tolist()
+    assert (mnist.name, mnist.image_shape, mnist.names) == ("mnist", (1, 28, 28), tuple("0123456789"))
 
 
 @pytest.mark.parametrize("place", ["MNIST/raw", "MNIST", "mnist", "mnist/raw", "."])
@@ -409,97 +315,49 @@ def test_common_copies_of_mnist_are_read(tmp_path, arrays, place, form):
         stem, axes = re.fullmatch(r"(.*)-idx(\d)-ubyte", name).groups()
         path = tmp_path / place / form.format(stem=stem, axes=axes)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_packed(array) if path.suffix == ".gz" else _idx(array))
+        path.write_bytes(_packed(array) if form == COPIES["with dots, packed"] else _idx(array))
     assert len(data.load("mnist", tmp_path).train) == 12
 
 
-def test_equal_content_that_was_packed_otherwise_is_read(tmp_path, arrays):
+def test_files_are_known_by_their_content(tmp_path, arrays):
+    """Packed by another program, and with their names swapped."""
     raw = _lay_out(tmp_path, arrays)
-    for name, array in arrays.items():
+    for name, array in zip(NAMES[2:] + NAMES[:2], arrays.values(), strict=True):
         (raw / f"{name}.gz").write_bytes(gzip.compress(_idx(array), 1, mtime=12345))
-    assert len(data.load("mnist", tmp_path).train) == 12
+    assert np.array_equal(data.load("mnist", tmp_path).train.images[:, 0].numpy(), arrays[NAMES[0]])
+
+
+DAMAGE = {
+    "empty": lambda content: b"",
+    "3 bytes": lambda content: content[:3],
+    "half": lambda content: content[: len(content) // 2],
+    "one byte less": lambda content: content[:-9],
+    "first bit": lambda content: bytes([content[0] ^ 1]) + content[1:],
+    "a bit in the middle": lambda content: content[:100] + bytes([content[100] ^ 1]) + content[101:],
+    "another's": lambda content: _idx(np.zeros((3, 28, 28), np.uint8)),
+    "more than fits": lambda content: gzip.compress(bytes(60_000_000)),
+}
 
 
 @pytest.mark.parametrize("unpacked", [(), NAMES], ids=["packed", "unpacked"])
-def test_another_data_set_under_mnists_names_is_called_so(tmp_path, arrays, unpacked):
-    other = {name: array.copy() for name, array in arrays.items()}
-    for array in other.values():
-        array.flat[-1] ^= 1
-    raw = _lay_out(tmp_path, other, unpacked)
-    with pytest.raises(ValueError, match=f"{re.escape(str(raw / NAMES[0]))}.* is not MNIST's .*another data set's"):
-        data.load("mnist", tmp_path)
-
-
-def test_swapped_files_are_called_what_they_are(tmp_path, arrays):
-    raw = _lay_out(tmp_path, arrays, NAMES)
-    for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
-        train, test = raw / f"train-{kind}", raw / f"t10k-{kind}"
-        content = train.read_bytes()
-        train.write_bytes(test.read_bytes())
-        test.write_bytes(content)
-    with pytest.raises(ValueError, match=f"is not MNIST's {NAMES[0]}: its content is MNIST's {NAMES[2]}"):
-        data.load("mnist", tmp_path)
-
-
-def test_a_bad_copy_is_to_be_replaced(tmp_path, arrays):
-    path = _lay_out(tmp_path, arrays) / f"{NAMES[0]}.gz"
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=r"cannot be unpacked.*put a good copy in its place") as error:
-        data.load("mnist", tmp_path)
-    assert "delete" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        pytest.param(lambda content: b"", id="empty"),
-        pytest.param(lambda content: content[:3], id="3 bytes"),
-        pytest.param(lambda content: content[:4], id="4 bytes"),
-        pytest.param(lambda content: content[:6], id="half a length"),
-        pytest.param(lambda content: content[:16], id="header only"),
-        pytest.param(lambda content: content[:-1], id="one byte less"),
-        pytest.param(lambda content: content + b"\0", id="one byte more"),
-        pytest.param(lambda content: b"\x01" + content[1:], id="no zero at the start"),
-        pytest.param(lambda content: content[:2] + b"\x0d" + content[3:], id="another type"),
-        pytest.param(lambda content: content[:3] + b"\x00" + content[4:], id="no axes"),
-        pytest.param(lambda content: content[:3] + b"\x02" + content[4:], id="an axis less"),
-        pytest.param(lambda content: content[:3] + b"\xff" + content[4:], id="255 axes"),
-        pytest.param(lambda content: content[:7] + bytes([content[7] + 1]) + content[8:], id="another length"),
-    ],
-)
-def test_a_damaged_unpacked_file_is_refused_by_name(tmp_path, arrays, damage):
-    path = _lay_out(tmp_path, arrays, NAMES) / NAMES[0]
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_file_or_another_is_refused_by_name(tmp_path, arrays, unpacked, damage):
+    name = NAMES[0]
+    path = _lay_out(tmp_path, arrays, unpacked) / (name if unpacked else f"{name}.gz")
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=re.escape(str(path))):
+    with pytest.raises(ValueError, match=f"MNIST's {name} is missing: {re.escape(str(path))} is damaged, or another"):
         data.load("mnist", tmp_path)
 
 
-@pytest.mark.parametrize(("name", "other"), [(NAMES[0], NAMES[1]), (NAMES[1], NAMES[0])])
-def test_an_unpacked_file_with_the_contents_of_another_is_refused_by_name(tmp_path, arrays, name, other):
-    path = _lay_out(tmp_path, arrays, NAMES) / name
-    path.write_bytes(_idx(arrays[other]))
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        data.load("mnist", tmp_path)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("unpacked", [LAYOUTS["packed"], LAYOUTS["unpacked"]], ids=["packed", "unpacked"])
-def test_a_missing_file_that_no_mirror_has_is_named(tmp_path, arrays, name, unpacked):
-    raw = _lay_out(tmp_path, arrays, unpacked)
-    (raw / (name if unpacked else f"{name}.gz")).unlink()
+@pytest.mark.parametrize("missing", [NAMES, NAMES[2:3]])
+def test_a_failed_download_names_all_that_is_missing_and_leaves_no_file(tmp_path, arrays, missing):
+    raw = _lay_out(tmp_path, arrays)
+    for name in missing:
+        (raw / f"{name}.gz").unlink()
     before = _files(tmp_path)
-    with pytest.raises(FileNotFoundError, match=f"{name}.gz missing in {re.escape(str(raw))}"):
+    with pytest.raises(FileNotFoundError, match=f"{', '.join(missing)} missing in {re.escape(str(raw))}"):
         data.load("mnist", tmp_path)
     assert _files(tmp_path) == before
-
-
-def test_a_failed_download_names_all_that_is_missing_and_leaves_no_file(tmp_path, arrays):
-    (tmp_path / "new").mkdir()
-    with pytest.raises(FileNotFoundError) as error:
-        data.load("mnist", tmp_path / "new")
-    assert all(f"{name}.gz" in str(error.value) for name in NAMES)
-    assert str(tmp_path / "new") in str(error.value)
-    assert _files(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["mnist", "celeba", "kmnist"])
@@ -513,162 +371,83 @@ def test_nothing_is_fetched_into_a_folder_whose_name_may_be_mistyped(tmp_path, m
     assert len(data.load("digits", place).train) == 1497  # needs none
 
 
-@pytest.mark.parametrize("answer", [None, b"<html>please log in</html>"])
-def test_what_arrived_before_a_download_broke_stays(tmp_path, arrays, monkeypatch, answer):
+@pytest.mark.parametrize("damage", [lambda content: b"<html>please log in</html>", lambda content: content[:-9]])
+def test_what_arrives_damaged_is_a_failed_download_and_leaves_nothing(tmp_path, arrays, monkeypatch, damage):
     (tmp_path / "mine").mkdir()
     served = _lay_out(tmp_path / "mirror", arrays)
-    (served / f"{NAMES[2]}.gz").unlink()
-    if answer:
-        (served / f"{NAMES[2]}.gz").write_bytes(answer)
+    path = served / f"{NAMES[2]}.gz"
+    path.write_bytes(damage(path.read_bytes()))
     with _mirror(monkeypatch, served), pytest.raises(FileNotFoundError, match="the download failed"):
         data.load("mnist", tmp_path / "mine")
-    assert _files(tmp_path / "mine") == [f"{name}.gz" for name in sorted(NAMES[:2])]
+    assert _files(tmp_path / "mine") == []
 
 
-def test_a_silent_network_ends_the_download(tmp_path, arrays, monkeypatch, capsys):
-    """A proxy that takes connections and never answers."""
+@pytest.mark.parametrize("answer", [b"", b"go away\r\n\r\n"], ids=["silence", "no HTTP"])
+def test_a_mirror_that_does_not_answer_ends_the_download(tmp_path, arrays, monkeypatch, capsys, answer):
+    """As a proxy may do that takes connections."""
     monkeypatch.setattr(paths, "PATIENCE", 0.3)
+
+    def reply(listener):
+        connection, _ = listener.accept()
+        connection.recv(10_000)
+        connection.sendall(answer)
+        time.sleep(0 if answer else 1)
+        connection.close()
+
     with socket.create_server(("127.0.0.1", 0)) as listener:
         monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{listener.getsockname()[1]}/"])
-        begun = time.monotonic()
-        with pytest.raises(FileNotFoundError, match=r"the download failed.*timed out"):
+        thread = threading.Thread(target=reply, args=(listener,))
+        thread.start()
+        with pytest.raises(FileNotFoundError, match="the download failed"):
             data.load("mnist", tmp_path)
-    assert time.monotonic() - begun < 5
-    assert capsys.readouterr().out.startswith(f"fetching {NAMES[0]}.gz, {NAMES[1]}.gz")
+        thread.join()
+    assert capsys.readouterr().out.startswith(f"fetching {NAMES[0]}, {NAMES[1]}")
     assert _files(tmp_path) == []
     assert socket.getdefaulttimeout() is None
 
 
-def test_a_killed_download_leaves_one_file_at_most_and_the_next_one_takes_its_place(tmp_path, arrays, monkeypatch):
-    (tmp_path / "mine").mkdir()
-    code = f"""
-from torchvision.datasets import MNIST
-import vaelib
-from vaelib import data
-from vaelib.data import mnist
-def stop(url, root, filename, md5):
-    open(filename, "wb").write(b"half")
-    print("begun", flush=True)
-    import time; time.sleep(60)
-mnist.download_url = stop
-data.load("mnist", {str(tmp_path / "mine")!r})
-"""
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline().startswith("fetching") and process.stdout.readline() == "begun\n"
-        process.kill()
-    assert _files(tmp_path / "mine") == [f"{NAMES[0]}.gz.part"]
-    with _mirror(monkeypatch, _lay_out(tmp_path / "mirror", arrays)):
-        data.load("mnist", tmp_path / "mine")
-    assert _files(tmp_path / "mine") == sorted(f"{name}.gz" for name in NAMES)
-
-
-def test_a_mirror_that_does_not_speak_http_counts_as_a_failed_download(tmp_path, arrays, monkeypatch):
-    def answer(listener):
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(10_000)
-            connection.sendall(b"go away\r\n\r\n")
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{listener.getsockname()[1]}/"])
-        thread = threading.Thread(target=answer, args=(listener,))
-        thread.start()
-        try:
-            with pytest.raises(FileNotFoundError, match="the download failed"):
-                data.load("mnist", tmp_path)
-        finally:
-            thread.join()
-    assert _files(tmp_path) == []
-
-
 def test_a_download_puts_exactly_the_four_files_there(tmp_path, arrays, monkeypatch):
-    (tmp_path / "mine").mkdir()
-    served = _lay_out(tmp_path / "mirror", arrays)
-    with _mirror(monkeypatch, served):
-        mnist = data.load("mnist", tmp_path / "mine")
-    raw = tmp_path / "mine" / "MNIST" / "raw"
-    assert {path.name: path.read_bytes() for path in raw.iterdir() if path.name != ".lock"} == {
-        f"{name}.gz": _packed(array) for name, array in arrays.items()
-    }
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["MNIST"]
-    assert mnist.fingerprint == data.load("mnist", tmp_path / "mirror").fingerprint
-
-
-def test_a_download_leaves_the_files_that_are_there_alone(tmp_path, arrays, monkeypatch):
-    served = _lay_out(tmp_path / "mirror", arrays)
-    raw = _lay_out(tmp_path / "mine", arrays, NAMES[:2])
-    (raw / f"{NAMES[2]}.gz").unlink()
+    raw = _lay_out(tmp_path / "mine", {NAMES[0]: arrays[NAMES[0]]}, NAMES)
     before = _contents(raw)
-    with _mirror(monkeypatch, served):
-        data.load("mnist", tmp_path / "mine")
-    after = _contents(raw)
-    after.pop(raw / ".lock")
-    assert after.pop(raw / f"{NAMES[2]}.gz")[0] == _packed(arrays[NAMES[2]])
-    assert after == before
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path, arrays):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "file"))):
-        data.load("mnist", tmp_path / "file")
+    with _mirror(monkeypatch, _lay_out(tmp_path / "mirror", arrays)):
+        mnist = data.load("mnist", tmp_path / "mine")
+    assert _files(raw) == sorted([NAMES[0], *(f"{name}.gz" for name in NAMES)])
+    assert before.items() <= _contents(raw).items()
+    assert mnist.fingerprint == data.load("mnist", tmp_path / "mirror").fingerprint
 
 
 # MNIST's siblings
 
 
 @pytest.fixture
-def siblings(arrays, monkeypatch):
+def fashion(arrays, monkeypatch):
     """Fashion-MNIST, as small as the other one, with the sums that it then has; returns its arrays."""
     fashion = {name: 255 - array if "images" in name else (array + 1) % 10 for name, array in arrays.items()}
-    sums = [(f"{name}.gz", hashlib.md5(_packed(fashion[name])).hexdigest()) for name in NAMES]
-    monkeypatch.setattr(FashionMNIST, "resources", sums)
+    _resources(monkeypatch, FashionMNIST, fashion)
     monkeypatch.setattr(FashionMNIST, "mirrors", MNIST.mirrors)
-    monkeypatch.setattr(mnist, "COUNTS", {"train": 12, "t10k": 5})
     return fashion
 
 
-@pytest.mark.parametrize("unpacked", LAYOUTS.values(), ids=LAYOUTS)
-def test_fashion_mnist_is_loaded_by_name(tmp_path, siblings, unpacked):
-    _lay_out(tmp_path, siblings, unpacked)
-    (tmp_path / "MNIST").rename(tmp_path / "FashionMNIST")
-    fashion = data.load("fashion-mnist", tmp_path)
-    assert (fashion.name, fashion.names[:2], fashion.names[-1]) == (
-        "fashion-mnist",
-        ("T-shirt/top", "Trouser"),
-        "Ankle boot",
-    )
-    assert np.array_equal(fashion.test.images[:, 0].numpy(), siblings["t10k-images-idx3-ubyte"])
-
-
-def test_fashion_mnist_is_downloaded(tmp_path, siblings, monkeypatch):
-    (tmp_path / "mine").mkdir()
-    served = _lay_out(tmp_path / "mirror", siblings)
-    with _mirror(monkeypatch, served):
-        monkeypatch.setattr(FashionMNIST, "mirrors", MNIST.mirrors)
-        assert len(data.load("fashion-mnist", tmp_path / "mine").train) == 12
-    assert len(list((tmp_path / "mine" / "FashionMNIST" / "raw").glob("*.gz"))) == 4
+@pytest.mark.parametrize("unpacked", [(), NAMES], ids=["packed", "unpacked"])
+def test_fashion_mnist_is_loaded_by_name(tmp_path, fashion, unpacked):
+    _lay_out(tmp_path, fashion, unpacked, "FashionMNIST")
+    loaded = data.load("fashion-mnist", tmp_path)
+    assert (loaded.name, loaded.names[0], loaded.names[-1]) == ("fashion-mnist", "T-shirt/top", "Ankle boot")
+    assert np.array_equal(loaded.test.images[:, 0].numpy(), fashion["t10k-images-idx3-ubyte"])
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "found"),
     [
-        pytest.param(lambda arrays: arrays | {NAMES[1]: arrays[NAMES[1]] * 0 + 200}, id="label 200"),
-        pytest.param(lambda arrays: arrays | {NAMES[0]: arrays[NAMES[0]][:, :0]}, id="height 0"),
-        pytest.param(lambda arrays: arrays | {NAMES[0]: arrays[NAMES[2]], NAMES[1]: arrays[NAMES[3]]}, id="swapped"),
+        (lambda arrays: {NAMES[1]: arrays[NAMES[1]] * 0 + 200}, "from 200 to 200"),
+        (lambda arrays: {NAMES[0]: arrays[NAMES[0]][:, :0]}, "buffer length"),
+        (lambda arrays: {NAMES[1]: arrays[NAMES[1]][:5]}, "12 images but 5 labels"),
+        (lambda arrays: {NAMES[0]: 255 - arrays[NAMES[0]], NAMES[1]: (arrays[NAMES[1]] + 9) % 10}, "it is MNIST's"),
     ],
 )
-def test_a_siblings_unpacked_files_have_the_right_shape(tmp_path, siblings, change):
-    _lay_out(tmp_path, change(siblings), NAMES)
-    (tmp_path / "MNIST").rename(tmp_path / "FashionMNIST")
-    with pytest.raises(ValueError, match=re.escape(str(tmp_path / "FashionMNIST" / "raw"))):
-        data.load("fashion-mnist", tmp_path)
-
-
-@pytest.mark.parametrize("unpacked", [(), NAMES], ids=["packed", "unpacked"])
-def test_mnist_is_not_taken_for_a_sibling(tmp_path, arrays, siblings, unpacked):
-    _lay_out(tmp_path, arrays, unpacked)
-    (tmp_path / "MNIST").rename(tmp_path / "FashionMNIST")
-    with pytest.raises(ValueError, match=r"is not FashionMNIST's .*its content is MNIST's"):
+def test_a_siblings_files_must_fit(tmp_path, fashion, change, found):
+    raw = _lay_out(tmp_path, fashion | change(fashion), NAMES, "FashionMNIST")
+    with pytest.raises(ValueError, match=f"a file of fashion-mnist in {re.escape(str(raw))} is damaged.*{found}"):
         data.load("fashion-mnist", tmp_path)
 
 
@@ -676,18 +455,18 @@ def test_mnist_is_not_taken_for_a_sibling(tmp_path, arrays, siblings, unpacked):
 def rare(tmp_path):
     """QMNIST and a part of EMNIST, as torchvision unpacks them: the one has many labels an image, the other lies."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (5, 28, 28), np.uint8)
     labels = np.array([3, 1, 26, 1, 5], np.uint8)
+    images = {part: rng.integers(0, 256, (5, 28, 28), np.uint8) for part in ("train", "test")}
     for folder in ("QMNIST", "EMNIST"):
         (tmp_path / folder / "raw").mkdir(parents=True)
     for part in ("train", "test"):
         raw = tmp_path / "QMNIST" / "raw"
-        (raw / f"qmnist-{part}-images-idx3-ubyte").write_bytes(_idx(images))
+        (raw / f"qmnist-{part}-images-idx3-ubyte").write_bytes(_idx(images[part]))
         rows = np.zeros((5, 8), ">i4")
         rows[:, 0] = labels % 10
         (raw / f"qmnist-{part}-labels-idx2-int").write_bytes(b"\0\0\x0c\2" + _idx(rows)[4:])
         raw = tmp_path / "EMNIST" / "raw"
-        (raw / f"emnist-letters-{part}-images-idx3-ubyte").write_bytes(_idx(images))
+        (raw / f"emnist-letters-{part}-images-idx3-ubyte").write_bytes(_idx(images[part]))
         (raw / f"emnist-letters-{part}-labels-idx1-ubyte").write_bytes(_idx(labels))
     return images, labels
 
@@ -695,9 +474,9 @@ def rare(tmp_path):
 def test_qmnist_and_emnist_are_loaded_by_name(tmp_path, rare):
     images, labels = rare
     qmnist, emnist = data.load("qmnist", tmp_path), data.load("emnist-letters", tmp_path)
-    assert np.array_equal(qmnist.train.images[:, 0].numpy(), images)
+    assert np.array_equal(qmnist.train.images[:, 0].numpy(), images["train"])
     assert np.array_equal(qmnist.test.labels.numpy(), labels % 10) and qmnist.names == tuple("0123456789")
-    assert np.array_equal(emnist.test.images[:, 0].numpy(), images.transpose(0, 2, 1))
+    assert np.array_equal(emnist.test.images[:, 0].numpy(), images["test"].transpose(0, 2, 1))
     assert [emnist.names[label] for label in emnist.train.labels] == list("cazae")
 
 
@@ -710,52 +489,26 @@ def test_a_damaged_file_of_a_rare_sibling_is_told_with_its_folder(tmp_path, rare
         data.load(name, tmp_path)
 
 
-@pytest.mark.parametrize(("kind", "name"), [(QMNIST, "qmnist"), (EMNIST, "emnist-digits")])
-def test_a_rare_sibling_that_cannot_be_fetched_is_named(tmp_path, monkeypatch, capsys, kind, name):
-    def fail(self):
-        raise OSError("no network")
-
-    monkeypatch.setattr(kind, "download", fail)
-    raw = tmp_path / name[:6].upper() / "raw"
-    with pytest.raises(FileNotFoundError, match=f"{name} missing in {re.escape(str(raw))}.*no network"):
-        data.load(name, tmp_path)
-    assert capsys.readouterr().out == f"fetching {name} into {raw} ...\n"
-
-
 # Which data, and where
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"'cifar'.*mnist.*digits.*celeba"):
+    with pytest.raises(ValueError, match=r"'cifar'.*digits.*celeba.*mnist"):
         data.load("cifar")
 
 
-def test_the_environment_names_the_folder(tmp_path, arrays, monkeypatch):
-    _lay_out(tmp_path, arrays)
-    monkeypatch.setenv("VAELIB_DATA", str(tmp_path))
-    assert len(data.load("mnist").train) == 12
-
-
-@pytest.mark.parametrize("kind", [str, lambda path: path])
-def test_the_argument_wins_over_the_environment(tmp_path, arrays, monkeypatch, kind):
-    _lay_out(tmp_path / "argument", arrays)
-    monkeypatch.setenv("VAELIB_DATA", str(tmp_path / "environment"))
-    assert len(data.load("mnist", kind(tmp_path / "argument")).train) == 12
-    assert not (tmp_path / "environment").exists()
-
-
-def test_the_default_folder_is_in_the_users_cache(tmp_path, arrays, monkeypatch):
+def test_the_argument_names_the_folder_else_the_environment_else_the_users_cache(tmp_path, arrays, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     _lay_out(tmp_path / ".cache" / "vaelib", arrays)
     assert len(data.load("mnist").train) == 12
-
-
-def test_a_relative_folder_is_absolute_in_messages(tmp_path, arrays, monkeypatch):
-    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("VAELIB_DATA", str(tmp_path / "environment"))
+    with pytest.raises(FileNotFoundError, match="environment"):
+        data.load("mnist")
+    _lay_out(tmp_path / "argument", arrays)
+    for kind in (str, Path):
+        assert len(data.load("mnist", kind(tmp_path / "argument")).train) == 12
     monkeypatch.chdir(tmp_path)
-    for given in ("data", Path("data")):
-        with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "data" / "MNIST" / "raw"))):
-            data.load("mnist", given)
+    assert paths.root("argument") == tmp_path / "argument"
 
 
 def test_the_variables_folder_is_meant_from_the_project_where_a_notebook_runs_in_it(tmp_path, monkeypatch):
@@ -769,14 +522,37 @@ def test_the_variables_folder_is_meant_from_the_project_where_a_notebook_runs_in
     assert paths.root() == tmp_path / "mydata"
 
 
-def test_without_a_home_the_variable_is_named(monkeypatch):
-    def fail(path):
-        raise RuntimeError("Could not determine home directory.")
+def test_a_user_without_home_and_name_needs_none(tmp_path, arrays):
+    """As in a container that runs under any number."""
+    _lay_out(tmp_path, arrays)
+    code = """if True:
+        import os, pwd, sys
+        def unknown(number):
+            raise KeyError(f"getpwuid(): uid not found: {number}")
+        pwd.getpwuid = unknown
+        for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
+            os.environ.pop(name, None)
+        from vaelib import data
+        print(len(data.load("digits").train))
+        for folder in (None, "/mistyped", sys.argv[1]):
+            try:
+                data.load("mnist", folder)
+            except (OSError, ValueError) as error:
+                print(error)
+    """
+    told = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, check=True, text=True).stdout
+    digits, no_home, mistyped, other = told.splitlines()
+    assert digits == "1497" and "VAELIB_DATA" in no_home and "no folder /mistyped" in mistyped
+    assert "another data set's" in other  # the sums stand in for the real ones here alone
 
-    monkeypatch.setattr(Path, "expanduser", fail)
-    monkeypatch.delenv("VAELIB_DATA", raising=False)
-    with pytest.raises(OSError, match=r"there is no home folder.*VAELIB_DATA"):
-        data.load("digits")
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_what_an_output_cannot_spell_is_printed_as_escapes(monkeypatch, encoding):
+    output = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", output)
+    paths.say("运行 \udcc4")  # the second is of a file's name that is no UTF-8
+    line = output.buffer.getvalue().decode(encoding)
+    assert line == ("运行" if encoding == "utf-8" else r"\u8fd0\u884c") + " \\udcc4\n"
 
 
 def test_papermill_runs_the_page_of_digits_on_a_sibling(tmp_path, rare):

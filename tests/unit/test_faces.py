@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
@@ -79,31 +78,13 @@ def test_labels_follow_the_table(monkeypatch, drawn):
         assert column.tolist() == [low < value <= high for value in values]
 
 
-def test_a_face_has_exactly_one_hair_colour(drawn):
-    columns = [drawn.names.index(name) for name in ("Black_Hair", "Brown_Hair", "Blond_Hair")]
-    assert (drawn.train.labels[:, columns].sum(1) == 1).all()
-
-
 # Drawing at random
-
-
-def test_generate_gives_images_and_factors():
-    images, factors = synthetic_faces.generate(7, 3)
-    assert (images.shape, images.dtype) == ((7, 3, 64, 48), torch.uint8)
-    assert (factors.shape, factors.dtype) == ((7, len(synthetic_faces.FACTORS)), torch.float32)
-    assert torch.equal(synthetic_faces.render(factors), images)
 
 
 def test_a_seed_gives_the_same_faces_and_another_seed_others():
     (images, factors), (again, same), (others, _) = (synthetic_faces.generate(20, seed) for seed in (3, 3, 4))
     assert torch.equal(images, again) and torch.equal(factors, same)
     assert all((image != other).any() for image in images for other in others)
-
-
-def test_generate_leaves_the_global_generator_alone():
-    before = torch.get_rng_state()
-    synthetic_faces.generate(2, 0)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
@@ -132,11 +113,6 @@ def test_a_processor_without_vector_instructions_draws_the_same_faces():
     assert plain == images.numpy().tobytes()
 
 
-def test_roots_are_those_of_ieee_754():
-    numbers = 10 * torch.rand(100_000, generator=torch.Generator().manual_seed(0))
-    assert (synthetic_faces._root(numbers).numpy() == np.sqrt(numbers.numpy())).all()  # NumPy asks the processor
-
-
 def test_factors_are_independent_standard_normals(monkeypatch):
     monkeypatch.setattr(synthetic_faces, "render", lambda factors: None)
     factors = synthetic_faces.generate(4000, 0)[1]
@@ -146,16 +122,12 @@ def test_factors_are_independent_standard_normals(monkeypatch):
     assert (factors.T.corrcoef() - torch.eye(len(synthetic_faces.FACTORS))).abs().max() < 0.06
 
 
-@pytest.mark.parametrize("count", [0, -1, 2.0, True, "3", None])
-def test_a_bad_count_is_refused(count):
-    with pytest.raises(ValueError, match=re.escape(f"count must be a positive integer, not {count!r}")):
-        synthetic_faces.generate(count, 0)
-
-
-@pytest.mark.parametrize("seed", [-1, 2**63, 0.0, False, "0", None])
-def test_a_bad_seed_is_refused(seed):
-    with pytest.raises(ValueError, match=re.escape(f"seed must be an integer from 0 to 2^63 - 1, not {seed!r}")):
-        synthetic_faces.generate(1, seed)
+@pytest.mark.parametrize(
+    ("count", "seed"), [(0, 0), (-1, 0), (2.0, 0), ("3", 0), (1, -1), (1, 2**63), (1, 0.0), (1, None)]
+)
+def test_a_bad_count_or_seed_is_refused(count, seed):
+    with pytest.raises(ValueError, match=re.escape(f"not {count!r} and {seed!r}")):
+        synthetic_faces.generate(count, seed)
 
 
 @pytest.mark.parametrize(
@@ -182,13 +154,6 @@ def test_every_factor_is_seen(name):
     assert (low - high).abs().mean() > 0.002
 
 
-@pytest.mark.parametrize("name", synthetic_faces.FACTORS)
-def test_extreme_factors_give_faces_too(name):
-    for image in _strip(name, [-2.5, 2.5]):
-        assert image.std() > 0.05
-        assert ((image == 0) | (image == 1)).float().mean() < 0.1  # hardly anything is blown out
-
-
 @pytest.mark.parametrize(
     ("name", "place"),
     [("smile", MOUTH), ("mouth_opening", MOUTH), ("glasses", EYES)],
@@ -201,52 +166,3 @@ def test_a_factor_of_a_part_changes_that_part_alone(name, place):
     assert inside > 0.85 * change.sum()
     assert change[place].max() > 0.3
     assert (change > 0).float().mean() < 0.25
-
-
-def test_glasses_are_there_or_not():
-    bare, nearly, barely, surely = _strip("glasses", [-2.0, 0.59, 0.61, 2.0])
-    assert torch.equal(bare, nearly) and torch.equal(barely, surely)
-    assert barely[:, *EYES].mean() < bare[:, *EYES].mean()
-
-
-def test_the_smile_bends_the_mouth_up():
-    for image, bends in zip(_strip("smile", [-2.0, 0.0, 2.0]), ("down", "hardly", "up"), strict=True):
-        lips = (0.35 - image[1, *MOUTH]).clamp(min=0)
-        rows = torch.arange(len(lips))[:, None]
-        height = -(rows * lips).sum(0) / lips.sum(0)
-        bend = height[[9, 20]].mean() - height[14:16].mean()  # of what is towards the corners over the middle
-        assert bends == ("up" if bend > 0.7 else "down" if bend < -0.7 else "hardly"), bend
-
-
-def test_the_side_of_the_light_is_the_brighter_one():
-    images = _strip("light_direction", [-2.0, -1.0, 0.0, 1.0, 2.0])
-    excess = _mean(images, RIGHT_HALF) - _mean(images, LEFT_HALF)
-    assert (excess.diff() > 0.03).all()
-    assert excess[2].abs() < 0.02  # the hair is parted on one side
-    face = _mean(images, (slice(24, 46), slice(24, 36))) - _mean(images, (slice(24, 46), slice(12, 24)))
-    assert (face.diff() > 0.03).all()
-
-
-@pytest.mark.parametrize(
-    ("name", "place"),
-    [
-        ("light_level", (slice(None), slice(None))),
-        ("skin_tone", (slice(32, 38), slice(12, 36))),
-        ("hair_colour", (slice(9, 14), slice(18, 30))),
-        ("background_level", (slice(0, 6), slice(None))),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_what_runs_from_dark_to_bright_does(name, place):
-    assert (_mean(_strip(name, [-2.0, -1.0, 0.0, 1.0, 2.0]), place).diff() > 0.02).all()
-
-
-def test_longer_hair_covers_more_beside_the_neck():
-    dark = _strip("hair_length", [-2.0, 0.0, 1.0, 2.0])
-    covered = (dark[:, :, 32:62, 4:44].mean(1) < 0.35).float().mean((1, 2))
-    assert (covered.diff() > 0).all()
-
-
-def test_bangs_cover_the_forehead():
-    forehead = _mean(_strip("bangs", [-2.0, 0.0, 2.0]), (slice(9, 20), slice(16, 32)))
-    assert (forehead.diff() < -0.02).all()

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageCms, ImageDraw
 
 from vaelib import data
 
@@ -41,12 +41,23 @@ def _folder(path, images):
     return path
 
 
+def _greys(path, names):
+    """Small images, each of a grey of its own, by their names below a folder; returns the greys by name."""
+    greys = {name: 128 + number for number, name in enumerate(names)}
+    _folder(path, {name: Image.new("L", (8, 8), grey) for name, grey in greys.items()})
+    return greys
+
+
+def _seen(split):
+    return sorted(split.images[:, 0, 0, 0].tolist())
+
+
 def _all(mine):
     return torch.cat([mine.train.images, mine.test.images])
 
 
 @pytest.mark.parametrize(
-    "suffix", ["jpg", "JPG", "jpeg", "JPEG", "png", "PNG", "webp", "bmp", "tif", "TIFF", "gif", "jp2"]
+    "suffix", ["jpg", "JPEG", "jfif", "png", "webp", "bmp", "tif", "TIFF", "gif", "jp2", "avif", "ppm"]
 )
 def test_files_of_every_suffix_are_read(tmp_path, suffix):
     mine = data.image_folder(_folder(tmp_path / "my images", {f"{n}.{suffix}": _picture() for n in range(2)}), 16)
@@ -79,26 +90,50 @@ def test_what_is_transparent_is_white(tmp_path, mode):
         image.putpalette([0, 0, 0, 200, 0, 0])
         image.paste(0, (0, 0, 40, 20))
         image.info["transparency"] = 1
-    elif mode == "PA":
-        image = image.convert("LA")
     else:
-        image = image.convert(mode)
+        image = image.convert("LA" if mode == "PA" else mode)
     mine = data.image_folder(_folder(tmp_path, {f"{n}.{suffix}": image for n in range(2)}), 16)
     assert (mine.test.images[0, :, :6] < 3).all() and (mine.test.images[0, :, 10:] > 252).all()
 
 
-def test_half_transparent_is_half_white(tmp_path):
-    image = Image.new("RGBA", (40, 40), (0, 0, 0, 128))
-    mine = data.image_folder(_folder(tmp_path, {f"{n}.png": image for n in range(2)}), 16, grey=True)
-    assert mine.image_shape == (1, 16, 16) and (mine.test.images == 127).all()
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("grey", [False, True])
-def test_sixteen_bits_keep_their_scale(tmp_path, suffix, grey):
-    ramp = Image.fromarray(np.repeat(np.arange(16, dtype=np.uint16)[:, None] * 4369, 16, 1))  # 0 to 65535
-    mine = data.image_folder(_folder(tmp_path, {f"{n}.{suffix}": ramp for n in range(2)}), 16, grey=grey)
+@pytest.mark.parametrize(
+    ("suffix", "kind", "white", "maximum"),
+    [
+        ("png", np.uint16, 65535, None),
+        ("tif", np.uint16, 65535, None),
+        ("png", np.uint16, 4095, 4095),  # twelve bits
+        ("tif", np.int32, 1_000_000, 1_000_000),
+        ("tif", np.float32, 1, 1.0),
+    ],
+)
+def test_deep_pixels_are_scaled_to_white(tmp_path, suffix, kind, white, maximum, grey):
+    ramp = np.repeat(np.arange(16)[:, None] / 15 * white, 16, 1)
+    image = Image.fromarray(ramp.astype(kind) if kind == np.float32 else ramp.round().astype(kind))
+    mine = data.image_folder(
+        _folder(tmp_path, {f"{n}.{suffix}": image for n in range(2)}), 16, grey=grey, maximum=maximum
+    )
     assert mine.test.images[0, 0, :, 0].tolist() == [17 * row for row in range(16)]
+
+
+@pytest.mark.parametrize(
+    ("image", "maximum", "found"),
+    [
+        (Image.fromarray(np.zeros((8, 8), np.float32)), None, "pixels of kind F; say by `maximum` what white is"),
+        (Image.fromarray(np.zeros((8, 8), np.int32)), None, "pixels of kind I; say by `maximum`"),
+        (Image.fromarray(np.full((8, 8), np.nan, np.float32)), 1, "pixels that are not finite"),
+        (Image.new("RGB", (8, 8)), 4095, "`maximum` is for files of one channel with more than 8 bits"),
+    ],
+)
+def test_pixels_of_an_unknown_scale_are_refused(tmp_path, image, maximum, found):
+    with pytest.raises(ValueError, match=re.escape(f"0.tif ({found}")):
+        data.image_folder(_folder(tmp_path, {"0.tif": image, "1.tif": image}), 8, maximum=maximum)
+
+
+def test_what_is_white_at_zero_is_turned(tmp_path):
+    for n in range(2):
+        Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / f"{n}.tif", tiffinfo={262: 0})
+    assert (data.image_folder(tmp_path, 8).test.images == 255).all()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
@@ -108,6 +143,29 @@ def test_images_of_every_mode_are_read(tmp_path, mode):
     suffix = "jpg" if mode in ("CMYK", "YCbCr") else "png"
     mine = data.image_folder(_folder(tmp_path, {f"{n}.{suffix}": image.convert(mode) for n in range(2)}), 16)
     assert (mine.test.images[0, :, :7] < 5).all() and (mine.test.images[0, :, 9:] > 250).all()
+
+
+def _swapped():
+    """A profile of colours whose red is the blue of sRGB, and the other way round."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile.replace(b"rXYZ", b"....").replace(b"bXYZ", b"rXYZ").replace(b"....", b"bXYZ")
+
+
+@pytest.mark.parametrize(
+    ("mode", "profile", "expected"),
+    [
+        ("RGB", _swapped(), BLUE),
+        ("RGBA", _swapped(), BLUE),
+        ("P", _swapped(), BLUE),
+        ("RGB", b"no profile", RED),
+        ("L", _swapped(), (76, 76, 76)),  # a profile of another kind of pixels
+    ],
+)
+def test_colours_are_those_of_srgb(tmp_path, mode, profile, expected):
+    for n in range(2):
+        Image.new("RGB", (8, 8), RED).convert(mode).save(tmp_path / f"{n}.png", icc_profile=profile)
+    colour = data.image_folder(tmp_path, 8).test.images[0, :, 0, 0]
+    assert (colour.int() - torch.tensor(expected)).abs().max() <= 3
 
 
 def test_images_are_cropped_to_the_middle(tmp_path):
@@ -122,11 +180,12 @@ def test_images_are_cropped_to_the_middle(tmp_path):
 
 
 def test_subfolders_are_classes_and_every_tenth_image_is_for_testing(tmp_path, capsys):
-    greys = {f"{kind}/{n:02}.png": Image.new("L", (8, 8), 200 + n) for kind in ("cats", "dogs") for n in range(15)}
-    mine = data.image_folder(_folder(tmp_path / "pets", greys), 8, grey=True)
+    _greys(tmp_path / "pets", [f"{kind}/{n:02}.png" for kind in ("cats", "dogs") for n in range(15)])
+    mine = data.image_folder(tmp_path / "pets", 8, grey=True)
     assert (mine.name, mine.names, len(mine.train), len(mine.test)) == ("pets-8x8", ("cats", "dogs"), 27, 3)
-    assert mine.test.images[:, 0, 0, 0].tolist() == [200, 210, 205] and mine.test.labels.tolist() == [0, 0, 1]
-    assert mine.origin == "27 images for training, 3 for testing, 2 classes" and mine.origin in capsys.readouterr().out
+    assert mine.test.images[:, 0, 0, 0].tolist() == [128, 138, 148] and mine.test.labels.tolist() == [0, 0, 1]
+    assert mine.origin == "27 images for training, 3 for testing, classes: 2 (cats, dogs)"
+    assert capsys.readouterr().out == f"pets: {mine.origin}\n"
 
 
 def test_the_fingerprint_is_of_what_was_read(tmp_path):
@@ -138,66 +197,130 @@ def test_the_fingerprint_is_of_what_was_read(tmp_path):
     assert data.image_folder(tmp_path, 16).fingerprint != first
 
 
-@pytest.mark.parametrize("test", ["test", "val", "Valid"])
-def test_the_test_images_of_a_folder_that_has_such_are_not_trained_on(tmp_path, test):
-    greys = {"Train/a/1.png": 200, "Train/b/2.png": 201, f"{test}/a/3.png": 202, f"{test}/b/4.png": 203}
-    mine = data.image_folder(_folder(tmp_path, {name: Image.new("L", (8, 8), grey) for name, grey in greys.items()}), 8)
-    assert (mine.train.images[:, 0, 0, 0].tolist(), mine.test.images[:, 0, 0, 0].tolist()) == ([200, 201], [202, 203])
-    assert (mine.names, mine.train.labels.tolist(), mine.test.labels.tolist()) == (("a", "b"), [0, 1], [0, 1])
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train", "test"),
+        ("Train", "Valid"),
+        ("Training", "Testing"),
+        ("training_set", "test_set"),
+        ("seg_train", "seg_test"),
+        ("trainA", "testA"),
+        ("train", "eval"),
+        ("TRAIN", "dev"),
+        ("traindata", "testdata"),
+        ("train2017", "val2017"),
+        ("DIV2K_train_HR", "DIV2K_valid_HR"),
+        ("data/train", "data/test"),
+        ("data/v2/train/images", "data/v2/test/images"),
+        ("train/train", "test/test"),
+    ],
+)
+@pytest.mark.parametrize("form", ["{part}/{kind}/{n}.png", "{part}/{n}.png", "{kind}/{part}/{n}.png"])
+def test_the_test_images_of_a_folder_that_has_such_are_not_trained_on(tmp_path, train, test, form):
+    kinds = ["a", "b"]
+    places = [(part, kind, n) for part in (train, test) for n, kind in enumerate(kinds * 3)]
+    greys = _greys(tmp_path, [form.format(part=part, kind=kind, n=n) for part, kind, n in places] + ["unlabeled/1.png"])
+    expected = [*greys.values()]
+    mine = data.image_folder(tmp_path, 8)
+    assert (_seen(mine.train), _seen(mine.test)) == (expected[:6], expected[6:12])
+    if "kind" in form and "images" not in train:
+        assert (mine.names, mine.train.labels.sum(), mine.test.labels.sum()) == (("a", "b"), 3, 3)
+    assert mine.origin.endswith("; 1 images are in neither of the two folders, and not used")
 
 
-def test_images_in_another_part_are_told_as_not_used(tmp_path):
-    names = [f"{part}/{n}.png" for part in ("train", "test", "val") for n in range(2)]
-    mine = data.image_folder(_folder(tmp_path, {name: _picture() for name in names}), 8)
-    assert (len(mine.train), len(mine.test)) == (2, 2)
-    assert mine.origin.endswith("; not used, as they are neither in train nor in the folder for testing: 2 images")
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (["1.png", "a/2.png", "b/3.png"], ("all",)),  # some lie beside the folders
+        (["data/cat/1.png", "data/dog/2.png"], ("cat", "dog")),
+        (["cat/1.png", "cat/2.png"], ("cat",)),
+        (["train/cat/1.png", "train/dog/2.png"], ("cat", "dog")),
+        (["a/b/1.png", "a/c/2.png", "d/3.png"], ("a", "d")),
+        (["contest/1.png", "strain/2.png", "background/3.png"], ("background", "contest", "strain")),
+    ],
+)
+def test_the_classes_are_told(tmp_path, names, classes):
+    _greys(tmp_path, names)
+    mine = data.image_folder(tmp_path, 8)
+    assert (len(_all(mine)), mine.names) == (len(names), classes)
+    assert f"classes: {len(classes)} ({', '.join(classes)})" in mine.origin
 
 
-def test_images_in_subfolders_and_beside_them_have_no_classes(tmp_path):
-    mine = data.image_folder(_folder(tmp_path, {"1.png": _picture(), "a/2.png": _picture(), "b/3.png": _picture()}), 8)
-    assert (len(_all(mine)), mine.names) == (3, ("all",))
-    assert mine.origin.endswith("no classes, as some lie in subfolders and some do not")
+@pytest.mark.parametrize(
+    "names", [("train", "unseen"), ("images_background", "images_evaluation"), ("bus", "train", "tram")]
+)
+def test_folders_that_may_be_parts_are_no_classes(tmp_path, names):
+    _greys(tmp_path, [f"{name}/1.png" for name in names])
+    with pytest.raises(ValueError, match=f"unclear whether the folders {', '.join(names)} are classes: name the parts"):
+        data.image_folder(tmp_path, 8)
 
 
-def test_a_jpeg_that_is_named_as_a_telephones_is_read(tmp_path):
-    _folder(tmp_path, {f"{n}.jpg": _picture() for n in range(3)})
-    (tmp_path / "0.jpg").rename(tmp_path / "0.HEIC")
-    assert len(_all(data.image_folder(tmp_path, 16))) == 3
+def test_links_to_folders_are_followed_once(tmp_path, capsys):
+    _greys(tmp_path / "else", ["cat/1.png", "cat/2.png", "dog/3.png"])
+    _greys(tmp_path / "mine", ["owl/4.png"])
+    for link, target in {"cat": "else/cat", "a": "b", "b": "else/dog", "again": "else/cat", "owl/up": "mine"}.items():
+        (tmp_path / "mine" / link).symlink_to(tmp_path / ("mine/b" if target == "b" else target))
+    mine = data.image_folder(tmp_path / "mine", 8)
+    assert (len(_all(mine)), mine.names) == (4, ("a", "again", "owl"))
+    assert "left out: 3 (b, cat, owl/up) files" in capsys.readouterr().out
 
 
-def test_an_empty_name_is_no_folder():
-    with pytest.raises(ValueError, match="the folder's name is empty"):
-        data.image_folder("", 16)
+def test_a_folder_that_is_a_link_is_a_part(tmp_path):
+    _greys(tmp_path / "else", ["cat/1.png", "dog/2.png"])
+    greys = _greys(tmp_path / "mine", ["train/cat/1.png", "train/dog/2.png"])
+    (tmp_path / "mine" / "val").symlink_to(tmp_path / "else")
+    mine = data.image_folder(tmp_path / "mine", 8)
+    assert (_seen(mine.train), len(mine.test), mine.names) == ([*greys.values()], 2, ("cat", "dog"))
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif", "webp", "png"])
+def test_of_a_stack_the_first_page_is_read_which_is_told(tmp_path, suffix):
+    pages = [Image.new("RGB", (8, 8), (grey, grey, grey)) for grey in (40, 120, 200)]
+    for n in range(2):
+        pages[0].save(tmp_path / f"{n}.{suffix}", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / f"2.{suffix}")
+    mine = data.image_folder(tmp_path, 8)
+    assert (_all(mine).int() - 40).abs().max() <= 2
+    assert mine.origin.endswith("; of 2 files with several pages only the first is read")
+
+
+@pytest.mark.parametrize(("first", "second"), [("🐱", "🐶"), ("猫 🐱", "猫 🐶"), ("\udcc4", "\udcc5"), ("a b", "b a")])
+def test_folders_of_other_names_have_other_names(tmp_path, capsys, first, second):
+    names = []
+    for folder in (first, second):
+        _greys(tmp_path / folder, ["1.png", "2.png"])
+        names.append(data.image_folder(tmp_path / folder, 8).name)
+    assert names[0] != names[1] and all(re.fullmatch(r"[\w-]+-8x8", name) for name in names)
 
 
 def test_what_is_no_image_is_left_out_and_told(tmp_path, capsys):
     files = {"1.png": _picture(), "2.JPG": _picture(), "._2.JPG": b"a Macintosh's", ".thumbs/3.png": _picture()}
-    with pytest.warns(UserWarning, match="1 photographs such as 4.heic; save .* pillow-heif"):
-        mine = data.image_folder(_folder(tmp_path, files | {"notes.txt": b"of mine", "4.heic": b"of a telephone"}), 16)
+    files |= {"notes.txt": b"of mine", "labels.h5": b"of Keras", "film.mpg": b"of a telephone"}
+    mine = data.image_folder(_folder(tmp_path, files), 16)
     assert len(_all(mine)) == 2
-    assert "left out: 2 files (4.heic, notes.txt)" in capsys.readouterr().out
+    assert "left out: 3 (film.mpg, labels.h5, notes.txt) files" in capsys.readouterr().out
 
 
 def test_unreadable_files_are_named_all_at_once(tmp_path):
-    files = {f"{n}.png": _picture() for n in range(5)} | {"deep/cut.jpg": b"", "deep/text.png": b"no picture"}
-    _folder(tmp_path, {f"deep/{name}": image for name, image in files.items() if "/" not in name} | files)
-    for n in range(5):
-        (tmp_path / f"{n}.png").unlink()
-    (tmp_path / "deep" / "4.png").write_bytes((tmp_path / "deep" / "4.png").read_bytes()[:-40])
-    (tmp_path / "deep" / "gone.png").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=re.escape(f"4 of 8 images in {tmp_path} cannot be read")) as error:
-        data.image_folder(tmp_path, 16)
-    assert all(f"deep/{name}" in str(error.value) for name in ("4.png", "cut.jpg", "text.png", "gone.png"))
+    whole = _folder(tmp_path / "else", {"4.png": _picture()}) / "4.png"
+    files = {f"{n}.png": _picture() for n in range(4)}
+    files |= {"cut.jpg": b"", "text.png": b"no picture", "4.png": whole.read_bytes()[:-40], "5.heic": b"of a telephone"}
+    folder = _folder(tmp_path / "mine" / "deep", files)
+    (folder / "gone.png").symlink_to("/dev/null")
+    with pytest.raises(ValueError, match=re.escape(f"5 images in {folder.parent} cannot be read; mend")) as error:
+        data.image_folder(folder.parent, 16)
+    assert all(f"deep/{name}" in str(error.value) for name in ("4.png", "cut.jpg", "text.png", "gone.png", "5.heic"))
+    assert "pillow_heif" in str(error.value)
     with pytest.warns(UserWarning, match="left out"):
-        mine = data.image_folder(tmp_path, 16, skip_damaged=True)
-    assert len(_all(mine)) == 4 and "left out: 4 files" in mine.origin
+        mine = data.image_folder(folder.parent, 16, skip_damaged=True)
+    assert len(_all(mine)) == 4 and "left out: 5 (" in mine.origin
 
 
-def test_pixels_of_an_unknown_scale_are_refused(tmp_path):
-    for number in range(2):
-        Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / f"{number}.tif")
-    with pytest.raises(ValueError, match=r"0\.tif \(pixels of kind F"):
-        data.image_folder(tmp_path, 8)
+def test_an_image_that_is_too_large_is_told_with_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
+    with pytest.raises(ValueError, match=r"a larger PIL.Image.MAX_IMAGE_PIXELS is needed"):
+        data.image_folder(_folder(tmp_path, {f"{n}.png": _picture() for n in range(2)}), 8)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +331,7 @@ def test_pixels_of_an_unknown_scale_are_refused(tmp_path):
         (
             {"notes.txt": b""},
             ValueError,
-            "has 0 images that can be read, and 1 other files (notes.txt); a training needs eleven",
+            "has 0 images that can be read, and 1 (notes.txt) other files; a training needs",
         ),
         ({"1.png": _picture()}, ValueError, "has 1 images that can be read"),
     ],
@@ -223,9 +346,12 @@ def test_a_folder_that_cannot_do_is_named(tmp_path, monkeypatch, files, error, f
 
 @pytest.mark.parametrize("size", [0, -1, (16,), (16, 0), 16.5, "16", None, (1, 2, 3), [16, 16]])
 def test_a_size_that_cannot_be_is_refused(tmp_path, size):
-    _folder(tmp_path, {f"{n}.png": _picture() for n in range(2)})
     with pytest.raises(ValueError, match=re.escape(f"not {size!r}")):
         data.image_folder(tmp_path, size)
+    with pytest.raises(ValueError, match="the folder's name is empty"):
+        data.image_folder("", 16)
+    with pytest.raises(ValueError, match="maximum must be a positive number, not 0"):
+        data.image_folder(tmp_path, 8, maximum=0)
 
 
 def test_one_photograph_at_a_time_is_held(tmp_path):
@@ -234,9 +360,8 @@ def test_one_photograph_at_a_time_is_held(tmp_path):
     photograph.save(tmp_path / "0.jpg")
     photograph.convert("RGBA").save(tmp_path / "1.png", compress_level=1)
     for number in range(2, 24):
-        (tmp_path / f"{number}{'.jpg' if number % 4 else '.png'}").symlink_to(
-            tmp_path / ("0.jpg" if number % 4 else "1.png")
-        )
+        suffix = "jpg" if number % 4 else "png"
+        (tmp_path / f"{number}.{suffix}").symlink_to(tmp_path / f"{'0' if number % 4 else '1'}.{suffix}")
     code = """if True:
         import resource, sys
         from vaelib import data

@@ -1,5 +1,7 @@
 """`load(name)` returns a data set by name, `image_folder(path, size)` your own images; `Dataset` wraps tensors."""
 
+import getpass
+import os
 from importlib import import_module
 from pathlib import Path
 
@@ -11,9 +13,14 @@ from .images import image_folder
 
 __all__ = ["Dataset", "Split", "image_folder", "load", "to_float"]
 
-_MODULES = {name: name for name in ("mnist", "digits", "celeba")}
+try:
+    getpass.getuser()
+except (KeyError, OSError):  # a container's user without a name, for which torchvision and torch's Adam would ask
+    os.environ["LOGNAME"] = str(os.getuid())
+
+_MODULES = {"digits": "digits", "celeba": "celeba"}
 _MODULES |= dict.fromkeys(("faces", "faces-small"), "synthetic_faces")
-_MODULES |= dict.fromkeys(("fashion-mnist", "kmnist", "qmnist"), "mnist")
+_MODULES |= dict.fromkeys(("mnist", "fashion-mnist", "kmnist", "qmnist"), "mnist")
 _MODULES |= {f"emnist-{part}": "mnist" for part in ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")}
 
 
@@ -40,20 +47,17 @@ def load(name: str, folder: str | Path | None = None, skip_damaged: bool = False
         If files are missing and cannot be downloaded (the message says which, and where to put them), or the folder
         that was named for them is not there.
     OSError
-        If CelebA's decoded images cannot be written.
+        If a file cannot be read, or CelebA's decoded images cannot be written.
     """
     if name not in _MODULES:
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(_MODULES)}")
     if skip_damaged and name != "celeba":
         raise ValueError(f"skip_damaged is for CelebA's photographs; {name!r} has none that could be left out")
-    options = {"skip_damaged": True} if skip_damaged else {}
-    if _MODULES[name] in ("mnist", "synthetic_faces"):
-        options["name"] = name
-    # Imported when it is asked for: torchvision takes longer to import than torch
-    place = paths.root(folder)
-    if _MODULES[name] in ("celeba", "mnist") and not place.is_dir() and place != paths.root(paths.HOME):
-        raise FileNotFoundError(  # before data are fetched into a folder whose name is mistyped
-            f"there is no folder {place}; make it, if {name} shall be fetched into it, {paths.ADVICE}"
-        )
+    module = import_module(f".{_MODULES[name]}", __name__)  # only now: torchvision takes longer to import than torch
     with torch.device("cpu"):  # whatever the default device is
-        return import_module(f".{_MODULES[name]}", __name__).load(place, **options)
+        if _MODULES[name] in ("digits", "synthetic_faces"):
+            return module.load(name)
+        place = paths.root(folder)
+        if (folder or os.environ.get("VAELIB_DATA")) and not place.is_dir():  # its name may be mistyped
+            raise FileNotFoundError(f"there is no folder {place}; make it, if {name} is to be fetched, {paths.ADVICE}")
+        return module.load(place, skip_damaged) if name == "celeba" else module.load(place, name)

@@ -1,7 +1,5 @@
 """scikit-learn's bundled handwritten digits, brought to the size of MNIST's."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -23,8 +21,8 @@ def small() -> tuple[Tensor, Tensor, Tensor]:
     return images, torch.from_numpy(classes).long(), torch.arange(len(images)) % 6 == 0
 
 
-def load(folder: Path) -> Dataset:
-    """1,497 training and 300 test images, 1 x 28 x 28; nothing is read from the folder.
+def load(name: str) -> Dataset:
+    """1,497 training and 300 test images, 1 x 28 x 28.
 
     The originals are 8 x 8 with values 0 to 16 (E. Alpaydin and C. Kaynak, UCI repository, 1998). They are enlarged
     by bicubic interpolation, clipped to the valid range.
@@ -35,9 +33,5 @@ def load(folder: Path) -> Dataset:
     weights = (interpolate(units, size=(28, 1), mode="bicubic")[0, :, :, 0] * WEIGHT).round_().long()
     large = weights.T @ pixels.long() @ weights
     images = (large.double() * 255 / (16 * WEIGHT**2)).clamp_(0, 255).round_().to(torch.uint8)
-    return Dataset(
-        name="digits",
-        train=Split(images[~test], labels[~test]),
-        test=Split(images[test], labels[test]),
-        names=tuple("0123456789"),
-    )
+    train, test = (Split(images[rows], labels[rows]) for rows in (~test, test))
+    return Dataset(name, train, test, tuple("0123456789"))

@@ -1,30 +1,51 @@
 """A folder of your own images, as they are seen: upright, on white, all of one size."""
 
+import os
 import re
-import warnings
+import zlib
+from contextlib import suppress
+from io import BytesIO
+from itertools import takewhile
 from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from .. import progress
 from .dataset import Dataset, Split
+from .paths import leave_out, say, some
 
-TRAIN, TEST = "train", ("test", "val", "valid", "validation")  # folders that are parts; the first of TEST is tested
-PHONE = (".heic", ".heif")  # often a JPEG all the same; if not, a reader of its own is needed
+# The words for a part that is a folder, alone or as in trainset, test_images, seg_train or trainA
+PARTS = {
+    "train": "train|training|trainval|trn",
+    "test": "test|testing|tst|eval|evaluation|holdout",
+    "validation": "val|valid|validation|dev",
+}
+STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow knows by name, and does not read
+PHONE = {".heic", ".heif"}  # often a JPEG all the same
+HINTS = {
+    UnidentifiedImageError: "save it in another format; for HEIC, pillow_heif.register_heif_opener() is needed first: ",
+    Image.DecompressionBombError: "a larger PIL.Image.MAX_IMAGE_PIXELS is needed: ",
+}
 
 
 def image_folder(
-    path: str | Path, size: int | tuple[int, int], name: str = "", grey: bool = False, skip_damaged: bool = False
+    path: str | Path,
+    size: int | tuple[int, int],
+    name: str = "",
+    grey: bool = False,
+    skip_damaged: bool = False,
+    maximum: float | None = None,
 ) -> Dataset:
     """All images in a folder and its subfolders, of any format that Pillow reads, cropped to the middle and scaled.
 
     Subfolders are classes; if some images are in none, "all" is the only one. Every tenth image, in the order of their
-    paths and from the first on, is for testing. But with subfolders `train` and `test` (or `val`), these are the two
-    splits, and what is beside them is left out. One image at a time is held at full size. Hidden files, and those
-    without an image's suffix, are left out. A line is printed that says what was read, and what was not.
+    paths and from the first on, is for testing. But folders such as `train` and `test` (or `val`), at any depth, are
+    the two splits, and what is beside them is left out. Links are followed, and no folder is read twice. One image at a
+    time is held at full size. Hidden files, and those without an image's suffix, are left out. Colours are converted to
+    sRGB. A line is printed that says what was read, and what was not.
 
     Parameters
     ----------
@@ -33,6 +54,8 @@ def image_folder(
     name : what the data is called in the names of runs; by default as the folder, with the size
     grey : images of one channel instead of three
     skip_damaged : leave what cannot be read out, with a warning, instead of refusing it
+    maximum : what white is in files of one channel with more than 8 bits, such as 4095 for 12 bits; by default 65535
+        for whole numbers of 16 bits, while files of 32 bits or of floats need it
 
     Raises
     ------
@@ -48,100 +71,119 @@ def image_folder(
     height, width = shape = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
     if not all(isinstance(side, Integral) and side > 0 for side in shape):
         raise ValueError(f"size must be a whole number of pixels, or (height, width), not {size!r}")
+    if maximum is not None and not maximum > 0:
+        raise ValueError(f"maximum must be a positive number, not {maximum!r}")
     files, others = _files(path)
-    images, read, damaged, phone = np.empty((len(files), 1 if grey else 3, height, width), np.uint8), [], [], []
-    for file in progress.bar(files, desc=f"reading {path.name}", unit="image"):
+    images, damaged, stacks = {}, [], 0
+    for file in progress.bar(files, desc="reading images", unit="image"):
         try:
-            pixels = np.asarray(_open(file, (width, height), "L" if grey else "RGB"))
+            image, pages = _open(path / file, (width, height), "L" if grey else "RGB", maximum)
+            images[file] = torch.from_numpy(np.array(image)).reshape(height, width, -1).permute(2, 0, 1)
+            stacks += pages > 1
         except Exception as error:  # Pillow's many readers raise many kinds
-            name_of_file, reason = str(file.relative_to(path)), " ".join(str(error).split())
-            if file.suffix.lower() in PHONE:
-                phone.append(name_of_file)
-            else:
-                damaged.append(f"{name_of_file} ({reason})")
-        else:
-            images[len(read)] = pixels.reshape(height, width, -1).transpose(2, 0, 1)
-            read.append(file.relative_to(path).parts)
-    if damaged and not skip_damaged:
-        count = f"{len(damaged)} of {len(files)} images in {path} cannot be read"
-        raise ValueError(
-            "\n  ".join([f"{count}; mend or remove them, or leave them out by skip_damaged=True:", *damaged])
-        )
-    if damaged:
-        warnings.warn("\n  ".join([f"left out of {path}, as they cannot be read:", *damaged]), stacklevel=2)
-    if phone:
-        warnings.warn(
-            f"left out of {path}: {len(phone)} photographs such as {phone[0]}; save them as JPEG, or call "
-            f"pillow_heif.register_heif_opener(), of the package pillow-heif, before",
-            stacklevel=2,
-        )
-    others = sorted([*phone, *others])
-    if len(read) < 2:
-        told = f" ({', '.join(others[:3])}{', ...' * (len(others) > 3)})" if others else ""
-        raise ValueError(
-            f"{path} has {len(read)} images that can be read, and {len(others)} other files{told}; a training needs "
-            f"eleven, so that two are for testing"
-        )
-    train, test, classes = _parts(read)
-    used = [classes[row] for row in (*train, *test)]
-    mixed = len({label == () for label in used}) > 1
-    names = [()] if mixed else sorted(set(used))
-    labels = torch.tensor([names.index(label) if label in names else 0 for label in classes])
-    images = torch.from_numpy(images)
-    origin = f"{len(train):,} images for training, {len(test):,} for testing"
-    if len(names) > 1:
-        origin += f", {len(names)} classes"
-    if mixed:
-        origin += ", no classes, as some lie in subfolders and some do not"
-    if unused := len(read) - len(train) - len(test):
-        origin += f"; not used, as they are neither in {TRAIN} nor in the folder for testing: {unused:,} images"
+            damaged.append(f"{file} ({HINTS.get(type(error), '')}{' '.join(str(error).split())})")
+    leave_out(damaged, path, skip_damaged)
+    if len(images) < 2:
+        found = f"{len(images)} images that can be read, and {some(others)} other files"
+        raise ValueError(f"{path} has {found}; a training needs eleven, so that two are for testing")
+    train, test, names, labels = _split([*images])
+    origin = f"{len(train):,} images for training, {len(test):,} for testing, classes: {some(names, 10)}"
+    if unused := len(images) - len(train) - len(test):
+        origin += f"; {unused:,} images are in neither of the two folders, and not used"
+    if stacks:
+        origin += f"; of {stacks:,} files with several pages only the first is read"
     if left_out := [*damaged, *others]:
-        origin += f"; left out: {len(left_out)} files ({', '.join(left_out[:3])}{', ...' if len(left_out) > 3 else ''})"
-    print(f"{path.name}: {origin}", flush=True)
-    plain = re.sub(r"[^\w.-]+", "-", path.name)
-    return Dataset(
-        name or f"{plain}-{height}x{width}",
-        Split(images[train], labels[train]),
-        Split(images[test], labels[test]),
-        tuple(label[0] if label else "all" for label in names),
-        origin=origin,
-    )
+        origin += f"; left out: {some(left_out)} files"
+    say(f"{path.name}: {origin}")
+    pixels = [*images.values()]
+    splits = (Split(torch.stack([pixels[row] for row in rows]), labels[rows]) for rows in (train, test))
+    return Dataset(name or f"{_plain(path.name)}-{height}x{width}", *splits, tuple(names), origin=origin)
 
 
 def _files(path: Path) -> tuple[list[Path], list[str]]:
-    """The files that by their suffix are images, and the names of the others; hidden ones are neither."""
+    """What by its suffix is an image, and what is left out: other files, folders that were read or cannot be read."""
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is no folder")
     Image.init()
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    files = sorted(file for file in path.rglob("*") if not file.is_dir())
-    files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
-    suffixes |= {*PHONE}
-    images = [file for file in files if file.suffix.lower() in suffixes]
-    return images, [str(file.relative_to(path)) for file in files if file.suffix.lower() not in suffixes]
+    suffixes = {end for end, kind in Image.registered_extensions().items() if kind in {*Image.OPEN} - STUBS} | PHONE
+    found, others, seen = [], [], set()
+    for here, folders, names in os.walk(path, onerror=lambda error: others.append(error.filename), followlinks=True):
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        if (real := os.path.realpath(here)) in seen:  # else a link to a folder above would be followed for ever
+            others.append(here)
+            folders[:], names = [], []
+        seen.add(real)
+        for name in (name for name in names if not name.startswith(".")):
+            (found if Path(name).suffix.lower() in suffixes else others).append(Path(here, name))
+    return sorted(Path(each).relative_to(path) for each in found), sorted(
+        os.path.relpath(each, path) for each in others
+    )
 
 
-def _open(file: Path, size: tuple[int, int], mode: str) -> Image.Image:
-    """An image as it is seen, of a size (width, height), in mode "RGB" or "L"."""
+def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -> tuple[Image.Image, int]:
+    """An image as it is seen, of a size (width, height), in mode "RGB" or "L", and the number of pages in its file."""
+    if file.exists() and not file.is_file():
+        raise ValueError("no file, but a pipe or a device")
     with Image.open(file) as image:
-        image.draft(mode, (2 * max(size), 2 * max(size)))  # a JPEG is decoded at a fraction of its size
+        pages, profile = getattr(image, "n_frames", 1), image.info.get("icc_profile")
+        image.draft("RGB", (2 * max(size), 2 * max(size)))  # a JPEG is decoded at a fraction of its size
+        white_is_zero = getattr(image, "tag_v2", {}).get(262) == 0  # which Pillow minds in files of 8 bits only
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of kind {image.mode}, whose black and white nobody knows")
+    if image.mode[0] in "IF":  # more than 8 bits
+        if not (maximum or image.mode.startswith("I;16")):
+            raise ValueError(f"pixels of kind {image.mode}; say by `maximum` what white is")
+        pixels = np.asarray(image) * (255 / (maximum or 65535))
+        if not np.isfinite(pixels).all():
+            raise ValueError("pixels that are not finite")
+        pixels = 255 - pixels if white_is_zero else pixels
+        image = Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
+    elif maximum:
+        raise ValueError("`maximum` is for files of one channel with more than 8 bits")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return ImageOps.fit(image.convert(mode), size, Image.Resampling.LANCZOS)
+    if not (profile and image.mode in ("L", "CMYK")):
+        image = image.convert("RGB")
+    image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+    if profile:
+        with suppress(ImageCms.PyCMSError):  # a damaged profile, or one of another kind of pixels
+            image = ImageCms.profileToProfile(image, BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB")
+    return image.convert(mode), pages
 
 
-def _parts(read: list[tuple[str, ...]]) -> tuple[list[int], list[int], list[tuple[str, ...]]]:
-    """Which images are for training, which for testing, and the class of each: a folder's name, or () for none."""
-    first = [parts[0].lower() if len(parts) > 1 else "" for parts in read]
-    tested = next((part for part in TEST if part in first), None)
-    if TRAIN in first and tested:
-        rows = [[row for row, part in enumerate(first) if part == which] for which in (TRAIN, tested)]
-        return *rows, [parts[1:-1][:1] for parts in read]
-    count = range(len(read))
-    return [row for row in count if row % 10], list(count[::10]), [parts[:-1][:1] for parts in read]
+def _split(read: list[Path]) -> tuple[list[int], list[int], list[str], torch.Tensor]:
+    """Which images are for training, which for testing, the classes' names, and each image's class."""
+    folders = [file.parts[:-1] for file in read]
+    parts = [next(filter(None, map(_part, each)), "") for each in folders]
+    rows = {part: [row for row, each in enumerate(parts) if each == part] for part in PARTS}
+    train, test = rows["train"], rows["test"] or rows["validation"]
+    if train and test:
+        pairs = zip(folders, parts, strict=True)
+        folders = [tuple(folder for folder in each if _part(folder) != part) for each, part in pairs]
+    else:
+        train, test = [row for row in range(len(read)) if row % 10], list(range(0, len(read), 10))
+    used = [folders[row] for row in (*train, *test)]
+    levels = zip(*(each[:-1] for each in used), strict=False)
+    depth = sum(1 for _ in takewhile(lambda level: len({*level}) == 1, levels))  # folders around all are no classes
+    names = sorted({each[depth] for each in used}) if all(used) else ["all"]
+    classes = [each[depth] if len(each) > depth else "" for each in folders]
+    if (marked := [name for name in names if _part(name)]) and len(names) > 1:
+        raise ValueError(
+            f"it is unclear whether the folders {', '.join(names[:10])} are classes: name the parts train and test, "
+            f"and rename {marked[0]} if it is a class"
+        )
+    return train, test, names, torch.tensor([names.index(each) if each in names else 0 for each in classes])
+
+
+def _part(folder: str) -> str:
+    """The part that a folder is for, by a word of its name; "" if it is for none."""
+    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", folder)]
+    forms = {part: f"({known})(s?(set|data|daten|images?|imgs?))?" for part, known in PARTS.items()}
+    return next((part for part, form in forms.items() if any(re.fullmatch(form, word) for word in words)), "")
+
+
+def _plain(name: str) -> str:
+    """A folder's name with a hyphen for blanks and the like, and a checksum for what else is no letter, as emoji."""
+    return re.sub(
+        r"[^\w.-]+", lambda it: "-" if it[0].isascii() else f"{zlib.crc32(os.fsencode(it[0])):08x}", name or "images"
+    )

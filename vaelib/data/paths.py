@@ -1,9 +1,10 @@
-"""Where data lie, where decoded images may go, and how a missing file gets there."""
+"""Where data lie, how a missing file gets there, and how file names are told."""
 
-import hashlib
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+import sys
+import warnings
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,11 +20,6 @@ def root(folder: str | Path | None = None) -> Path:
     return Path(folder).expanduser().absolute() if folder else named("VAELIB_DATA", HOME)
 
 
-def cache() -> Path:
-    """The absolute folder for decoded images that cannot lie with the data: VAELIB_CACHE, else `~/.cache/vaelib`."""
-    return named("VAELIB_CACHE", HOME)
-
-
 def named(variable: str, otherwise: str | Path) -> Path:
     """The absolute folder that a variable of the environment names.
 
@@ -37,16 +33,40 @@ def named(variable: str, otherwise: str | Path) -> Path:
         raise OSError(f"there is no home folder ({error}); name a folder by the variable {variable}") from error
 
 
+def say(text: str) -> None:
+    """Print a line. Characters that the output's encoding lacks, as a file's name may have, are printed as escapes."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+def some(names: Collection[str], most: int = 3) -> str:
+    """The number of names, and the first of them."""
+    shown = ", ".join([*sorted(names)[:most], *(["..."] if len(names) > most else [])])
+    return f"{len(names)} ({shown})" if names else "0"
+
+
+def leave_out(damaged: Sequence[str], folder: Path, skip_damaged: bool) -> None:
+    """Refuse images that cannot be read, or warn of them; all are listed."""
+    listed = "\n  ".join(["", *damaged])
+    if damaged and not skip_damaged:
+        raise ValueError(
+            f"{len(damaged)} images in {folder} cannot be read; mend or remove them, or leave them out: "
+            f"skip_damaged=True, or --skip-damaged on the command line{listed}"
+        )
+    if damaged:
+        warnings.warn(f"{len(damaged)} images in {folder} cannot be read, and are left out{listed}", stacklevel=3)
+
+
 @contextmanager
 def fetching(what: Sequence[str], folder: Path, by_hand: str) -> Iterator[None]:
-    """Say what is fetched; have a network that is silent count as failed; tell how to do without a download.
+    """Announce a download, give up after 20 s without data, and explain on failure how to do without.
 
     Raises
     ------
     FileNotFoundError
         Instead of whatever goes wrong in the block.
     """
-    print(f"fetching {', '.join(what)} into {folder} ...", flush=True)
+    say(f"fetching {', '.join(what)} into {folder} ...")
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)
     try:
@@ -60,25 +80,3 @@ def fetching(what: Sequence[str], folder: Path, by_hand: str) -> Iterator[None]:
         ) from error
     finally:
         socket.setdefaulttimeout(patience)
-
-
-def fetch(path: Path, md5: str, download: Callable[[str], object]) -> None:
-    """Download a file under a temporary name; it gets its own if it is the one meant.
-
-    Raises
-    ------
-    RuntimeError
-        If another file arrived. Whatever the download raises.
-    """
-    if path.exists():  # another process has fetched it while this one waited
-        return
-    part = path.with_name(f"{path.name}.part")
-    try:
-        download(str(part))
-        with part.open("rb") as file:
-            arrived = hashlib.file_digest(file, "md5").hexdigest()
-        if arrived != md5:
-            raise RuntimeError(f"what arrived is not {path.name}: its MD5 sum is not {md5}")
-        files.place(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """Drawn faces: a data set without a download, whose every image is known by the numbers it was drawn from."""
 
 from math import inf
-from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -62,8 +61,8 @@ BACKGROUND = ((0.32, 0.48, 0.66), (0.46, 0.58, 0.62), (0.62, 0.60, 0.54), (0.70,
 CLOTHES, WHITE, INK = (0.23, 0.27, 0.38), (0.94, 0.93, 0.91), (0.10, 0.07, 0.07)
 
 
-def load(folder: Path, name: str) -> Dataset:
-    """Training and test images, 3 x 64 x 48, drawn here, as many as COUNTS says; nothing is read from the folder.
+def load(name: str) -> Dataset:
+    """Training and test images, 3 x 64 x 48, drawn here, as many as COUNTS says.
 
     The labels are the ATTRIBUTES, one column each.
     """
@@ -87,10 +86,8 @@ def generate(count: int, seed: int) -> tuple[Tensor, Tensor]:
     ValueError
         If the count is no positive integer, or the seed no integer from 0 to 2^63 - 1.
     """
-    if not _is_integer(count) or count < 1:
-        raise ValueError(f"count must be a positive integer, not {count!r}")
-    if not _is_integer(seed) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be an integer from 0 to 2^63 - 1, not {seed!r}")
+    if not (isinstance(count, int) and count > 0 and isinstance(seed, int) and 0 <= seed < 2**63):
+        raise ValueError(f"expected a count from 1 on and a seed from 0 to 2^63 - 1, not {count!r} and {seed!r}")
     generator = torch.Generator().manual_seed(seed)
     # Drawn in double precision: what processors differ in is lost when it is rounded to single.
     factors = torch.randn(count, len(FACTORS), generator=generator, dtype=torch.float64).clamp_(-2.5, 2.5).float()
@@ -351,7 +348,3 @@ def _over(image: Tensor, mask: Tensor, colour: Tensor) -> None:
 def _shade(image: Tensor, amount: Tensor) -> None:
     """Darken (N, 3, H, W), in place, by an amount (N, 1, H, W) from 0 to 1."""
     image.mul_(1 - amount)
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
