@@ -6,12 +6,10 @@ PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin x
 NOTEBOOKS := $(filter-out book/machinery/%,$(wildcard book/*/*.py))
 # For nbval: those that no sweep executes, and the trainings, which it does with other parameters
 UNSWEPT := $(filter-out book/mnist/% book/celeba/%, $(NOTEBOOKS)) $(wildcard book/*/train.py)
-# Kernels without ports, see book/machinery/kernels.py
-export JUPYTER_DEFAULT_PROVISIONER_NAME := vaelib
 # Or each process would compile all that it imports anew
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help book style test reproduce lock platforms lab clean quick
+.PHONY: help quick book style unit test reproduce lock platforms lab clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -27,22 +25,21 @@ $(READY): requirements.txt pyproject.toml book/machinery/pyproject.toml
 	$(BIN)/uv pip install --quiet --python .venv --no-deps --no-build-isolation --editable . --editable book/machinery
 	touch $@
 
-quick: $(READY)
+quick: $(READY) ## train on the embedded data, and make its pages in book/runs/quick
 	$(BIN)/python -m book.machinery sweep celeba mnist --profile quick
 
 book: quick ## train on the embedded data, and build the book into _build/html
 	$(BIN)/jupyter-book build . -W -n --keep-going --all
-	find _build/html/_static -name '*.map' -delete # the theme's, 3 MB that only its makers need
-	rm -rf _build/html/_static/locales # of other languages
-	find _build/html/_static/vendor -name '*.ttf' -delete # beside the same fonts as woff2
-	: > _build/html/_static/scripts/fontawesome.js # 1.5 MB that draw again the icons of the fonts
-	find _build/html/_static/mathjax -type f \( -name all-packages.js -o ! -name tex-chtml.js ! -path '*/tex/extensions/*' ! -path '*/woff-v2/*' \) -delete # pages ask for no more
 
-style: $(READY) ## check the code's style, and that each notebook agrees with its text
+style: $(READY) ## check style, types, lines of code, and that each notebook agrees with its text
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python -m book.machinery.loc
 	$(BIN)/jupytext --sync --pre-commit-mode $(NOTEBOOKS)
+
+unit: $(READY) ## run the fast tests, of the package alone
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/unit
 
 test: style book ## check the style, build the book, run the tests, and the notebooks that no sweep has executed
 	OMP_NUM_THREADS=1 VAELIB_PROFILE=quick $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax $(UNSWEPT:.py=.ipynb) tests

@@ -237,16 +237,18 @@ figure
 # ```{raw} html
 # :file: ../live/bound.html
 # ```
-#
-# ```{figure} ../live/bound.png
-# :name: fig-elbo-live
-# :figclass: live-still
-# :alt: A shaded density with a shoulder, and beside it, to the right, a narrower bell curve.
-#
-# The exact posterior of a 0, and the encoder's $q$, which misses it: its gap
-# is 19 nats. Where scripts run, $q$ can be dragged here.
-# ```
-#
+
+# %% mystnb={"figure": {"caption": "The exact posterior of a 0, and the encoder's $q$, which misses it: its gap is 19 nats. Where scripts run, $q$ can be dragged here.", "classes": "live-still", "name": "fig-elbo-live"}, "image": {"alt": "A shaded density with a shoulder, and beside it, to the right, a narrower bell curve."}} tags=["remove-input"]
+mean, sigma = mu[0], torch.exp(log_variance[0] / 2)
+figure, axes = plots.densities(1)
+exact, q = log_posterior[0].exp(), Normal(mean, sigma)
+axes[0].fill_between(codes, exact, color="0.75", label="p(z | x), exact")
+axes[0].plot(codes, q.log_prob(codes).exp(), BLUE, label="the encoder's q")
+axes[0].set(xlabel="z", xlim=(mean - 0.8, mean + 0.4), ylim=(0, None))
+axes[0].legend()
+figure
+
+# %% [markdown]
 # The table lists all terms of {eq}`eq-elbo-gap` and {eq}`eq-elbo-terms` for the encoder's
 # $q$, as sums over the grid. The KL to the prior is `vaelib`'s closed form, which {doc}`kl`
 # derives. The column "drawn" is `vaelib`'s ELBO, the mean of 2,000 draws without a grid.

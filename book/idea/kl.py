@@ -45,15 +45,28 @@
 # ```{raw} html
 # :file: ../live/price.html
 # ```
-#
-# ```{figure} ../live/price.png
-# :name: fig-kl-live
-# :figclass: live-still
-# :alt: Left: a bell curve around 1, narrower than the dashed one around 0. Right: a curve with a large area above the line, and a small one below.
-#
-# A $q$ with $\mu = 1$ and $\sigma = 0.5$, and the integrand of its divergence from the prior, 0.818 nats. Where scripts run, $q$ can be dragged here.
-# ```
-#
+
+# %% mystnb={"figure": {"caption": "A $q$ with $\\mu = 1$ and $\\sigma = 0.5$, and the integrand of its divergence from the prior, 0.818 nats. Where scripts run, $q$ can be dragged here.", "classes": "live-still", "name": "fig-kl-live"}, "image": {"alt": "Left: a bell curve around 1, narrower than the dashed one around 0. Right: a curve with a large area above the line, and a small one below."}} tags=["remove-input"]
+import torch
+from torch.distributions import Normal
+
+from vaelib import plots
+
+z = torch.linspace(-4.5, 4.5, 901)
+prior, q = Normal(0.0, 1.0), Normal(1.0, 0.5)
+cost = q.log_prob(z).exp() * (q.log_prob(z) - prior.log_prob(z))
+figure, axes = plots.densities(2)
+axes[0].plot(z, prior.log_prob(z).exp(), "--", color="0.5", label="prior")
+axes[0].plot(z, q.log_prob(z).exp(), color="C0", label="q")
+style = {"color": "C0", "alpha": 0.6, "label": "q log (q / prior)"}
+axes[1].fill_between(z, cost.clamp(min=0), **style)
+axes[1].fill_between(z, cost.clamp(max=0), color="0.5")
+for ax in axes:
+    ax.set_xlabel("z")
+    ax.legend()
+figure
+
+# %% [markdown]
 # ## The closed form
 #
 # The two logarithms are
@@ -484,7 +497,33 @@ for loss, factor, beta in mixtures:
     assert error < 1e-4
 
 # %% tags=["remove-cell"]
-content = live.clouds(trained, test, labels[held_out])
+answered = labels[held_out]
+firsts = torch.stack([test[answered == label][0] for label in range(10)])
+
+
+@torch.no_grad()
+def summed_up(beta, model):
+    torch.manual_seed(0)
+    reconstruction, kl = model.elbo(test.repeat(20, 1, 1, 1))
+    mean, log_variance = model.encode(test)
+    sigma = torch.exp(log_variance / 2)
+    codes = 1000 * torch.cat([mean, sigma], 1)  # in thousandths
+    copies = model.decode(model.encode(firsts)[0])
+    return {
+        "beta": beta,
+        "reconstruction": round(-reconstruction.mean().item(), 3),
+        "kl": round(kl.mean().item(), 3),
+        "information": round(live.information(mean, sigma), 3),
+        "codes": codes.round().int().flatten().tolist(),
+        "copies": live.shades(copies),
+    }
+
+
+content = {
+    "labels": answered.tolist(),
+    "digits": live.shades(firsts),
+    "models": [summed_up(beta, model) for beta, model in trained.items()],
+}
 data = json.dumps(content, separators=(",", ":"))
 display({live.CLOUDS: data, "text/plain": f"{len(data):,} bytes"}, raw=True)
 

@@ -134,16 +134,23 @@ print(f"density of z: {density.prod():.12f}, by vaelib {joint:.12f}")
 # ```{raw} html
 # :file: ../live/noise.html
 # ```
-#
-# ```{figure} ../live/noise.png
-# :name: fig-rp-live
-# :figclass: live-still
-# :alt: Two clouds of points around a vertical line: a narrow one above, a wide and skewed one below.
-#
-# 400 estimates of one slope, each from one draw, at $\mu = 1$ and $\sigma = 0.6$. Above: by the path through $z$. Below: by the score
-# of $q$, which is noisier. Where scripts run, you can drag ε here.
-# ```
-#
+
+# %% mystnb={"figure": {"caption": "400 estimates of one slope, each from one draw, at $\\mu = 1$ and $\\sigma = 0.6$. Above: by the path through $z$. Below: by the score of $q$, which is noisier. Where scripts run, you can drag \u03b5 here.", "classes": "live-still", "name": "fig-rp-live"}, "image": {"alt": "Two clouds of points around a vertical line: a narrow one above, a wide and skewed one below."}} tags=["remove-input"]
+drawn = torch.Generator().manual_seed(0)
+epsilon = torch.randn(400, generator=drawn)
+heights = 0.6 * torch.rand(400, generator=drawn)
+z = 1 + 0.6 * epsilon
+figure, axes = plots.densities(1)
+style = {"marker": ".", "ls": "none", "ms": 3, "alpha": 0.6}
+path, score = 2 * z, z**2 * epsilon / 0.6
+axes[0].plot(path, 1 + heights, label="by the path through z", **style)
+axes[0].plot(score, heights, label="by the score of q", **style)
+axes[0].axvline(2, color="C2", label="the true slope")
+axes[0].set(yticks=[], xlabel="estimates of the slope of E[z²] in μ")
+axes[0].legend()
+figure
+
+# %% [markdown]
 # ## The path derivative
 #
 # With {eq}`eq-rp-trick`, $J$ is the mean of $f(\mu + e^{\ell/2} \odot \varepsilon)$ over $\varepsilon$, whose distribution is fixed.

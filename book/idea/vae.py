@@ -31,29 +31,73 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
-from IPython.display import SVG, Markdown
+from IPython.display import Markdown
 from tabulate import tabulate
 from torch.nn import Linear, ReLU, Sequential
 from torch.nn.functional import binary_cross_entropy
 from torch.optim import Adam
 from torchvision.utils import make_grid
 
-from book.machinery import live
 from vaelib import data, objective, plots, storage
 
 published = json.loads(Path("../live/mnist.json").read_bytes())
 chosen = torch.tensor([each["pixels"] for each in published["digits"]])
 chosen = chosen.view(-1, 1, 28, 28) / 255  # the six to choose from
-style = Path("../_static/book.css").read_text(
-    "utf-8"
-)  # defines the colours, the light ones first
+style = Path("../_static/book.css").read_text("utf-8")
+# The light colours, which come first
 colours = dict(re.findall(r"--vae-(\w+): (#\w+)", style)[:6])
 model = storage.from_pretrained("mnist-k2")
-SVG(
-    live.drawing(
-        model, chosen[4], torch.tensor([1.1, -0.7]), published, colours
-    )
+x, epsilon = chosen[4], torch.tensor([1.1, -0.7])
+with torch.inference_mode():
+    mean, log_variance = model.encode(x[None])
+    sigma = torch.exp(log_variance / 2)
+    z = mean + sigma * epsilon
+    logits = model.decoder.logits(z)
+    terms = objective.elbo(x[None], logits, mean, log_variance)
+log_prob, kl = (each.item() for each in terms)
+
+figure = plt.figure(figsize=(6.4, 6.2), layout="constrained")
+axes = figure.subplot_mosaic(
+    [["image x", "plane"], ["copy x̂", "plane"], ["bill", "bill"]],
+    width_ratios=(1, 2),
+    height_ratios=(2, 2, 1),
 )
+copy = torch.sigmoid(logits)[0]
+for name, image in (("image x", x), ("copy x̂", copy)):
+    axes[name].imshow(image[0], cmap="gray", vmin=0, vmax=1)
+    axes[name].set(title=name, xticks=[], yticks=[])
+
+plane = axes["plane"]
+codes = torch.tensor(published["codes"]["2"])
+labels = torch.tensor(published["labels"])
+for label in range(10):
+    mine = codes[labels == label]
+    plane.plot(*mine.T, ".", color=f"C{label}", alpha=0.4, ms=3)
+    plane.text(*mine.median(0).values.tolist(), label, weight="bold")
+plane.plot(*z[0], "o", color=colours["z"], ms=8)
+plane.set(xlim=(-4, 4), ylim=(-4, 5.8), aspect="equal")
+parts = {
+    "mu": f"μ = {mean[0, 0]:.3f}, {mean[0, 1]:.3f}",
+    "sigma": f"σ = {sigma[0, 0]:.3f}, {sigma[0, 1]:.3f}",
+    "epsilon": f"ε = {epsilon[0]:.3f}, {epsilon[1]:.3f}",
+    "z": f"z = μ + σ·ε = {z[0, 0]:.3f}, {z[0, 1]:.3f}",
+}
+for row, (part, words) in enumerate(parts.items()):
+    words = words.replace("-", "−")
+    plane.text(-3.8, 5.3 - 0.4 * row, words, color=colours[part])
+plane.set_title("latent plane")
+
+bars = axes["bill"].barh(
+    ["reconstruction", "KL", "sum = −ELBO"],
+    [-log_prob, kl, kl - log_prob],
+    left=[0, -log_prob, 0],
+    color=[colours["decoder"], colours["encoder"], "0.4"],
+)
+axes["bill"].bar_label(bars, fmt="%.1f nats", padding=3)
+axes["bill"].margins(x=0.2)
+axes["bill"].invert_yaxis()
+axes["bill"].set_xticks([])
+plt.show()
 
 # %% [markdown]
 # ## From left to right

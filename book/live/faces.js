@@ -60,14 +60,16 @@
   function addSlider({ name, accuracy, majority }) {
     const gained = 100 * (accuracy - majority);
     const row = document.createElement("li");
-    row.innerHTML = `<label for="live-${name}">${name.replaceAll("_", " ")}</label>
-      <input type="range" id="live-${name}" min="-4" max="4" step="0.1" value="0" autocomplete="off">
-      <output for="live-${name}"></output>
+    row.innerHTML = `<label></label>
+      <input type="range" min="-4" max="4" step="0.1" value="0" autocomplete="off">
+      <output></output>
       <span>${(100 * accuracy).toFixed(0)}%, ${page.signed(gained, 1)}</span>`;
+    const [label, input, output] = row.children;
+    label.textContent = name.replaceAll("_", " "); // the names of other data may hold anything
+    input.id = label.htmlFor = output.htmlFor = `live-${name}`;
     find(gained > 0 ? "held" : "lost").append(row);
-    const input = row.querySelector("input");
     input.addEventListener("input", change);
-    return { input, output: row.querySelector("output") };
+    return { input, output };
   }
 
   // One thumbnail a frame, so that the page answers meanwhile.

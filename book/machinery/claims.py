@@ -13,6 +13,7 @@ from math import isfinite
 from pathlib import Path
 from statistics import mean, stdev
 
+import torch
 import yaml
 from tabulate import tabulate
 
@@ -21,12 +22,27 @@ from vaelib.runs import Run, plus_minus
 from vaelib.runs import load as load_run
 
 MIME = "application/vnd.vaelib.claim+json"
+CLAIMS = Path(__file__).with_name("claims.yml")
 
 
 @cache
 def rules() -> dict[str, dict]:
-    """`claims.yml`: for each claim its words, where it is judged, and its conditions."""
-    return yaml.safe_load(Path(__file__).with_name("claims.yml").read_bytes())
+    """`claims.yml`: for each claim its words, where it is judged, and its conditions.
+
+    Raises
+    ------
+    ValueError
+        If a claim has no condition, or a condition has not one bound, which is a finite number.
+    """
+    written = yaml.safe_load(CLAIMS.read_bytes())
+    for claim, rule in written.items():
+        if not rule["conditions"]:
+            raise ValueError(f"{CLAIMS}: {claim} needs at least one condition")
+        for key, condition in rule["conditions"].items():
+            bounds = [condition[way] for way in ("above", "below") if way in condition]
+            if len(bounds) != 1 or not isinstance(bounds[0], int | float) or not isfinite(bounds[0]):
+                raise ValueError(f"{CLAIMS}: {claim}.{key} needs above or below, one finite number, not {bounds}")
+    return written
 
 
 @cache
@@ -72,9 +88,18 @@ class Judgement:
     runs: dict[str, str]
 
     @property
+    def rule(self) -> dict:
+        """What `claims.yml` says of the claim."""
+        return rules()[self.claim]
+
+    @property
     def passed(self) -> dict[str, bool]:
         """Whether the mean of each condition's values is within its bound."""
-        return {key: _within(rule, mean(self.values[key])) for key, rule in _conditions(self.claim).items()}
+        found = {}
+        for key, condition in self.rule["conditions"].items():
+            value = mean(self.values[key])
+            found[key] = value > condition["above"] if "above" in condition else value < condition["below"]
+        return found
 
     @property
     def verdict(self) -> str:
@@ -89,31 +114,31 @@ class Judgement:
 
     def shown(self, key: str) -> str:
         """A condition's value in the form that `claims.yml` gives: mean ± standard deviation if there are several."""
-        return plus_minus(self.values[key], _conditions(self.claim)[key]["format"])
+        return plus_minus(self.values[key], self.rule["conditions"][key]["format"])
 
     def _narrowly(self, key: str) -> bool:
         """Whether the mean is nearer to the bound than the values are to each other."""
-        rule, values = _conditions(self.claim)[key], self.values[key]
-        bound = rule.get("above", rule.get("below"))
+        condition, values = self.rule["conditions"][key], self.values[key]
+        bound = condition.get("above", condition.get("below"))
         return len(values) > 1 and abs(mean(values) - bound) < stdev(values)
 
     @property
     def summary(self) -> str:
         """All that was measured, in a line."""
-        keys = _conditions(self.claim)
-        return rules()[self.claim]["summary"].format(**{key: self.shown(key) for key in keys})
+        return self.rule["summary"].format(**{key: self.shown(key) for key in self.values})
 
     def table(self) -> str:
         """The conditions, what was measured, and whether it is so: a table in Markdown."""
-        rows = [
-            (rule["says"], _bound(rule), self.shown(key), ("yes" if met else "no") + ", narrowly" * self._narrowly(key))
-            for (key, rule), met in zip(_conditions(self.claim).items(), self.passed.values(), strict=True)
-        ]
-        headers = ["condition", "asked", "measured", "met"]
-        return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+        rows = []
+        for key, condition in self.rule["conditions"].items():
+            way = "above" if "above" in condition else "below"
+            bound = format(condition[way], condition.get("bound_format", condition["format"]))
+            met = f"{'yes' if self.passed[key] else 'no'}{', narrowly' if self._narrowly(key) else ''}"
+            rows.append((condition["says"], f"{way} {bound}", self.shown(key), met))
+        return tabulate(rows, ["condition", "asked", "measured", "met"], tablefmt="github", disable_numparse=True)
 
     def _repr_mimebundle_(self, **_) -> dict:
-        words, narrowly = rules()[self.claim]["claim"], ", narrowly" if self.narrow else ""
+        words, narrowly = self.rule["claim"], ", narrowly" if self.narrow else ""
         text = f"**{self.claim} {self.verdict}{narrowly}.** {words} ({self.data}.)\n\n{self.table()}"
         return {"text/markdown": text, "text/plain": f"{self.claim} {self.verdict}: {self.summary}", MIME: asdict(self)}
 
@@ -133,13 +158,10 @@ def judge(claim: str, data: str, runs: Iterable[Run] = (), **values: float | Seq
     ValueError
         If there is no such claim, or the values are not those that its conditions ask for, or not finite.
     """
-    if claim not in rules():
-        raise ValueError(f"unknown claim {claim!r}; known: {', '.join(rules())}")
-    if values.keys() != _conditions(claim).keys():
-        raise ValueError(f"{claim} asks for {', '.join(_conditions(claim))}, not {', '.join(values) or 'nothing'}")
-    several = {
-        key: [float(each) for each in (value if _is_series(value) else [value])] for key, value in values.items()
-    }
+    asked = _rule(claim)["conditions"]
+    if values.keys() != asked.keys():
+        raise ValueError(f"{claim} asks for {', '.join(asked)}, not {', '.join(values) or 'nothing'}")
+    several = {key: torch.as_tensor(value, dtype=torch.float64).reshape(-1).tolist() for key, value in values.items()}
     for key, each in several.items():
         if not all(map(isfinite, each)):
             raise ValueError(f"{claim} cannot be judged by {key} = {each}: values must be finite")
@@ -156,15 +178,14 @@ def judgement(claim: str, book: Path) -> Judgement:
     FileNotFoundError
         If a run that it rests on has no record.
     """
-    if claim not in rules():
-        raise ValueError(f"there is no claim {claim!r}; known: {', '.join(rules())}")
     stored = _stored(claim, book)
     folder = book / "records" / ("beyond" if claim in numbered("B") else "paper")
     records = [load_run(folder / name, builder=None) for name in stored["runs"]]
     found = judge(claim, stored["data"], records, **stored["values"])
     if found.runs != stored["runs"]:
-        notebook = book / f"{rules()[claim]['page']}.ipynb"
-        raise ValueError(f"{notebook} judges {claim} by other runs than those of the records; execute it again")
+        raise ValueError(
+            f"{_page(claim, book)} judges {claim} by other runs than those of the records; execute it again"
+        )
     return found
 
 
@@ -173,13 +194,17 @@ def runs_beyond(book: Path) -> list[str]:
     return sorted({name for claim in numbered("B") for name in _stored(claim, book)["runs"]})
 
 
+def _page(claim: str, book: Path) -> Path:
+    return book / f"{_rule(claim)['page']}.ipynb"
+
+
 def _stored(claim: str, book: Path) -> dict:
-    notebook = book / f"{rules()[claim]['page']}.ipynb"
-    for output in (each for cell in files.read_notebook(notebook).cells for each in cell.get("outputs", [])):
+    page = _page(claim, book)
+    for output in (each for cell in files.read_notebook(page).cells for each in cell.get("outputs", [])):
         stored = output.get("data", {}).get(MIME)
         if stored and stored["claim"] == claim:
             return stored
-    raise ValueError(f"{notebook} does not judge {claim}; execute it")
+    raise ValueError(f"{page} does not judge {claim}; execute it")
 
 
 def fingerprint(run: Run) -> str:
@@ -187,22 +212,11 @@ def fingerprint(run: Run) -> str:
     return hashlib.sha256(json.dumps(run.evaluation, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _conditions(claim: str) -> Mapping[str, dict]:
-    return rules()[claim]["conditions"]
+def _rule(claim: str) -> dict:
+    if claim not in rules():
+        raise ValueError(f"unknown claim {claim!r}; known: {', '.join(rules())}")
+    return rules()[claim]
 
 
 def _verdict(passed: Mapping[str, bool]) -> str:
     return "holds" if all(passed.values()) else "holds in part" if any(passed.values()) else "does not hold"
-
-
-def _is_series(value: float | Sequence[float]) -> bool:
-    return getattr(value, "ndim", None) == 1 or isinstance(value, list | tuple)
-
-
-def _within(rule: Mapping, value: float) -> bool:
-    return value > rule["above"] if "above" in rule else value < rule["below"]
-
-
-def _bound(rule: Mapping) -> str:
-    way = "above" if "above" in rule else "below"
-    return f"{way} {format(rule[way], rule.get('bound_format', rule['format']))}"

@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 
 import nbformat
+from matplotlib.figure import Figure
 from PIL import Image
 
 from vaelib import files
@@ -32,7 +33,12 @@ def small(picture: io.BytesIO) -> bytes:
     with Image.open(picture) as image:  # the method that is never far off: median cut leaves specks on faces
         if image.mode == "P":
             return picture.getvalue()
-        image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(
-            content := io.BytesIO(), "png", optimize=True
-        )
+        few = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
+    few.save(content := io.BytesIO(), "png", optimize=True)
     return content.getvalue()
+
+
+def drawn(figure: Figure) -> bytes:
+    """A figure as such a file."""
+    figure.savefig(content := io.BytesIO(), format="png", bbox_inches="tight")
+    return small(content)

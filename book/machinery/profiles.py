@@ -1,46 +1,37 @@
-"""Profiles: the same experiments in several sizes, as `profiles.yml` lists them."""
+"""Profiles: the same experiments in several sizes. A sweep of your own is an entry of your own in `PROFILES`."""
 
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, ClassVar
-
-import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from vaelib.training import TrainConfig
-
-KNOWN_KEYS = ConfigDict(extra="forbid")
-PROFILES = Path(__file__).with_name("profiles.yml")
-Count = Annotated[int, Field(ge=1, strict=True)]
-Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31, strict=True)]], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
 class Schedule:
     """How long to train, and with which seeds; `more_seeds` are of single latent dimensions, for the spread there."""
 
-    __pydantic_config__: ClassVar = KNOWN_KEYS
-    epochs: Count
-    seeds: Seeds
-    more_seeds: dict[Count, Seeds] = field(default_factory=dict)
+    epochs: int
+    seeds: Sequence[int]
+    more_seeds: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment of one profile: which data and latent dimensions, the paper's training, perhaps a longer one."""
+    """What to train: `short` is the training to be judged; `long`, where there is one, shows what becomes of it.
 
-    __pydantic_config__: ClassVar = KNOWN_KEYS
+    Raises ValueError if a training occurs twice.
+    """
+
     dataset: str
-    latent_dims: Annotated[list[Count], Field(min_length=1)]
+    latent_dims: Sequence[int]
     short: Schedule
     long: Schedule | None = None
-    batch_size: Count = TrainConfig.batch_size
+    batch_size: int = TrainConfig.batch_size
 
     def __post_init__(self):
-        for settings, count in Counter(self.settings(self.short) + self.settings(self.long)).items():
-            if count > 1:
-                raise ValueError(f"{settings} occurs {count} times; each training is made once")
+        settings = self.settings(self.short) + self.settings(self.long)
+        if twice := {str(each) for each in settings if settings.count(each) > 1}:
+            raise ValueError(f"each training is made once, but these occur again: {', '.join(sorted(twice))}")
 
     def settings(self, schedule: Schedule | None) -> list[TrainConfig]:
         """The settings of every training of a schedule, seed by seed; none without a schedule."""
@@ -51,26 +42,26 @@ class Experiment:
         return [TrainConfig(latent_dim, schedule.epochs, seed, self.batch_size) for latent_dim, seed in pairs]
 
 
-def load(profile: str, experiment: str) -> Experiment:
-    """The experiment ("mnist", "celeba", "faces") of a profile ("quick", "paper").
+QUICK_FACES = Schedule(epochs=6, seeds=[0])
+PROFILES = {
+    "quick": {  # embedded data, minutes on two CPU cores
+        "mnist": Experiment("digits", [1, 2, 4, 8, 16, 64], Schedule(15, [0, 1]), Schedule(30, [0])),
+        "celeba": Experiment("faces-small", [2, 64], QUICK_FACES, batch_size=32),
+        "faces": Experiment("faces-small", [64], QUICK_FACES, batch_size=32),  # whose true factors are known
+    },
+    "paper": {  # the paper's data and settings
+        "mnist": Experiment("mnist", [1, 2, 4, 8, 16, 64], Schedule(10, [0, 1, 2]), Schedule(100, [0])),
+        "celeba": Experiment(
+            "celeba", [2, 8, 16, 32, 64, 96], Schedule(30, [0], more_seeds={32: [1], 64: [1, 2], 96: [1]})
+        ),
+        "faces": Experiment("faces", [32], Schedule(60, [0])),
+    },
+}
 
-    Raises
-    ------
-    ValueError
-        If either is unknown (lists the known ones), or the file has a mistake (names the file, the key, what is
-        expected there and what was found).
-    """
-    try:
-        table = TypeAdapter(dict[str, dict[str, Experiment]]).validate_python(yaml.safe_load(PROFILES.read_bytes()))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{PROFILES} is no YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        mistakes = (
-            f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}, not {wrong['input']!r}" for wrong in error.errors()
-        )
-        raise ValueError(f"{PROFILES}: {'; '.join(mistakes)}") from error
-    for kind, key in (("profile", profile), ("experiment", experiment)):
-        if key not in table:
-            raise ValueError(f"unknown {kind} {key!r}; {PROFILES} has: {', '.join(table)}")
-        table = table[key]
-    return table
+
+def load(profile: str, experiment: str) -> Experiment:
+    """The experiment ("mnist", "celeba", "faces") of a profile ("quick", "paper"). Raises ValueError if there is none."""
+    for name, known in ((profile, PROFILES), (experiment, PROFILES.get(profile, {}))):
+        if name not in known:
+            raise ValueError(f"unknown profile or experiment {name!r}; known here: {', '.join(known)}; see {__file__}")
+    return PROFILES[profile][experiment]

@@ -22,26 +22,7 @@ LICENCES = {
     "celeba": "CelebA is for non-commercial research only, and its photographs belong to others; no photograph is in "
     "the weights, but take the same terms to hold for them.",
 }
-CARD = """# {name}
-
-The paper's {architecture} VAE with K = {latent_dim}, in half precision: `vaelib.storage.from_pretrained("{name}")`.
-It decodes the codes of the prior as the full-precision weights do, but for at most {difference:.2f}/255 a pixel.
-
-| | |
-|---|---|
-| data | {data}, fingerprint {fingerprint}, images {image_shape} |
-| settings | {settings} |
-| test ELBO | {test_elbo:.2f} nats per image (train: {train_elbo:.2f}) |
-| log p(x), at least | {log_prob:.2f} nats per image, from {log_prob_samples} samples |
-| squared error | {reconstruction_error:.4f} per pixel, decoded from the posterior mean |
-| active units | {active_units} |
-| made with | {environment} |
-
-{licence}
-
-The model knows only what is in its data, and shows it with all its gaps: it is for looking at how VAEs work, and no
-source of facts about people or handwriting.
-"""
+CARD = Path(__file__).with_name("card.md")
 
 
 def records(profile: str, experiment: str, folder: Path) -> list[Path]:
@@ -100,8 +81,7 @@ def weights(profile: str, experiment: str, folder: Path) -> list[Path]:
     FileNotFoundError
         If a run is not complete.
     ValueError
-        If the profile does not train one of the latent dimensions, a run is damaged, or half precision changes a
-        decoded pixel by 2/255 or more.
+        If a run is damaged, or half precision changes a decoded pixel by 2/255 or more.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return [_write_weights(run, experiment, folder) for run in _published_runs(profile, experiment)]
@@ -120,18 +100,14 @@ def interactive(profile: str, experiment: str, folder: Path) -> Path:
     published = _published_runs(profile, experiment)
     dataset = data.load(profiles.load(profile, experiment).dataset)
     for run in published:
-        if (fingerprint := run.record["data"]["fingerprint"]) != dataset.fingerprint:
-            raise ValueError(
-                f"{run.folder} was trained on other images or labels (fingerprint {fingerprint}) than those at hand "
-                f"({dataset.fingerprint}); name their folder by VAELIB_DATA"
-            )
+        if run.record["data"]["fingerprint"] != dataset.fingerprint:
+            raise ValueError(f"{run.folder} was trained on other images or labels; name their folder by VAELIB_DATA")
     content, figure = LIVE[experiment](dataset, [run.model() for run in published])
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{experiment}.json"
     lines = ",\n".join(f'"{key}": {json.dumps(value, separators=(",", ":"))}' for key, value in content.items())
     files.write(path, f"{{\n{lines}\n}}\n")
-    figure.savefig(drawn := io.BytesIO(), format="png", bbox_inches="tight")
-    files.write(path.with_suffix(".png"), pictures.small(drawn))
+    files.write(path.with_suffix(".png"), pictures.drawn(figure))
     return path
 
 
@@ -153,48 +129,15 @@ def animation(weights: Path, path: Path, faces: int = 8, frames: int = 48, zoom:
     files.write(path, content.getvalue())
 
 
-def stills(weights: Path, folder: Path) -> None:
-    """Write the pictures that stand for what is dragged in the idea chapters, beside mnist.json in the same folder."""
-    content = json.loads((folder / "mnist.json").read_bytes())
-    for name, figure in live.stills(live.exact_posteriors(storage.load(weights), content)).items():
-        figure.savefig(drawn := io.BytesIO(), format="png", bbox_inches="tight")
-        files.write(folder / f"{name}.png", pictures.small(drawn))
-
-
-def training(path: Path, frames: Sequence[int] = live.FRAMES) -> None:
-    """Write the small VAE's training as an animated WebP file: its end, for paper, then all of it once."""
-    *course, end = live.training(frames)
-    pictures = []
-    for figure in (end, *course, end):
-        figure.savefig(drawn := io.BytesIO(), format="png", dpi=90)
-        pictures.append(Image.open(drawn).convert("RGB"))
-    content = io.BytesIO()
-    durations = [1000] + [400] * (len(pictures) - 1)
-    pictures[0].save(
-        content,
-        "webp",
-        save_all=True,
-        append_images=pictures[1:],
-        duration=durations,
-        loop=1,
-        quality=30,
-        method=6,
-        kmax=1,
-    )
-    files.write(path, content.getvalue())
+def training(path: Path) -> None:
+    """Write what becomes of the small VAE that trains in its page, for those without scripts, as PNG."""
+    files.write(path, pictures.drawn(live.training()))
 
 
 def _published_runs(profile: str, experiment: str) -> list[runs.Run]:
     """The runs whose weights come with the package: the first seed of each latent dimension."""
     plan = profiles.load(profile, experiment)
     settings = {each.latent_dim: each for each in reversed(plan.settings(plan.short))}  # the first one stays
-    if experiment not in WEIGHTS:
-        raise ValueError(f"no weights of {experiment!r} are published, only those of {', '.join(WEIGHTS)}")
-    if missing := set(WEIGHTS[experiment]) - set(settings):
-        raise ValueError(
-            f"profile {profile!r} does not train {experiment} with K = {', '.join(map(str, sorted(missing)))}, "
-            "whose weights are to be published"
-        )
     return [runs.load(runs.default_root() / runs.name(plan.dataset, settings[K])) for K in WEIGHTS[experiment]]
 
 
@@ -207,18 +150,17 @@ def _write_weights(run: runs.Run, experiment: str, folder: Path) -> Path:
         difference = 255 * (pair[0] - pair[1]).abs().max().item()
         if not difference < 2:  # nor is nan
             raise ValueError(f"half precision changes {run.folder.name}'s pixels by {difference:.1f}/255, 2 or more")
-        card = CARD.format(
+        facts = run.record["data"]
+        card = CARD.read_text("utf-8").format(
             name=path.stem,
-            architecture="fully connected" if run.record["data"]["image_shape"][0] == 1 else "convolutional",
+            architecture="fully connected" if facts["image_shape"][0] == 1 else "convolutional",
             difference=difference,
-            data=run.record["data"]["name"],
-            fingerprint=run.record["data"]["fingerprint"],
-            image_shape=" x ".join(map(str, run.record["data"]["image_shape"])),
+            data=facts,
+            shape=" x ".join(map(str, facts["image_shape"])),
+            settings=", ".join(f"{key} {value}" for key, value in run.record["settings"].items()),
             environment=", ".join(f"{key} {value}" for key, value in run.record["environment"].items()),
             licence=LICENCES[experiment],
-            latent_dim=run.config.latent_dim,
-            settings=", ".join(f"{key} {value}" for key, value in run.record["settings"].items()),
-            **run.evaluation,
+            run=run,
         )
         files.place(temporary, path)
     finally:

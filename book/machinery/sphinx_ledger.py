@@ -6,6 +6,7 @@ rests on runs which have no record, or another one, ends the build.
 """
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from docutils import nodes
@@ -17,6 +18,7 @@ from tabulate import tabulate
 from . import claims
 
 BOOK = Path(__file__).parents[1]
+markdown_table = partial(tabulate, tablefmt="github", disable_numparse=True)
 
 
 class Ledger(SphinxDirective):
@@ -27,58 +29,46 @@ class Ledger(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         asked = self.arguments[0] if self.arguments else "all"
         letter = {"all": "C", "plain": "C", "beyond": "B"}.get(asked)
-        known = claims.numbered(letter) if letter else [asked]
         try:
-            judgements = [claims.judgement(claim, BOOK) for claim in known]
+            judgements = [claims.judgement(each, BOOK) for each in (claims.numbered(letter) if letter else [asked])]
         except (ValueError, FileNotFoundError) as error:
             raise ExtensionError(f"the ledger of claims, in {self.get_location()}: {error}") from error
-        for claim in known:  # another judgement there, another ledger here
-            page = BOOK / f"{claims.rules()[claim]['page']}.ipynb"
-            self.env.note_dependency(str(page))
+        for each in judgements:  # another judgement there, another ledger here
+            self.env.note_dependency(str(BOOK / f"{each.rule['page']}.ipynb"))
         shows = {"all": _table, "beyond": _table, "plain": _plain}.get(asked, _detail)
         parent = nodes.Element()
-        self.state.nested_parse(
-            StringList(shows(judgements).splitlines(), source="ledger"), self.content_offset, parent
-        )
+        lines = StringList(shows(judgements).splitlines(), source="ledger")
+        self.state.nested_parse(lines, self.content_offset, parent)
         return parent.children
 
 
+def _link(judgement: claims.Judgement, words: str) -> str:
+    return f"{{doc}}`{words} </book/{judgement.rule['page']}>`"
+
+
+def _verdict(judgement: claims.Judgement) -> str:
+    return f"**{judgement.verdict}**{', narrowly' if judgement.narrow else ''}"
+
+
 def _table(judgements: list[claims.Judgement]) -> str:
-    rows = []
-    for each in judgements:
-        rule = claims.rules()[each.claim]
-        rows.append(
-            (
-                f"{{doc}}`{each.claim} </book/{rule['page']}>`",
-                rule["claim"],
-                f"**{each.verdict}**{', narrowly' if each.narrow else ''}",
-                each.summary,
-            )
-        )
+    rows = [(_link(each, each.claim), each.rule["claim"], _verdict(each), each.summary) for each in judgements]
     count = Counter(each.verdict for each in judgements)
     verdicts = f"{count['holds']} hold, {count['holds in part']} hold in part, {count['does not hold']} do not hold"
-    table = tabulate(rows, ["", "claim", "verdict", "we measured"], tablefmt="github", disable_numparse=True)
+    table = markdown_table(rows, ["", "claim", "verdict", "we measured"])
     return f"**Of these {len(judgements)} claims, {verdicts}.**\n\n{table}"
 
 
 def _plain(judgements: list[claims.Judgement]) -> str:
-    rows = [
-        (
-            f"{{doc}}`{claims.rules()[each.claim]['plain']} </book/{claims.rules()[each.claim]['page']}>`",
-            f"**{each.verdict}**",
-        )
-        for each in judgements
-    ]
-    return tabulate(rows, ["the paper says", "our verdict"], tablefmt="github", disable_numparse=True)
+    rows = [(_link(each, each.rule["plain"]), f"**{each.verdict}**") for each in judgements]
+    return markdown_table(rows, ["the paper says", "our verdict"])
 
 
 def _detail(judgements: list[claims.Judgement]) -> str:
     (each,) = judgements
-    rule = claims.rules()[each.claim]
     trainings = f"; {len(each.runs)} published runs" if len(each.runs) > 1 else ""
     return (
-        f"**{rule['claim']}** The verdict: **{each.verdict}**{', narrowly' if each.narrow else ''}. Measured on {each.data}{trainings}; from "
-        f"{{doc}}`/book/{rule['page']}`, see {{numref}}`{rule['figure']}`.\n\n{each.table()}"
+        f"**{each.rule['claim']}** The verdict: {_verdict(each)}. Measured on {each.data}{trainings}; from "
+        f"{{doc}}`/book/{each.rule['page']}`, see {{numref}}`{each.rule['figure']}`.\n\n{each.table()}"
     )
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
-from book.machinery import live
 from vaelib import files, storage
 from vaelib.data import digits
+
+from . import live
 
 SHARED = ["decoder", "page"]
 WIDE = {"book/idea/vae", "book/live/training"}  # pages that take the room of the list of sections
@@ -38,19 +39,6 @@ PARTS = {  # of a model, by what follows its name: the tensors
 }
 
 
-def part(path: Path, names: re.Pattern) -> bytes:
-    """Some tensors alone, as a safetensors file: the same bytes, the same metadata."""
-    tensors = {name: each for name, each in load_file(path).items() if names.match(name)}
-    with safe_open(path, "numpy") as file:
-        return save(tensors, file.metadata())
-
-
-def small_digits() -> str:
-    """scikit-learn's digits in JSON: a digit of base 17 for each pixel, image by image, row by row."""
-    pixels, labels, _ = digits.small()
-    return json.dumps({"pixels": live.shades(pixels / 16), "labels": labels.tolist()})
-
-
 def stored(notebook: Path, kind: str) -> str:
     """What an executed notebook holds of a kind of its own."""
     for cell in files.read_notebook(notebook).cells:
@@ -60,15 +48,22 @@ def stored(notebook: Path, kind: str) -> str:
     raise ValueError(f"{notebook} holds no {kind}; execute it")
 
 
+def weights(path: Path, names: re.Pattern) -> str:
+    """Some tensors of a safetensors file alone, with the same metadata, as text in base 64."""
+    tensors = {name: each for name, each in load_file(path).items() if names.match(name)}
+    with safe_open(path, "numpy") as file:
+        return json.dumps(base64.b64encode(save(tensors, file.metadata())).decode())
+
+
 def script(name: str, source: Path) -> str:
     """The text of a script: from weights (a model's name is its decoder's), from data, or as it is."""
     model = re.sub("-(encoder|mean)$", "", name)
-    path = source.parents[1] / "vaelib" / "pretrained" / f"{model}.safetensors"
+    path = storage.PRETRAINED / f"{model}.safetensors"
     if path.exists():
-        tensors = part(path, PARTS[name.removeprefix(model)])
-        value = f'"{base64.b64encode(tensors).decode()}"'
-    elif name == "digits":
-        value = small_digits()
+        value = weights(path, PARTS[name.removeprefix(model)])
+    elif name == "digits":  # a digit of base 17 for each pixel, image by image, row by row
+        pixels, labels, _ = digits.small()
+        value = json.dumps({"pixels": live.shades(pixels / 16), "labels": labels.tolist()})
     elif name == "posteriors":
         content = json.loads((source / "mnist.json").read_bytes())
         value = json.dumps(live.exact_posteriors(storage.from_pretrained("mnist-k1"), content))
@@ -95,7 +90,7 @@ def write_scripts(app) -> None:
 
 def add_scripts(app, pagename, templatename, context, doctree) -> None:
     if pagename in WIDE:
-        context["meta"] = {**(context["meta"] or {}), "html_theme.sidebar_secondary.remove": True}
+        context["meta"] = (context["meta"] or {}) | {"html_theme.sidebar_secondary.remove": True}
     if pagename in PAGES:
         app.add_css_file("live/live.css")
         for name in PAGES[pagename]:

@@ -16,6 +16,12 @@ from vaelib import files, runs
 from . import profiles
 
 GUIDE = "/book/run"
+QUICK = [
+    runs.name(plan.dataset, settings)
+    for plan in profiles.PROFILES["quick"].values()
+    for settings in plan.settings(plan.short) + plan.settings(plan.long)
+]
+QUICK_RUN = re.compile(rf"\b(?:{'|'.join(QUICK)})\b")
 EMBEDDED = re.compile(r"\b(?:digits|faces(?:-small)?): [\d,]+ training")
 ON_EMBEDDED_DATA = ("factors", "slips")  # of the pages with a profile, those that always look at drawn faces
 
@@ -36,9 +42,9 @@ def duration(page: Path) -> str:
     found = re.search(row, table, re.MULTILINE)
     if found is None:
         return ""
-    trainings = f" Trainings: {found[1]}; on a GPU: not measured."
-    within = found[1] in ("none", "with the page")
-    return f" Time on one CPU core: {found[2]}.{'' if within else trainings}"
+    separate = found[1] not in ("none", "with the page")
+    trainings = f" Trainings: {found[1]}; on a GPU: not measured." if separate else ""
+    return f" Time on one CPU core: {found[2]}.{trainings}"
 
 
 def quick_numbers(path: Path) -> str | None:
@@ -48,24 +54,18 @@ def quick_numbers(path: Path) -> str | None:
         for cell in files.read_notebook(path).cells
         for output in cell.get("outputs", [])
     )
-    for experiment in ("mnist", "celeba", "faces"):
-        plan = profiles.load("quick", experiment)
-        for settings in plan.settings(plan.short) + plan.settings(plan.long):
-            name = runs.name(plan.dataset, settings)
-            if re.search(rf"\b{name}\b", shown):
-                return name
-    found = EMBEDDED.search(shown)
-    return found[0] if found and path.stem not in ON_EMBEDDED_DATA else None
+    found = QUICK_RUN.search(shown)
+    if path.stem not in ON_EMBEDDED_DATA:
+        found = found or EMBEDDED.search(shown)
+    return found[0] if found else None
 
 
 def refuse_quick_numbers(app, env, docnames) -> None:
-    published = [
-        Path(env.doc2path(page))
-        for page in env.found_docs
-        if re.match("book/(beyond|mnist|celeba|verdict|runs/paper)/", page)
-    ]
-    for path in published:
-        if path.suffix == ".ipynb" and (found := quick_numbers(path)):
+    for page in env.found_docs:
+        path = Path(env.doc2path(page))
+        if path.suffix != ".ipynb" or not re.match("book/(beyond|mnist|celeba|verdict|runs/paper)/", page):
+            continue
+        if found := quick_numbers(path):
             name = path.relative_to(app.srcdir)
             raise ExtensionError(
                 f"{name} was executed with the quick profile ({found}), and would take the place of what is published; "
@@ -77,18 +77,20 @@ def add_line(app, doctree) -> None:
     page = app.env.docname
     if Path(app.env.doc2path(page)).suffix != ".ipynb":
         return
-    name, parts = notebook(page), []
-    parts += [nodes.Text("Executed from " if name != f"{page}.ipynb" else "This page is "), nodes.literal(text=name)]
-    if any("tag_parameters" in cell["classes"] for cell in doctree.findall(nodes.container)):
-        parts.append(nodes.Text(", whose first cell of code holds its parameters"))
-    parts += [nodes.Text("; "), nodes.literal(text="make lab"), nodes.Text(" opens it. See ")]
+    name = notebook(page)
+    has_parameters = any("tag_parameters" in cell["classes"] for cell in doctree.findall(nodes.container))
     link = {"refdomain": "std", "reftype": "doc", "refdoc": page, "reftarget": GUIDE, "refexplicit": False}
-    parts += [addnodes.pending_xref("", nodes.inline(), **link), nodes.Text(f".{duration(Path(name))}")]
+    line = nodes.paragraph("", "", classes=["notebook"])
+    line += nodes.Text("This page is " if name == f"{page}.ipynb" else "Executed from ")
+    line += nodes.literal(text=name)
+    line += nodes.Text(f"{', whose first cell of code holds its parameters' if has_parameters else ''}; ")
+    line += [nodes.literal(text="make lab"), nodes.Text(" opens it. See ")]
+    line += [addnodes.pending_xref("", nodes.inline(), **link), nodes.Text(f".{duration(Path(name))}")]
     title = next(iter(doctree.findall(nodes.title)))
     place = title.parent.index(title) + 1
     while isinstance(title.parent[place], nodes.raw):
         place += 1
-    title.parent.insert(place, nodes.paragraph("", "", *parts, classes=["notebook"]))
+    title.parent.insert(place, line)
 
 
 def leave_runs_out(app, page, template, context, doctree) -> None:

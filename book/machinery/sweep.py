@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from concurrent.futures import Executor, Future, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from vaelib import files, runs
 
-from . import pictures, profiles
+from . import kernels, pictures, profiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +33,9 @@ class Job:
     label: str
     run: Path | None = None
 
-    @property
-    def recipe(self) -> str:
+    def recipe(self, notebook: nbformat.NotebookNode) -> str:
         """A hash of all that makes the page: the notebook's cells, parameters, the run's evaluation, the package."""
-        cells = [cell.source for cell in files.read_notebook(self.notebook).cells]
+        cells = [cell.source for cell in notebook.cells]
         evaluation = runs.load(self.run).evaluation if self.run else None
         shown = [cells, self.parameters, evaluation, _package()]
         return hashlib.sha256(json.dumps(shown).encode()).hexdigest()
@@ -50,8 +49,8 @@ class Job:
         if not self.run or not runs.is_complete(self.run) or not self.page.exists():
             return False
         try:
-            page = files.read_notebook(self.page)
-            return (page.metadata.get("recipe"), page.metadata.get("sha256")) == (self.recipe, _checksum(page))
+            page, recipe = files.read_notebook(self.page), self.recipe(files.read_notebook(self.notebook))
+            return (page.metadata.get("recipe"), page.metadata.get("sha256")) == (recipe, _checksum(page))
         except (OSError, ValueError):
             return False
 
@@ -69,7 +68,7 @@ def _checksum(page: nbformat.NotebookNode) -> str:
 @cache
 def _package() -> str:
     """A hash of the package's code and of this folder's."""
-    paths = [path for module in (files, profiles) for path in sorted(Path(module.__file__).parent.rglob("*.py"))]
+    paths = [path for module in (files, profiles) for path in sorted(Path(str(module.__file__)).parent.rglob("*.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
@@ -79,7 +78,7 @@ def training_jobs(profile: str, experiment: str, notebook: Path, pages: Path) ->
     jobs = []
     for schedule, ending in ((plan.short, ""), (plan.long, "-long")):
         for settings in plan.settings(schedule):
-            seed = f"-s{settings.seed}" if settings.seed != schedule.seeds[0] else ""
+            seed = f"-s{settings.seed}" if settings.seed != plan.short.seeds[0] else ""
             name = f"{experiment}-{notebook.stem}-k{settings.latent_dim}{seed}{ending}"
             parameters = {"profile": profile, "latent_dim": settings.latent_dim}
             parameters |= {"epochs": settings.epochs, "seed": settings.seed}
@@ -89,34 +88,23 @@ def training_jobs(profile: str, experiment: str, notebook: Path, pages: Path) ->
     return jobs
 
 
-def summary_jobs(profile: str, experiment: str, notebooks: list[Path], pages: Path) -> list[Job]:
-    """A job for each of the notebooks that look at all runs of an experiment."""
-    return [
-        Job(notebook, pages / f"{experiment}-{notebook.stem}.ipynb", {"profile": profile}, f"({profile})")
-        for notebook in notebooks
-    ]
-
-
-def sweep(jobs: list[Job], executor: Executor, description: str = "pages") -> dict[Job, BaseException]:
-    """Execute all jobs that are not finished; one that fails does not stop the others.
+def sweep(jobs: list[Job], workers: int, description: str = "pages") -> dict[Job, BaseException]:
+    """Execute all jobs that are not finished, some at once; one that fails does not stop the others.
 
     Parameters
     ----------
     jobs : list of Job
-    executor : concurrent.futures.Executor, or anything with its interface, such as Dask's `Client.get_executor()`
+    workers : how many are executed at once
     description : what the progress line calls them
 
     Returns
     -------
     dict from each failed job to its error; its notebook is at `job.failure`, if it could be opened at all
     """
-    futures: dict[Future, Job] = {}
     failures = {}
-    environment = {key: value for key, value in os.environ.items() if key.startswith(("VAELIB_", "TQDM_"))}
+    executor = ThreadPoolExecutor(workers)  # threads, for the kernels are processes already
     try:
-        for job in jobs:
-            if not job.finished:
-                futures[executor.submit(execute, job, environment)] = job
+        futures = {executor.submit(execute, job): job for job in jobs if not job.finished}
         with tqdm(total=len(jobs), initial=len(jobs) - len(futures), desc=description, unit="page") as bar:
             for future in as_completed(futures):
                 job = futures[future]
@@ -124,37 +112,30 @@ def sweep(jobs: list[Job], executor: Executor, description: str = "pages") -> di
                     failures[job] = error
                 bar.set_postfix_str(job.page.stem + (" FAILED" if error else ""), refresh=False)
                 bar.update()
-    except KeyboardInterrupt:
-        for future in futures:  # or all that wait would still be executed
-            future.cancel()
-        raise
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)  # or all that wait would still be executed
     return failures
 
 
-def execute(job: Job, environment: dict[str, str]) -> None:
-    """Execute one notebook. Its page appears when all of it has worked; else the notebook is left at `job.failure`.
-
-    The environment is that of the sweep, which a worker on another machine does not inherit.
-    """
-    os.environ.update(environment)
-    if job.finished:  # Dask asks again for what a worker had finished before it died
-        return
-    os.environ.setdefault("JUPYTER_DEFAULT_PROVISIONER_NAME", "vaelib")  # see `kernels`
-    files.read_notebook(job.notebook)  # names the file if it is damaged, which papermill does not
+def execute(job: Job) -> None:
+    """Execute one notebook. Its page appears when all of it has worked; else the notebook is left at `job.failure`."""
+    notebook = files.read_notebook(job.notebook)  # before it is executed: it may be edited meanwhile
     job.page.parent.mkdir(parents=True, exist_ok=True)
     job.failure.unlink(missing_ok=True)
-    with TemporaryDirectory(prefix="vaelib-") as folder:
+    # Not in TMPDIR, which can be long: the path of a kernel's socket has 107 characters at most, on macOS 103
+    with TemporaryDirectory(prefix="vaelib-", dir=None if os.name == "nt" else "/tmp") as folder:
         executed = Path(folder, job.page.name)
         try:
             papermill.execute_notebook(
-                str(job.notebook),
-                str(executed),
+                job.notebook,
+                executed,
                 job.parameters,
                 progress_bar=False,
                 # Not `cwd`, for which papermill changes that of this whole process, under all other threads
                 resources={"metadata": {"path": str(job.notebook.parent)}},
                 # Or a kernel writes warnings, and that it was interrupted at its end, across the progress line
                 extra_arguments=["--log-level=CRITICAL"],
+                **kernels.options(Path(folder)),
             )
         except Exception:
             if executed.exists():
@@ -163,7 +144,7 @@ def execute(job: Job, environment: dict[str, str]) -> None:
         pictures.shrink(executed)
         page = files.read_notebook(executed)
     _tidy(page, job.label)
-    page.metadata |= {"recipe": job.recipe, "sha256": _checksum(page)}
+    page.metadata |= {"recipe": job.recipe(notebook), "sha256": _checksum(page)}
     files.write(job.page, nbformat.writes(page) + "\n")
 
 

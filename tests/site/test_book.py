@@ -91,7 +91,8 @@ def test_the_notebooks_that_are_opened_are_copies(tmp_path):
     published = tmp_path / "book" / "mnist" / "train.ipynb"
     published.write_text("published")
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    for name in ("pyproject.toml", "requirements.txt", ".venv/ready"):
+    (tmp_path / "book" / "machinery").mkdir()
+    for name in ("pyproject.toml", "book/machinery/pyproject.toml", "requirements.txt", ".venv/ready"):
         (tmp_path / name).touch()
     opened = tmp_path / ".venv" / "bin" / "jupyter"
     opened.write_text('#!/bin/sh\necho saved > "$3/book/mnist/train.ipynb"\n')

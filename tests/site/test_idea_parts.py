@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from pathlib import Path
 
 import nbformat
@@ -10,7 +9,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from book.machinery import live, publish
+from book.machinery import live
 from vaelib import objective, storage
 from vaelib.data import digits
 
@@ -22,7 +21,6 @@ PARTS = {
     "noise": ["page", "bell", "noise"],
     "clouds": ["page", "bell", "betas", "clouds"],
 }
-WITH_STILLS = ["bound", "price", "noise"]  # that of the clouds is drawn in the notebook
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True}
 TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
@@ -307,18 +305,3 @@ def test_the_parts_are_accessible_and_fit_a_phone(part, name, scheme):
 @pytest.mark.parametrize("name", PARTS)
 def test_each_part_is_short(name):
     assert len((ROOT / "book" / "live" / f"{name}.js").read_text().splitlines()) < 150
-
-
-@pytest.mark.parametrize("name", WITH_STILLS)
-def test_a_part_has_a_still_picture(name):
-    assert (ROOT / "book" / "live" / f"{name}.png").stat().st_size < 50_000
-
-
-def test_the_still_pictures_are_written(tmp_path):
-    content = json.loads((ROOT / "book" / "live" / "mnist.json").read_text())
-    (tmp_path / "mnist.json").write_text(json.dumps({"digits": content["digits"][:1]}))
-    publish.stills(storage.PRETRAINED / "mnist-k1.safetensors", tmp_path)
-    assert {path.stem for path in tmp_path.glob("*.png")} == set(WITH_STILLS)
-    css = (ROOT / "book" / "_static" / "book.css").read_text()
-    for part, colour in live.COLOURS.items():
-        assert re.search(rf"--vae-{part}: {colour};", css)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy
 
-from book.machinery import live
 from vaelib import objective, storage
 
 ROOT = Path(__file__).parents[2]
@@ -328,22 +327,6 @@ def test_without_scripts_and_on_paper_the_still_picture_stands_there(visit):
     for each in (still, page):
         assert each.locator(".live-still img").is_visible()
         assert not each.locator("#vae").is_visible()
-
-
-def test_the_still_picture_says_what_pytorch_says():
-    model = storage.from_pretrained("mnist-k2")
-    x = torch.tensor(CONTENT["digits"][2]["pixels"]).view(1, 28, 28) / 255
-    epsilon = torch.tensor([-0.6, 1.3])
-    colours = dict.fromkeys(("encoder", "decoder", "mu", "sigma", "epsilon", "z"), "#123456")
-    numbers = re.findall(r">(−?\d+\.\d+)(?: nats)?<", live.drawing(model, x, epsilon, CONTENT, colours))
-    with torch.inference_mode():
-        mean, log_variance = model.encode(x[None])
-        sigma = torch.exp(log_variance / 2)
-        z = mean + sigma * epsilon
-        log_prob, kl = objective.elbo(x[None], model.decoder.logits(z), mean, log_variance)
-    expected = [*mean[0], *sigma[0], *epsilon, *z[0]]
-    assert numbers[:8] == [f"{each:.3f}".replace("-", "−") for each in expected]
-    assert numbers[8:] == [f"{each.item():.1f}" for each in (-log_prob, kl, kl - log_prob)]
 
 
 def test_the_parts_colours_are_far_apart_for_every_eye_and_legible():

@@ -246,12 +246,10 @@ def jobs(folder: Path) -> list:
 
 def sweep(folder: Path) -> dict:
     """Make the pages by one worker; what they show."""
-    from concurrent.futures import ThreadPoolExecutor
-
     from book.machinery import sweep as batch
 
     both = jobs(folder)
-    if failures := batch.sweep(both, ThreadPoolExecutor(1)):
+    if failures := batch.sweep(both, 1):
         raise RuntimeError(str(next(iter(failures.values()))))
     return {job.page.name: json.loads(job.page.read_text())["cells"][-1]["outputs"] for job in both}
 
@@ -548,10 +546,6 @@ def make_up(table: Table, place: Path, examples: int) -> None:
     mixed = st.lists(st.sampled_from(lines) | words, max_size=8).map("\n".join)
     tried("made up: attribute lists", mixed, writes(path), lambda: data.load("celeba", images))
 
-    profile = place / "profiles" / "profiles.yml"
-    profiles.PROFILES = profile
-    tried("made up: profiles", yaml_like(), writes(profile), lambda: profiles.load("quick", "mnist"))
-
     run = place / "configs" / "run"
     run.mkdir(parents=True)
     (run / "metrics.jsonl").write_text('{"epoch": 1}\n')
@@ -567,21 +561,6 @@ def make_up(table: Table, place: Path, examples: int) -> None:
 
 
 KEYS = st.sampled_from(["settings", "functions", "data", "latent_dim", "epochs", "seed", "fingerprint", "x"])
-
-
-def yaml_like():
-    """Profiles, nearly."""
-    keys = ["quick", "mnist", "dataset", "latent_dims", "short", "long", "epochs", "seeds", "more_seeds"]
-    names = st.sampled_from(keys)
-    values = st.recursive(
-        st.none() | st.integers(-2, 9) | st.floats(allow_subnormal=False) | st.text(max_size=4) | st.just("digits"),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names | st.integers(0, 9), inner, max_size=4),
-        max_leaves=10,
-    )
-    plan = st.fixed_dictionaries(
-        {"dataset": values, "latent_dims": values, "short": st.fixed_dictionaries({"epochs": values, "seeds": values})}
-    )
-    return (values | plan.map(lambda each: {"quick": {"mnist": each}})).map(json.dumps) | st.text(max_size=40)
 
 
 def main() -> None:
