@@ -22,9 +22,18 @@ attributes      directions of the code space
 plots           grids and curves
 """
 
+import getpass
+import os
+import tempfile
 from importlib import import_module
+from pathlib import Path
 
 import torch
+
+try:
+    getpass.getuser()
+except (KeyError, OSError):  # a user without a name, for whom torch finds no folder (pytorch #140765)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir(), f"torchinductor-{os.getuid()}")))
 
 from . import (
     baselines,

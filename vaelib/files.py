@@ -1,16 +1,29 @@
 """Files that are either whole or not there, also after a crash of the machine; and folders held by one at a time."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
+from threading import get_ident
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
+
+_HELD: dict[tuple[int, Path], os.stat_result] = {}  # the folders that a thread holds, and their lock files
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder; raises if it cannot be known, as `Path.exists` of Python 3.14 does not."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def write(path: Path, *parts: bytes | memoryview | str) -> None:
@@ -28,17 +41,29 @@ def write(path: Path, *parts: bytes | memoryview | str) -> None:
 
 
 def place(temporary: Path, path: Path) -> None:
-    """Give a finished file its name. When this returns, a power cut takes neither the content nor the name."""
+    """Give a finished file its name. When this returns, a power cut takes neither the content nor the name.
+
+    Raises
+    ------
+    RuntimeError
+        If this thread holds the file's folder, and there is another one in its place now.
+    """
     _sync(temporary, os.O_RDWR)
+    held = _HELD.get((get_ident(), path.parent.absolute()))
+    if held and not os.path.samestat(held, (path.parent / ".lock").stat()):
+        raise RuntimeError(f"{path.parent} was moved away and made again while it was in use; stop one of the two")
     temporary.replace(path)
     if os.name != "nt":  # which cannot open folders
-        _sync(path.parent, os.O_RDONLY)
+        _sync(path.parent, os.O_RDONLY, errno.EINVAL, errno.ENOTSUP)  # nor can some network file systems sync them
 
 
-def _sync(path: Path, flags: int) -> None:
+def _sync(path: Path, flags: int, *accepted: int) -> None:
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in accepted:
+            raise
     finally:
         os.close(descriptor)
 
@@ -51,15 +76,27 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     ------
     RuntimeError
         If another thread or process holds it, unless told to wait until it does not.
+    OSError
+        If the folder cannot be locked.
     """
-    lock = FileLock(folder / ".lock", timeout=-1 if wait else 0)
+    path, held = folder / ".lock", (get_ident(), folder.absolute())
+    lock = FileLock(path, timeout=-1 if wait else 0, mode=0o666)
+    in_use = f"{folder} is in use by another process or thread; wait until it has finished"
     try:
         lock.acquire()
     except Timeout:
-        raise RuntimeError(f"{folder} is in use by another process or thread; wait until it has finished") from None
+        raise RuntimeError(in_use) from None
+    except OSError as error:
+        why = f"{folder} cannot be locked ({error.strerror or error}); take a folder on another disk"
+        raise type(error)(f"{why}, for runs by VAELIB_RUNS") from error
     try:
+        _HELD[held] = path.stat()
+        # Where the file system has no locks, filelock writes a mark into the file, which is then removed
+        if _HELD[held].st_size and not isinstance(lock, SoftFileLock):
+            raise RuntimeError(f"{in_use}, on a machine without file locks; if there is none, delete {path}")
         yield
     finally:
+        _HELD.pop(held, None)
         lock.release()
 
 

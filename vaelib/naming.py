@@ -1,13 +1,47 @@
-"""What a record calls the functions that a training was made of, since no file holds the functions themselves."""
+"""What a run is: the names of the functions it is made of, a hash of what they do, and the name of its folder."""
 
+import ast
 import hashlib
+import importlib
 import inspect
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass
-from functools import partial
+import linecache
+import os
+import re
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, fields, is_dataclass
+from functools import cached_property, lru_cache, partial
 from numbers import Number
+from pathlib import Path
+from types import CellType, CodeType, ModuleType
+from typing import Any
 
-from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+ADAM = "torch.optim.adam.Adam(fused=True)"
+PAPER = {"builder": "vaelib.models.build", "objective": "vaelib.objective.negative_elbo"}
+INSTALLED = tuple(sysconfig.get_path(each) + os.sep for each in ("stdlib", "purelib", "platlib"))
+
+# Where records of version 0.1.0 have another name
+RENAMED = {
+    "vaelib.likelihoods.": "vaelib.decoders.",
+    "vaelib.posteriors.": "vaelib.encoders.",
+    "vaelib.models.mlp(likelihood=": "vaelib.models.mlp(decoder=",
+    "vaelib.models.mlp(posterior=": "vaelib.models.mlp(encoder=",
+    "vaelib.models.conv(likelihood=": "vaelib.models.conv(decoder=",
+    "vaelib.models.conv(posterior=": "vaelib.models.conv(encoder=",
+}
+
+
+def current_name(name: str) -> str:
+    """What a function that a record names is called today."""
+    for old, new in RENAMED.items():
+        name = name.replace(old, new)
+    return name
 
 
 def qualified_name(function: Callable) -> str:
@@ -33,8 +67,9 @@ def qualified_name(function: Callable) -> str:
     if bound or not hasattr(function, "__qualname__"):
         owner = type(function.__self__ if bound else function).__name__  # type: ignore[attr-defined]
         raise ValueError(
-            f"expected a function or a class, and found {'a method of ' * bound}an object of {owner}, which has no "
-            f"name; give what makes it, with its arguments fixed by functools.partial, or make its class a dataclass"
+            f"expected a function or a class, and found {'a method of ' if bound else ''}an object of {owner}, which "
+            f"has no name; give what makes it, with its arguments fixed by functools.partial, or make its class a "
+            f"dataclass"
         )
     name = f"{function.__module__}.{function.__qualname__}"
     if "<" in name:
@@ -45,49 +80,240 @@ def qualified_name(function: Callable) -> str:
     return name
 
 
-# Where records of version 0.1.0 have another name
-RENAMED = {
-    "vaelib.likelihoods.": "vaelib.decoders.",
-    "vaelib.posteriors.": "vaelib.encoders.",
-    "vaelib.models.mlp(likelihood=": "vaelib.models.mlp(decoder=",
-    "vaelib.models.mlp(posterior=": "vaelib.models.mlp(encoder=",
-    "vaelib.models.conv(likelihood=": "vaelib.models.conv(decoder=",
-    "vaelib.models.conv(posterior=": "vaelib.models.conv(encoder=",
-}
+def record(config: Any, data: Mapping[str, Any], functions: Mapping[str, Callable | None], meaning: str) -> dict:
+    """What a run is: its settings, data, functions by name, and their meaning."""
+    names = {key: each and qualified_name(each) for key, each in functions.items()}
+    names = {key: None if each == ADAM else each for key, each in names.items()}
+    return {"settings": asdict(config), "functions": names, "data": dict(data), "meaning": meaning}
 
 
-def current_name(name: str) -> str:
-    """What a function that a record names is called today."""
-    for old, new in RENAMED.items():
-        name = name.replace(old, new)
-    return name
+def identity(record: Mapping[str, Any]) -> dict[str, object]:
+    """All that makes a recorded run another one, without what is not given, so that a new option changes no old run."""
+    every = record["settings"] | record["functions"]
+    every |= {"data": record["data"].get("fingerprint"), "meaning": record.get("meaning") or None}
+    return {key: value for key, value in every.items() if value is not None}
 
 
-def fingerprint(*functions: Callable) -> str:
-    """16 hexadecimal digits that change with the text of somebody's functions, and of those fixed as their arguments.
+def difference(found: Mapping[str, object], expected: Mapping[str, object]) -> str:
+    """The first thing in which two identities differ, in words; "" if there is none."""
+    for key in sorted(found.keys() | expected.keys()):
+        if found.get(key) != expected.get(key):
+            what = "on other images or labels: fingerprint" if key == "data" else f"with {key}"
+            return f"{what} {found.get(key)!r}, not {expected.get(key)!r}"
+    return ""
 
-    "" if all of them are this package's. What they call in turn is not looked at, nor text that is not at hand.
+
+def folder_name(record: Mapping[str, Any], defaults: Mapping[str, Any], stands: bool = False) -> str:
+    """Such as `mnist-k2-e10-s0`: data, K, epochs, seed, and whatever is not the paper's; at most 200 bytes.
+
+    Parameters
+    ----------
+    record : of the run
+    defaults : the settings that need not be told
+    stands : whether the meaning is a name that somebody gave, which stands for the functions
     """
-    text = "".join(map(_text, functions))
-    return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
+    settings, meaning = record["settings"], record["meaning"]
+    parts = ["{}-k{latent_dim}-e{epochs}-s{seed}".format(record["data"]["name"], **settings)]
+    short = {"batch_size": "b", "learning_rate": "r", "precision": "", "max_grad_norm": "clip"}
+    for key, letters in (short | {"patience": "patience"}).items():
+        if (value := settings[key]) != defaults[key]:
+            parts.append(f"{letters}{value}" if isinstance(value, str) else f"{letters}{value:g}")
+    for key, function in record["functions"].items():
+        if function and not stands and function != PAPER.get(key):
+            without_modules = re.sub(r"\b(\w+\.)+(?=[A-Za-z_])", "", function)
+            parts.append(re.sub(r"[^\w.=-]+", "_", without_modules).strip("_"))
+    if meaning:
+        parts.append(meaning if stands else meaning[:8])
+    whole = "-".join(parts)
+    if len(whole.encode()) <= 200:  # file systems take 255
+        return whole
+    return f"{whole.encode()[:180].decode(errors='ignore')}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
 
 
-def _text(function: Callable) -> str:
-    if isinstance(function, partial):
-        return "".join(_text(each) for each in (function.func, *function.args, *function.keywords.values()))
-    if is_dataclass(function) and not isinstance(function, type):
-        return "".join(_text(each) for each in (type(function), *_arguments(function).values()))
-    if not callable(function) or function.__module__.startswith("vaelib."):
-        return ""
-    parts = vars(function).values() if isinstance(function, type) else [function]
-    return "".join(map(_source, filter(inspect.isfunction, parts)))
+def meaning(*functions: Callable | None) -> str:
+    """16 hexadecimal digits that change with what somebody's functions do; "" if all of them are installed packages'.
+
+    The digits are a hash of the functions' syntax trees, so that comments and docstrings don't count, with all that
+    they read: defaults, closures, globals, base classes, and other functions, each in the same way. They are the same
+    in every version of Python that this package runs with.
+
+    Raises
+    ------
+    ValueError
+        If the source code of a function is not at hand, or is not what runs.
+    """
+    reader = _Reader()
+    digits = reader.hash(functions)[:16]
+    return digits if reader.own else ""
 
 
-def _source(function: Callable) -> str:
+class _Reader:
+    """Describes values by hashes; `own` tells whether a function or class of no installed package was among them."""
+
+    def __init__(self) -> None:
+        self.own = False
+        self.known: dict[int, tuple[str, object]] = {}  # with the objects, so that no other one gets their id
+
+    def hash(self, value: Any) -> str:
+        """A hash of what a value or an object is made of, or of what a function or a class does."""
+        if id(value) not in self.known:
+            self.known[id(value)] = "itself", value  # while it is looked at
+            content = repr((self.hash(type(value)), self._content(value))).encode()
+            self.known[id(value)] = hashlib.sha256(content).hexdigest(), value
+        return self.known[id(value)][0]
+
+    def each(self, values: Iterable) -> list[str]:
+        return [self.hash(each) for each in values]
+
+    def _content(self, value: Any) -> object:
+        if isinstance(value, Tensor | np.ndarray):
+            return _digest(torch.as_tensor(value))
+        if isinstance(value, Number | np.generic | str | bytes | None):
+            return repr(value.item() if isinstance(value, np.generic) else value)
+        if isinstance(value, tuple | list):
+            return self.each(value)
+        if isinstance(value, set | frozenset):
+            return sorted(self.each(value))
+        if isinstance(value, dict):
+            return self.each(value.keys()), self.each(value.values())
+        if isinstance(value, partial):
+            return self.each((value.func, value.args, value.keywords))
+        names = {property: ("fget", "fset"), cached_property: ("func",)}
+        within = names.get(type(value), ("__wrapped__", "__func__", "__self__"))
+        inner = self.each(getattr(value, name, None) for name in within)
+        if isinstance(value, type):
+            return inner, self._class(value)
+        return inner, self._function(value) if inspect.isfunction(value) else self._object(value)
+
+    def _object(self, value: Any) -> object:
+        if isinstance(value, ModuleType):
+            return value.__name__
+        if hasattr(value, "__qualname__"):  # a function of C code
+            return f"{getattr(value, '__module__', None)}.{value.__qualname__}"
+        if hasattr(value, "fingerprint"):  # a data set, whose images need not be read again
+            return value.fingerprint
+        if isinstance(value, nn.Module):
+            return repr(value), self.hash(value.state_dict())
+        if is_dataclass(value) or not _is_installed(sys.modules.get(type(value).__module__)):
+            return self.hash(object.__getstate__(value))  # type: ignore[attr-defined]
+        return re.sub("0x[0-9a-fA-F]+", "", repr(value))  # but for its address
+
+    def _class(self, kind: type) -> object:
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        if _is_installed(sys.modules.get(kind.__module__)):
+            return name
+        self.own = True
+        members = {key: each for key, each in sorted(vars(kind).items()) if _is_written(key, each)}
+        known = fields(kind) if is_dataclass(kind) else ()
+        defaults = [(each.name, each.default, each.default_factory) for each in known]
+        return name, self.each((kind.__bases__, members, defaults))
+
+    def _function(self, function: Any) -> object:
+        closure = self.each(each.cell_contents for each in function.__closure__ or () if each != CellType())
+        if _is_installed(function.__code__.co_filename):
+            return function.__module__, function.__qualname__, closure
+        self.own = True
+        trees, names = _trees(function), {name for code in _codes(function.__code__) for name in code.co_names}
+        nodes = [node for tree in trees for node in ast.walk(tree)]
+        changed = {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
+        names = {node.id for node in nodes if isinstance(node, ast.Name)} & names - changed
+        attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        around = function.__globals__
+        found = [(name, self._global(around[name], attributes)) for name in sorted(names & around.keys())]
+        for node in nodes:
+            if isinstance(node, ast.Import | ast.ImportFrom):  # within the function
+                taken = {each.name for each in node.names}
+                modules = taken if isinstance(node, ast.Import) else {"." * node.level + (node.module or "")}
+                for name in sorted(modules):
+                    with suppress(ImportError):
+                        module = importlib.import_module(name, around.get("__package__"))
+                        found.append((name, self._global(module, attributes | taken)))
+        return list(map(_plain, trees)), self.each((function.__defaults__, function.__kwdefaults__)), closure, found
+
+    def _global(self, value: Any, attributes: set[str]) -> object:
+        """Of a module of somebody's, what a function takes from it."""
+        if not isinstance(value, ModuleType) or _is_installed(value):
+            return self.hash(value)
+        return [(name, self._global(vars(value)[name], attributes)) for name in sorted(attributes & vars(value).keys())]
+
+
+def _trees(function: Any) -> list[ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The syntax tree of a function; of lambdas, those of all that begin in the same line."""
+    code, advice = function.__code__, "give the run a name that stands for them: train(..., name=...)"
+    linecache.checkcache(code.co_filename)
+    text = "".join(linecache.getlines(code.co_filename, function.__globals__))
+    tree, codes = _parsed(text)
+    begun = {each.co_firstlineno for each in codes if _essence(each) == _essence(code)}  # lines may have been added
+    found = [
+        each
+        for each in ast.walk(tree)
+        if isinstance(each, ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef)
+        and min(part.lineno for part in (each, *getattr(each, "decorator_list", []))) in begun
+        and getattr(each, "name", "<lambda>") == code.co_name
+    ]
+    if not found:
+        why = "has changed since it was imported; start Python anew" if text else "is not at hand"
+        raise ValueError(
+            f"the source code of {function.__module__}.{function.__qualname__} {why}, so a record cannot tell what it "
+            f"does; define functions in a file or a notebook, or {advice}"
+        )
+    return found
+
+
+@lru_cache(maxsize=32)
+def _parsed(text: str) -> tuple[ast.AST, list[CodeType]]:
+    """The syntax tree of a file or a notebook's cell, and all that is compiled of it."""
     try:
-        return inspect.getsource(function)
-    except OSError:  # typed at Python's prompt, or made for a dataclass
-        return ""
+        compiled = compile(text, "", "exec", dont_inherit=True, flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    except (SyntaxError, ValueError):
+        return ast.Module([], []), []
+    return ast.parse(text), _codes(compiled)
+
+
+def _inner(code: CodeType) -> list[CodeType]:
+    return [each for each in code.co_consts if isinstance(each, CodeType)]
+
+
+def _codes(code: CodeType) -> list[CodeType]:
+    """A code object, and all within it."""
+    return [code, *(each for inner in _inner(code) for each in _codes(inner))]
+
+
+def _essence(code: CodeType) -> object:
+    """What is compiled, wherever it stands."""
+    constants = [(type(each), each) for each in code.co_consts if not isinstance(each, CodeType)]
+    return code.co_name, code.co_code, code.co_names, constants, [_essence(each) for each in _inner(code)]
+
+
+def _plain(tree: object) -> object:
+    """A syntax tree without docstrings, and without what is empty, which differs between versions of Python."""
+    if isinstance(tree, list):
+        return tuple(map(_plain, tree))
+    if not isinstance(tree, ast.AST):
+        return repr(tree)
+    content = {name: getattr(tree, name, None) for name in tree._fields if name not in ("kind", "type_comment")}
+    if isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and ast.get_docstring(tree, False):
+        content["body"] = tree.body[1:]
+    return type(tree).__name__, tuple((name, _plain(each)) for name, each in content.items() if each not in (None, []))
+
+
+def _is_written(key: str, member: Any) -> bool:
+    """Whether a class has this member from somebody, and not from Python, a dataclass or a named tuple."""
+    if not key.startswith("__"):
+        return key not in ("_make", "_replace", "_asdict")
+    code: Any = getattr(inspect.unwrap(member), "__code__", None)
+    by_hand = code is not None and not key.startswith("__annotate") and not _is_installed(code.co_filename)
+    return by_hand and (key == "__call__" or code.co_filename != "<string>")
+
+
+def _is_installed(place: ModuleType | str | None) -> bool:
+    """Whether a module, or a file of code, is Python's, this package's, or another installed one's."""
+    if isinstance(place, ModuleType):
+        if place.__name__.partition(".")[0] in (__package__, "torch", *sys.builtin_module_names):
+            return True
+        place = getattr(place, "__file__", None)
+    own, path = str(Path(__file__).parent) + os.sep, place or ""
+    return path.startswith(("<frozen", "<__array", own, *INSTALLED)) or "dist-packages" in path
 
 
 def _arguments(instance: object) -> dict[str, object]:
@@ -99,10 +325,16 @@ def _value(value: object) -> str:
         return qualified_name(value)
     if isinstance(value, tuple):
         return f"({', '.join(map(_value, value))})"
-    if isinstance(value, Tensor):  # by its values
-        content = value.detach().cpu().contiguous()
-        head = f"{content.dtype} {tuple(content.shape)}".encode()
-        return f"tensor:{hashlib.sha256(head + content.view(-1).numpy().tobytes()).hexdigest()[:16]}"
+    if isinstance(value, Tensor):
+        return _digest(value)
     if not isinstance(value, Number | str | None):
         raise ValueError(f"{value!r} cannot be recorded; a function of its own, without arguments, can")
     return repr(value)
+
+
+def _digest(tensor: Tensor) -> str:
+    """A tensor by its values."""
+    content = tensor.detach().cpu().contiguous()
+    head = f"{content.dtype} {tuple(content.shape)}".encode()
+    values = content.reshape(-1).view(torch.uint8).numpy().tobytes()  # NumPy knows no bfloat16
+    return f"tensor:{hashlib.sha256(head + values).hexdigest()[:16]}"

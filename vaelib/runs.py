@@ -1,17 +1,21 @@
-"""A run is training on disk: a folder with its configuration, its metrics, its weights and its evaluation.
+"""A run is training on disk: a folder, named after what it is made of.
+
+While it is trained, the folder holds
 
 `config.json`
-    settings, functions (names, checksum of their text), data (name, fingerprint), versions, device
+    what it is: settings, functions, data; versions and device
 `metrics.jsonl`
     one line an epoch, see `training.fit`
-`model.safetensors`
-    the weights; there as soon as the training is finished
-`SHA256SUMS`
-    of those files and the next one: `sha256sum --check SHA256SUMS` tells whether they are as written
-`evaluation.json`
-    see `evaluation.evaluate`; there as soon as the run is complete
 `checkpoint`
-    only while the training is unfinished
+    how far it has come
+
+and when it is complete, in their place,
+
+`model.safetensors`
+    the weights
+`run.json`
+    all of the above that can be read, the evaluation (see `evaluation.evaluate`), and a checksum of the weights. This
+    file alone is a run's record, which can be copied to where its figures are needed
 """
 
 import hashlib
@@ -19,27 +23,27 @@ import json
 import math
 import platform
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
 
-from . import evaluation, files, models, storage, training
+from . import evaluation, files, models, naming, storage, training
 from .checks import check_run
 from .data import Dataset, paths
-from .naming import current_name, fingerprint, qualified_name
 from .objective import negative_elbo
 from .seeding import seeded
 from .training import TrainConfig, adam
 
-ADVICE = "delete the run's folder to train it again"
-SUMS = "SHA256SUMS"
+RECORD, WEIGHTS = "run.json", "model.safetensors"
+CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint"
+OLD = ("evaluation.json", "SHA256SUMS")  # what complete runs had besides CONFIG and METRICS before there was RECORD
+ADVICE = "take an undamaged copy, or delete the run's folder to train it again"
+GO_ON = "delete that file, and `train` goes on"
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,9 @@ class Run:
 
     Parameters
     ----------
-    folder : where it is
+    folder : where it is; of a record alone, the record's path without ".json"
     config : what it was trained with
-    record : the content of `config.json`
+    record : what it is, and where it was trained: the other content of `run.json`
     metrics : one line per epoch, see `training.fit`
     evaluation : see `evaluation.evaluate`
     builder : the function that built its model
@@ -69,13 +73,20 @@ class Run:
         Raises
         ------
         FileNotFoundError
-            If only the run's records are here.
+            If only the run's record is here.
         ValueError
-            If the run was read without its builder.
+            If the run was read without its builder, or the weights are not this run's.
         """
         if not self.builder:
             raise ValueError(f"{self.folder} was read without the function that built its model; give it to `load`")
-        return storage.load(self.folder / "model.safetensors", device, self.builder)
+        return storage.load(self.folder / WEIGHTS, device, self.builder, self.record.get("weights"))
+
+    def dumps(self) -> str:
+        """The text of `run.json`: tables of names and values, then a line for each epoch, and a checksum of them."""
+        head = self.record | {"evaluation": self.evaluation}
+        lines = ",\n  ".join(map(json.dumps, self.metrics))
+        sha256 = _checksum(head | {"metrics": self.metrics})
+        return f'{json.dumps(head, indent=1)[:-2]},\n "metrics": [\n  {lines}\n ],\n "sha256": "{sha256}"\n}}\n'
 
 
 def default_root() -> Path:
@@ -93,21 +104,13 @@ def name(
     schedule: Callable | None = None,
     optimizer: Callable = adam,
 ) -> str:
-    """The folder's name, such as `mnist-k2-e10-s0`: data, K, epochs, seed, and whatever is not the paper's."""
-    parts = [f"{dataset}-k{config.latent_dim}-e{config.epochs}-s{config.seed}"]
-    if config.batch_size != TrainConfig.batch_size:
-        parts.append(f"b{config.batch_size}")
-    if config.learning_rate != TrainConfig.learning_rate:
-        parts.append(f"r{config.learning_rate:g}")
-    if config.precision:
-        parts.append(config.precision)
-    named = {"clip": config.max_grad_norm, "patience": config.patience}
-    parts += [f"{name}{value:g}" for name, value in named.items() if value]
-    for key, function in _functions(builder, objective, schedule, optimizer).items():
-        if function and function != PAPER.get(key):
-            without_modules = re.sub(r"\b(\w+\.)+(?=[A-Za-z_])", "", function)
-            parts.append(re.sub(r"[^\w.=-]+", "_", without_modules).strip("_"))
-    return "-".join(parts)
+    """The folder's name, such as `mnist-k2-e10-s0`: data, K, epochs, seed, and whatever is not the paper's.
+
+    For functions of somebody's own, it ends with the first digits of `naming.meaning`.
+    """
+    functions = {"builder": builder, "objective": objective, "schedule": schedule, "optimizer": optimizer}
+    meaning = naming.meaning(*functions.values())
+    return naming.folder_name(naming.record(config, {"name": dataset}, functions, meaning), DEFAULTS)
 
 
 def train(
@@ -123,13 +126,14 @@ def train(
     optimizer: Callable = adam,
     stream: bool = False,
     tags: Mapping[str, str] | None = None,
+    name: str = "",
 ) -> Run:
     """Train a model and evaluate it; go on where an earlier call stopped; or only load what is complete.
 
     The record has the names of builder, objective, schedule and optimizer: module, name, and the arguments that
     functools.partial fixes (or a dataclass has). Each that differs from the paper's is added to the name of the run's
-    folder, as are another batch size, learning rate, precision and so on. If you change a function's source code and
-    keep its name, you get the earlier run, with a warning.
+    folder, as are another batch size, learning rate, precision and so on. So are digits that change with what your own
+    functions do (see `naming.meaning`): if you change them, it is another run.
 
     Parameters
     ----------
@@ -140,6 +144,8 @@ def train(
     builder : makes the model of an image's shape (C, H, W) and a latent dimension; the paper's models if not given
     objective, schedule, on_epoch, checkpoint_seconds, optimizer, stream : see `training.fit`
     tags : names and values that the record keeps from the moment when training starts; they make no other run
+    name : stands for the functions in the folder's name, and for what they do: give another one if you change them.
+        Needed only where their source code is not at hand
 
     Raises
     ------
@@ -153,11 +159,6 @@ def train(
         If the loss stops being finite.
     OSError
         If the run's folder cannot be made or written.
-
-    Warns
-    -----
-    UserWarning
-        If the run's folder holds one of functions with the same names, but another text.
     """
     if not isinstance(data, Dataset) or not isinstance(config, TrainConfig):
         raise ValueError(
@@ -165,48 +166,79 @@ def train(
             f"not {type(data).__name__} and {type(config).__name__}"
         )
     device = choose_device(device)
-    functions = _functions(builder, objective, schedule, optimizer)
+    if not re.fullmatch(r"[\w.=-]*", name):
+        raise ValueError(f"a name becomes part of a folder's, so it has letters, digits, . - _ = only: {name!r}")
+    functions = {"builder": builder, "objective": objective, "schedule": schedule, "optimizer": optimizer}
+    known = {"name": data.name, "fingerprint": data.fingerprint, "image_shape": list(data.image_shape)}
+    known["origin"] = data.origin
+    record = naming.record(config, known, functions, name or naming.meaning(*functions.values()))
+    folder = Path(root or default_root()).expanduser().absolute() / naming.folder_name(record, DEFAULTS, bool(name))
+    if not is_complete(folder):
+        model = _build(data, config, device, builder, objective, schedule, optimizer)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            where = "name another folder for the runs (argument `root`, --runs, or VAELIB_RUNS)"
+            raise type(error)(f"{folder} cannot be made ({error.strerror}); {where}") from error
+        with files.locked(folder):
+            if not is_complete(folder):  # nor has another process completed it meanwhile
+                record = _claim(folder, record, tags, device)
+                options = (objective, schedule, on_epoch, checkpoint_seconds, optimizer, record["meaning"], stream)
+                _complete(folder, model, data, record, config, builder, *options)
+    run = load(folder, builder)
+    _refuse_another(folder, run.record, record)
+    return run
+
+
+def _build(data: Dataset, config: TrainConfig, device: torch.device, builder: Callable, *functions: Any) -> models.VAE:
+    """The model in its initial state, on the device, if all fits."""
     if len(data.test) < 2:
         raise ValueError("the test split has one image; the spread over images, which is recorded, needs two or more")
+    if torch.is_autocast_enabled(device.type):
+        raise ValueError("training within torch.autocast is not what is recorded; leave it, and ask for precision")
     with seeded(config.seed):  # the seed decides the initial weights, and nothing outside
         model = builder(data.image_shape, config.latent_dim)
     if not isinstance(models.unwrap(model), models.VAE):
-        raise ValueError(f"{qualified_name(builder)} must build a vaelib.models.VAE, not a {type(model).__name__}")
-    folder = Path(root or default_root()).expanduser() / name(
-        data.name, config, builder, objective, schedule, optimizer
-    )
-    if not is_complete(folder):
-        made, mixed = training.make(objective), training.is_mixed(config, device)
-        check_run(model.to(device), data, config, mixed, made, schedule, optimizer)
-        storage.serialize(model, builder)  # what cannot be stored is found out before it is trained
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        where = "name another folder for the runs (argument `root`, --runs, or VAELIB_RUNS)"
-        raise type(error)(f"{folder} cannot be made ({error.strerror}); {where}") from error
-    with nullcontext() if is_complete(folder) else files.locked(folder):
-        own = [each for each in (builder, objective, schedule, optimizer) if each not in (None, adam)]
-        text = fingerprint(*own)
-        _claim(folder, data, config, functions, text, device, tags)
-        if not is_complete(folder):
-            options = (objective, schedule, on_epoch, checkpoint_seconds, optimizer, stream)
-            try:
-                _complete(folder, model.to(device), data, config, builder, *options)
-            except KeyboardInterrupt as stop:
-                saved = (
-                    "where it was last saved" if (folder / "checkpoint").exists() else "the start, as nothing was saved"
-                )
-                stop.add_note(f"{folder.name} was stopped; run this again, and it goes on from {saved}")
-                raise
-    return load(folder, builder)
+        made = f"{naming.qualified_name(builder)} must build a vaelib.models.VAE"
+        raise ValueError(f"{made}, not a {type(model).__name__}")
+    objective, *others = functions
+    check_run(model.to(device), data, config, training.is_mixed(config, device), training.make(objective), *others)
+    storage.serialize(model, builder)  # what cannot be stored is found out before it is trained
+    return model
 
 
-def _complete(folder: Path, model: models.VAE, data: Dataset, config: TrainConfig, builder: Callable, *options) -> None:
-    path, device = folder / "model.safetensors", model.device
+def _claim(folder: Path, record: dict, tags: Mapping[str, str] | None, device: torch.device) -> dict:
+    """Write what the run is, or make sure that it is what was begun here, and note where it is gone on with."""
+    place = {package: _version(package) for package in ("vaelib", "torch", "torchvision", "numpy")}
+    place |= {"python": platform.python_version(), "device": device_name(device)}
+    place["float32_matmul_precision"] = torch.get_float32_matmul_precision()
+    begun = next((path for path in (folder / CONFIG, folder / RECORD) if files.exists(path)), None)
+    if begun is None:
+        record |= {"environment": place} | ({"tags": {each: str(tags[each]) for each in tags}} if tags else {})
+    else:
+        found = _read(begun, GO_ON)
+        _refuse_another(folder, found, record)
+        record = {key: value for key, value in found.items() if key not in ("metrics", "evaluation", "weights")}
+        record.setdefault("meaning", "")
+        record["resumed"] = [*record.get("resumed", []), place]
+    files.write(folder / CONFIG, json.dumps(record | {"sha256": _checksum(record)}, indent=1) + "\n")
+    return record
+
+
+def _complete(
+    folder: Path, model: models.VAE, data: Dataset, record: dict, config: TrainConfig, builder: Callable, *options: Any
+) -> None:
+    path, device = folder / WEIGHTS, model.device
     try:
-        if not (path.exists() and (folder / "metrics.jsonl").exists()):
-            (folder / SUMS).unlink(missing_ok=True)
+        if not (files.exists(path) and files.exists(folder / METRICS) and _has_all(_lines(folder / METRICS), config)):
+            for outdated in (RECORD, *OLD):  # of weights that were deleted
+                (folder / outdated).unlink(missing_ok=True)
             training.fit(model, data, config, folder, *options)
+            if data.fingerprint != record["data"]["fingerprint"]:
+                raise ValueError(
+                    f"the images or labels of {data.name!r} changed while {folder.name} was trained on them; delete "
+                    f"{folder}, and train again on data that stay as they are"
+                )
             storage.save(model, path, builder)
         metrics = evaluation.evaluate(storage.load(path, device, builder), data)
     except torch.OutOfMemoryError as error:
@@ -214,9 +246,13 @@ def _complete(folder: Path, model: models.VAE, data: Dataset, config: TrainConfi
             f"{device} has too little memory for {folder.name}; make batch_size ({config.batch_size}) smaller, leave "
             f"the images where they are (stream=True), or use 'cpu'"
         ) from error
+    except KeyboardInterrupt as stop:
+        saved = "where it was last saved" if files.exists(folder / CHECKPOINT) else "the start, as nothing was saved"
+        stop.add_note(f"{folder.name} was stopped; run this again, and it goes on from {saved}")
+        raise
     if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
         raise ValueError(f"{folder.name} is trained, but its {', '.join(wrong)} is not finite; {ADVICE}")
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = _lines(folder / METRICS)
     last = lines[training.best_epoch(lines) - 1 if config.patience else -1]["test_elbo"]
     if not math.isclose(metrics["test_elbo"], last, rel_tol=1e-3):
         raise ValueError(
@@ -224,11 +260,9 @@ def _complete(folder: Path, model: models.VAE, data: Dataset, config: TrainConfi
             f"{metrics['test_elbo']:.2f}: something that it computes with is not stored with its weights, such as a "
             f"Python attribute, a buffer with persistent=False, or a constant that the builder draws; make it a buffer"
         )
-    record = json.dumps(metrics, indent=1) + "\n"
-    sums = [_sum(name, _content(folder / name, ADVICE)) for name in ("config.json", "metrics.jsonl", path.name)]
-    files.write(folder / SUMS, "".join([*sums, _sum("evaluation.json", record.encode())]))
-    files.write(folder / "evaluation.json", record)
-    for leftover in (folder / "checkpoint", *folder.glob("*.part")):  # killed processes leave half-written files
+    record = record | {"weights": storage.sha256(path)}
+    files.write(folder / RECORD, Run(folder, config, record, lines, metrics).dumps())
+    for leftover in (*(folder / name for name in (CHECKPOINT, METRICS, CONFIG, *OLD)), *folder.glob("*.part")):
         leftover.unlink(missing_ok=True)
 
 
@@ -242,36 +276,47 @@ def train_all(data: Dataset, configs: Sequence[TrainConfig], root: Path | str | 
 
 def is_complete(folder: Path) -> bool:
     """Whether a run was trained and evaluated, and nothing of it was deleted since."""
-    return all((folder / file).exists() for file in ("metrics.jsonl", "model.safetensors", "evaluation.json"))
+    return files.exists(folder / WEIGHTS) and any(files.exists(folder / each) for each in (RECORD, OLD[0]))
 
 
-def load(folder: Path | str, builder: Callable[..., models.VAE] | None = models.build) -> Run:
+def load(path: Path | str, builder: Callable[..., models.VAE] | None = models.build) -> Run:
     """Read a complete run, or the published record of one, which is the same without its weights.
 
     Parameters
     ----------
-    folder : the run's
+    path : the run's folder; or a record, with or without ".json"
     builder : the function that built its model, if it is not the paper's; None if the model will not be asked for
 
     Raises
     ------
     FileNotFoundError
-        If a file is missing: the run is not complete.
+        If a file is missing, or the run is not finished.
     ValueError
         If a file is damaged, or another function built the model (the message names it).
     """
-    folder = Path(folder).expanduser()
-    record, config = _read_config(folder / "config.json")
-    if builder and record["functions"].get("builder") != qualified_name(builder):
+    folder = path = Path(path).expanduser()
+    if folder.is_dir():
+        path = folder / RECORD
+    elif folder.suffix == ".json":
+        folder = folder.with_suffix("")
+    else:
+        path = folder.with_name(f"{folder.name}.json")
+    if files.exists(path) or not files.exists(folder / CONFIG):
+        record = _read(path)
+    elif files.exists(folder / OLD[0]):
+        path, record = folder / METRICS, _read_old(folder)
+    else:
+        done = len(_lines(folder / METRICS)) if files.exists(folder / METRICS) else 0
+        epochs = _read(folder / CONFIG, GO_ON)["settings"]["epochs"]
+        raise FileNotFoundError(f"{folder} is not finished ({done} of {epochs} epochs); `train` goes on with it")
+    config, metrics, evaluated = TrainConfig(**record["settings"]), record.pop("metrics"), record.pop("evaluation")
+    if not _has_all(metrics, config):
+        raise ValueError(f"{path} is damaged: {len(metrics)} epochs, not {config.epochs}; {ADVICE}")
+    if builder and record["functions"].get("builder") != naming.qualified_name(builder):
         raise ValueError(
             f"{folder} holds a run of a model that {record['functions'].get('builder')} built, "
-            f"not {qualified_name(builder)}; give that function as `builder`"
+            f"not {naming.qualified_name(builder)}; give that function as `builder`, or None for its figures alone"
         )
-    path = folder / "metrics.jsonl"
-    metrics = [_parse(line, path) for line in _content(path, ADVICE).splitlines()]
-    if len(metrics) != config.epochs and not (config.patience and 0 < len(metrics) < config.epochs):
-        raise ValueError(f"{path} is damaged: {len(metrics)} epochs, not {config.epochs}; {ADVICE}")
-    evaluated = _read(folder / "evaluation.json", "delete that file, and the run is evaluated again")
     return Run(folder, config, record, metrics, evaluated, builder)
 
 
@@ -311,57 +356,7 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
     return device
 
 
-def _functions(builder: Callable, objective: Callable, schedule: Callable | None, optimizer: Callable) -> dict:
-    named = {"builder": builder, "objective": objective, "schedule": schedule}
-    named["optimizer"] = None if optimizer is adam else optimizer
-    return {name: function and qualified_name(function) for name, function in named.items()}
-
-
-PAPER = _functions(models.build, negative_elbo, None, adam)
-
-
-def _claim(
-    folder: Path,
-    data: Dataset,
-    config: TrainConfig,
-    functions: dict,
-    text: str,
-    device: torch.device,
-    tags: Mapping[str, str] | None,
-) -> None:
-    """Write the run's configuration, or make sure that the one there is the same."""
-    path = folder / "config.json"
-    record: dict[str, Any] = {
-        "settings": asdict(config),
-        "functions": functions,
-        "data": {"name": data.name, "fingerprint": data.fingerprint, "image_shape": list(data.image_shape)},
-    }
-    if path.exists():
-        found, _ = _read_config(path)
-        for part, expected in record.items():
-            for key, value in expected.items():
-                there = found[part].get(key)
-                if there != value:
-                    what = "on other images or labels: fingerprint" if key == "fingerprint" else f"with {key}"
-                    raise ValueError(
-                        f"{folder} holds a run {what} {there!r}, not {value!r}; "
-                        f"delete that folder, or choose another one for runs (argument `root`, or VAELIB_RUNS)"
-                    )
-        if (earlier := found.get("text")) and earlier != text:
-            warnings.warn(
-                f"{folder.name} was begun with functions of these names whose source code has changed since; if they "
-                f"do something else now, give them another name, or delete {folder}",
-                stacklevel=3,
-            )
-        return
-    record["data"]["origin"] = data.origin
-    if text:
-        record["text"] = text
-    if tags:
-        record["tags"] = dict(tags)
-    record["environment"] = {package: version(package) for package in ("vaelib", "torch", "torchvision", "numpy")}
-    record["environment"] |= {"python": platform.python_version(), "device": device_name(device)}
-    files.write(path, json.dumps(record, indent=1) + "\n")
+DEFAULTS = asdict(TrainConfig(1))
 
 
 def device_name(device: torch.device) -> str:
@@ -371,40 +366,75 @@ def device_name(device: torch.device) -> str:
     return f"{device.type.upper()}, {torch.get_num_threads()} threads"
 
 
-def _read_config(path: Path) -> tuple[dict, TrainConfig]:
-    record = {"functions": PAPER} | _read(path)  # the first records have none, because there were no others
+def _version(package: str) -> str:
     try:
-        for part in ("functions", "data"):
-            if not isinstance(record[part], dict):
-                raise TypeError(f"{part} is not a table of names and values")
-        record["functions"] = {key: name and current_name(str(name)) for key, name in record["functions"].items()}
-        settings = {key: value for key, value in record["settings"].items() if (key, value) != ("block", None)}
-        return record, TrainConfig(**settings)  # version 0.1.0 had a block
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}); {ADVICE}") from error
+        return version(package)
+    except PackageNotFoundError:  # imported from a folder
+        return "unknown"
+
+
+def _refuse_another(folder: Path, found: dict, expected: dict) -> None:
+    if different := naming.difference(naming.identity(found), naming.identity(expected)):
+        raise ValueError(
+            f"{folder} holds a run {different}; delete that folder, or choose another one for runs (argument `root`, "
+            f"or VAELIB_RUNS)"
+        )
 
 
 def _read(path: Path, advice: str = ADVICE) -> dict:
-    return _parse(_content(path, advice), path, advice)
+    """A run's record, or the configuration of one that is not complete."""
+    record = _parse(path.read_bytes(), path, advice)
+    if record.pop("sha256", None) not in (None, _checksum(record)):
+        raise ValueError(f"{path} is damaged: its checksum does not match; {advice}")
+    record.setdefault("functions", naming.PAPER)  # the first records have none, because there were no others
+    parts: dict[str, type] = {"settings": dict, "functions": dict, "data": dict}
+    parts |= {"metrics": list, "evaluation": dict} if path.name != CONFIG else {}
+    if wrong := [part for part, kind in parts.items() if not isinstance(record.get(part), kind)]:
+        raise ValueError(f"{path} is damaged: it has no {', '.join(wrong)}; {advice}")
+    if record["settings"].get("block", 0) is None:  # what version 0.1.0 had, if it was not used
+        del record["settings"]["block"]
+    if unknown := record["settings"].keys() - {each.name for each in fields(TrainConfig)}:
+        raise ValueError(
+            f"{path} was written by another vaelib ({record.get('environment')}), with settings that this "
+            f"one ({_version('vaelib')}) does not have: {', '.join(sorted(unknown))}; use that one"
+        )
+    try:
+        TrainConfig(**record["settings"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); {advice}") from error
+    record["functions"] = {key: name and naming.current_name(str(name)) for key, name in record["functions"].items()}
+    return record
 
 
-def _content(path: Path, advice: str) -> bytes:
-    """A file's bytes, which must be those that the run was completed with, if their checksum was noted."""
-    content, sums = path.read_bytes(), path.with_name(SUMS)
-    if sums.exists() and _sum(path.name, content).encode() not in sums.read_bytes():
-        raise ValueError(f"{path} is damaged: its checksum is not in {sums}; {advice}")
-    return content
+def _read_old(folder: Path) -> dict:
+    """The same of a complete run as version 0.1.0 left it: three files, and perhaps their checksums in a fourth."""
+    sums = (folder / OLD[1]).read_text("utf-8") if files.exists(folder / OLD[1]) else ""
+    for name in (CONFIG, METRICS, OLD[0]):
+        if sums and f"{storage.sha256(folder / name)}  {name}" not in sums:
+            raise ValueError(f"{folder / name} is damaged: its checksum is not in {OLD[1]}; {ADVICE}")
+    weights = re.findall(f"(.*)  {WEIGHTS}", sums)
+    figures = _parse((folder / OLD[0]).read_bytes(), folder / OLD[0], ADVICE)
+    read = _read(folder / CONFIG) | {"metrics": _lines(folder / METRICS), "evaluation": figures}
+    return read | ({"weights": weights[0]} if weights else {})
 
 
-def _sum(name: str, content: bytes) -> str:
-    return f"{hashlib.sha256(content).hexdigest()}  {name}\n"
+def _has_all(metrics: list[dict], config: TrainConfig) -> bool:
+    return len(metrics) == config.epochs or bool(config.patience and 0 < len(metrics) < config.epochs)
 
 
-def _parse(text: bytes, path: Path, advice: str = ADVICE) -> dict:
+def _lines(path: Path) -> list[dict]:
+    return [_parse(line, path, GO_ON) for line in path.read_bytes().splitlines()]
+
+
+def _parse(text: bytes, path: Path, advice: str) -> dict:
     try:
         parsed = json.loads(text)
-    except ValueError as error:  # JSONDecodeError, or UnicodeDecodeError
+        if not isinstance(parsed, dict):
+            raise ValueError("no table of names and values")
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); {advice}") from error
-    if not isinstance(parsed, dict):
-        raise ValueError(f"{path} is damaged: no table of names and values; {advice}")
     return parsed
+
+
+def _checksum(record: dict) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

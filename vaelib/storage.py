@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import safetensors
@@ -34,8 +36,10 @@ def save(model: VAE, path: Path | str, builder: Callable[..., VAE] = build) -> N
 
 def serialize(model: VAE, builder: Callable[..., VAE] = build) -> bytes:
     """The bytes that `save` writes; raises as `save`. Weights that several modules share are stored for each."""
-    model = unwrap(model)
-    if architecture(_build(builder, model.image_shape, model.latent_dim)) != architecture(model):
+    model, twin = unwrap(model), unwrap(_build(builder, model.image_shape, model.latent_dim))
+    if twin is model or not set(twin.parameters()).isdisjoint(model.parameters()):
+        raise ValueError(f"{qualified_name(builder)} must make a new model at each call, and gave one twice")
+    if architecture(twin) != architecture(model):
         raise ValueError(f"this model is not what {qualified_name(builder)} builds; give its own function as `builder`")
     recipe = {
         "builder": qualified_name(builder),
@@ -53,26 +57,45 @@ def serialize(model: VAE, builder: Callable[..., VAE] = build) -> bytes:
         ) from error
 
 
-def load(path: Path | str, device: torch.device | str = "cpu", builder: Callable[..., VAE] = build) -> VAE:
+def load(
+    path: Path | str,
+    device: torch.device | str = "cpu",
+    builder: Callable[..., VAE] = build,
+    checksum: str | None = None,
+) -> VAE:
     """The model that `save` wrote, in single precision and evaluation mode.
 
     Nothing in the file is executed or imported: to load another model than the paper's, give its builder.
 
+    Parameters
+    ----------
+    path, device : of the weights
+    builder : the function that built the model
+    checksum : SHA-256 of the file, if it is known
+
     Raises
     ------
     ValueError
-        If the file is not one of `save`'s, was damaged since, or needs another builder (the message names it).
+        If the file is not one of `save`'s, was damaged since, has another checksum, or needs another builder (the
+        message names it).
     """
     path, advice = Path(path), "take an undamaged copy, or train again"
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, not a file of weights")
+    if files.exists(path) and not path.is_file():
+        raise ValueError(f"{path} is a folder or a device, not a file of weights")
+    if checksum and sha256(path) != checksum:
+        raise ValueError(f"{path} is damaged, or of another run: its checksum is not that of the record; {advice}")
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata, names = file.metadata(), file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
         recipe = json.loads(metadata["vaelib"])
         name, shape, latent_dim = current_name(recipe["builder"]), tuple(recipe["image_shape"]), recipe["latent_dim"]
-        if not shape or not all(isinstance(size, int) and size > 0 for size in (*shape, latent_dim)):
+        sizes = (*shape, latent_dim)
+        if (
+            not shape
+            or not all(isinstance(size, int) and 0 < size < 2**31 for size in sizes)
+            or math.prod(sizes) > 2**40
+        ):
             raise ValueError(f"no images have the shape {shape} and {latent_dim!r} latent dimensions")
         if recipe["sha256"] != _checksum(tensors):
             raise ValueError("its checksum does not match")
@@ -83,6 +106,11 @@ def load(path: Path | str, device: torch.device | str = "cpu", builder: Callable
             f"{path} holds weights of a model that {name} built, not {qualified_name(builder)}; "
             f"give that function as `builder`"
         )
+    expected = found = {name: (*each.shape,) for name, each in tensors.items()}
+    with suppress(Exception), torch.device("meta"):  # of shapes alone, before memory is taken for them
+        expected = architecture(_build(builder, shape, latent_dim))[1]
+    if found != expected:
+        raise ValueError(f"{path} does not fit what {qualified_name(builder)} builds; {advice}")
     model = _build(builder, shape, latent_dim)
     try:
         unwrap(model).load_state_dict(tensors)  # copied into float32
@@ -90,6 +118,12 @@ def load(path: Path | str, device: torch.device | str = "cpu", builder: Callable
         raise ValueError(f"{path} does not fit what {qualified_name(builder)} builds ({error}); {advice}") from error
     unwrap(model).latent_dim = latent_dim
     return model.to(device).eval()
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def from_pretrained(name: str, device: torch.device | str = "cpu") -> VAE:

@@ -4,10 +4,11 @@ import hashlib
 import io
 import json
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from numbers import Real
 from pathlib import Path
@@ -17,11 +18,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from . import evaluation, files, progress, seeding
+from . import evaluation, files, naming, progress, seeding
 from .checks import check_run
 from .data import Dataset, Split, to_float
 from .models import VAE, unwrap
-from .naming import qualified_name
 from .objective import Terms, negative_elbo, options, whole_number
 from .storage import architecture
 
@@ -93,6 +93,7 @@ def fit(
     on_epoch: Callable[[VAE, dict], None] | None = None,
     checkpoint_seconds: float = 10,
     optimizer: Callable[..., Optimizer] = adam,
+    meaning: str | None = None,
     stream: bool = False,
 ) -> list[dict]:
     """Minimise the objective, by default the negative ELBO with Adam.
@@ -106,15 +107,17 @@ def fit(
         are in channels-last order
     data : Dataset
     config : TrainConfig
-    folder : made if need be; gets `metrics.jsonl`, one line per epoch, and `checkpoint`; names the progress bar
+    folder : made if need be; gets `metrics.jsonl`, one line per epoch, and `checkpoint`; names the progress bar. It is
+        the caller's: unlike `runs.train`, this does not notice another training in it
     objective : what is minimised, see `objective.negative_elbo`; or, if it has state, a class of modules (or a partial
         of one), whose buffers are in the checkpoint
     schedule : makes one of torch's learning-rate schedules from the optimizer; it takes a step after each epoch
     on_epoch : called with the model, in evaluation mode, and the epoch's line of metrics; called again for an epoch
-        that is done again
+        that is done again. It must not change the model. If it raises, there is a checkpoint of this epoch
     checkpoint_seconds : time between checkpoints: about as much work as a stopped or killed process loses. It is longer
         if writing a checkpoint takes more than a tenth of it
     optimizer : makes one of torch's optimizers, called as `optimizer(parameters, lr=config.learning_rate)`
+    meaning : what stands in a checkpoint for what the functions do; `naming.meaning` if not given
     stream : whether the training images stay where they are, and each batch is copied to the device when it is needed;
         for data that exceed the device's memory. It changes no value
 
@@ -128,22 +131,27 @@ def fit(
     FloatingPointError
         If the loss, a recorded term or a weight stops being finite. The checkpoint stays as it last was.
     ValueError
-        If `checks.check_run` finds something, or the checkpoint is damaged, or of another run.
+        If `checks.check_run` finds something, on_epoch changes the model, or the checkpoint is damaged, of another run,
+        or could not be read again.
     """
-    folder, plain, made = Path(folder), unwrap(model), make(objective)
+    if not checkpoint_seconds >= 0:  # nor is nan
+        raise ValueError(f"checkpoint_seconds must be 0 or more, not {checkpoint_seconds!r}")
+    folder, plain, made = Path(folder).absolute(), unwrap(model), make(objective)
     device = plain.device
-    mixed, checkpoint = is_mixed(config, device), folder / "checkpoint"
+    mixed, checkpoint, metrics = is_mixed(config, device), folder / "checkpoint", folder / "metrics.jsonl"
     check_run(model, data, config, mixed, made, schedule, optimizer)
     folder.mkdir(parents=True, exist_ok=True)
     if mixed:  # otherwise each bfloat16 convolution transposes its input and output
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = _Images(data.train, config.batch_size, device, plain.conditional, stream)
-    functions = {"objective": objective, "schedule": schedule, "optimizer": None if optimizer is adam else optimizer}
-    identity = asdict(config) | {"data": data.fingerprint, "device": device.type}
-    identity |= {name: each and qualified_name(each) for name, each in functions.items()}
+    functions = {"objective": objective, "schedule": schedule, "optimizer": optimizer}
+    meaning = naming.meaning(*functions.values()) if meaning is None else meaning
+    record = naming.record(config, {"fingerprint": data.fingerprint}, functions, meaning)
+    identity = naming.identity(record) | {"device": device.type}
     state = _State(model, config, made, schedule, optimizer, identity)
-    if checkpoint.exists():
+    if files.exists(checkpoint):
         state.read(checkpoint)
+        state.write_metrics(metrics)  # which may be of a later epoch, or damaged
     saved, writing = time.monotonic(), 0.0
     done = len(state.history) * images.steps + state.step
     with progress.bar(total=config.epochs * images.steps, initial=done, desc=folder.name, unit="step") as bar:
@@ -173,9 +181,9 @@ def fit(
                         line |= _terms(name, *(each.mean().item() for each in terms))
             state.require(math.isfinite(line["test_elbo"]), "the test ELBO is not finite")
             state.end_epoch(line | {"seconds": round(time.monotonic() - began, 3)}, noise)
-            files.write(folder / "metrics.jsonl", "".join(json.dumps(each) + "\n" for each in state.history))
+            state.write_metrics(metrics)
             if on_epoch:
-                on_epoch(plain.eval(), dict(state.history[-1]))
+                state.show(on_epoch, checkpoint)
     state.restore_best()
     model.eval()
     return state.history
@@ -246,6 +254,7 @@ class _State:
         self.noise: int | seeding.States = 2 * config.seed + 1
         self.history: list[dict] = []
         self.best: dict[str, Tensor] = {}
+        self.is_readable = False
         self._start_epoch()
 
     def _start_epoch(self) -> None:
@@ -298,6 +307,21 @@ class _State:
             self.schedule.step()
         self._start_epoch()
 
+    def write_metrics(self, path: Path) -> None:
+        files.write(path, "".join(json.dumps(each) + "\n" for each in self.history))
+
+    def show(self, on_epoch: Callable[[VAE, dict], None], checkpoint: Path) -> None:
+        """Call `on_epoch`, which may look at the model, but not change it; if it raises, the epoch is saved first."""
+        before = _snapshot(self.model)
+        try:
+            on_epoch(self.model.eval(), dict(self.history[-1]))
+        except BaseException:
+            if _are_equal(before, _snapshot(self.model)):
+                self.write(checkpoint, 0.0, self.noise)
+            raise
+        if not _are_equal(before, _snapshot(self.model)):
+            raise ValueError("on_epoch changed the model's weights or buffers; let it work on copy.deepcopy(model)")
+
     def is_finished(self) -> bool:
         patience, done = self.config.patience, len(self.history)
         return done >= self.config.epochs or bool(patience and done and done - best_epoch(self.history) >= patience)
@@ -306,14 +330,24 @@ class _State:
         if self.best:
             self.model.load_state_dict(self.best)
 
-    def write(self, path: Path, seconds: float) -> None:
+    def write(self, path: Path, seconds: float, noise: int | seeding.States | None = None) -> None:
         """A checkpoint is its SHA-256 sum (32 bytes), then what torch.save makes of the state."""
         self.check_weights()
         state = {"identity": self.identity, "step": self.step, "seconds": seconds, "totals": self.totals}
-        state |= {"history": self.history, "shuffle": self.before_shuffling, "noise": seeding.state(self.model.device)}
-        state |= {"modules": self.modules.state_dict(), "optimizer": self.optimizer.state_dict(), "best": self.best}
+        state |= {"history": self.history, "shuffle": self.before_shuffling}
+        state |= {"noise": noise or seeding.state(self.model.device), "modules": self.modules.state_dict()}
+        state |= {"optimizer": self.optimizer.state_dict(), "best": self.best}
         state |= {"schedule": self.schedule.state_dict() if self.schedule else None}
         torch.save(state, buffer := io.BytesIO())
+        if not self.is_readable:  # which the first of a training tells
+            try:
+                torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+            except pickle.UnpicklingError as error:
+                raise ValueError(
+                    "the state of the optimizer or the schedule cannot be read again, as it holds more than tensors "
+                    "and Python's own numbers, strings, lists and tables; convert NumPy's numbers by float()"
+                ) from error
+            self.is_readable = True
         files.write(path, hashlib.sha256(buffer.getbuffer()).digest(), buffer.getbuffer())
 
     def read(self, path: Path) -> None:
@@ -322,9 +356,9 @@ class _State:
         if hashlib.sha256(content[32:]).digest() != content[:32]:
             raise ValueError(f"{path} is damaged: its checksum does not match; {advice}")
         state = torch.load(io.BytesIO(content[32:]), map_location=device, weights_only=True)
-        for key, expected in self.identity.items():
-            if (found := state.get("identity", {}).get(key)) != expected:
-                raise ValueError(f"{path} is of a training with {key} {found!r}, not {expected!r}; {advice}")
+        found = {key: value for key, value in state.get("identity", {}).items() if value is not None}
+        if different := naming.difference(found, self.identity):
+            raise ValueError(f"{path} is of a training {different}; {advice}")
         self.modules.load_state_dict(state["modules"])
         self.optimizer.load_state_dict(state["optimizer"])
         for weight, kept in self.optimizer.state.items():  # fused Adam does not look whether they are in one order
@@ -339,6 +373,18 @@ class _State:
         self.step, self.seconds, self.totals, self.history = (
             state[key] for key in ("step", "seconds", "totals", "history")
         )
+
+
+def _snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of all values, and which of them are trained."""
+    values = {name: each.clone() for name, each in model.state_dict().items()}
+    return values | {f"{name} is trained": torch.tensor(each.requires_grad) for name, each in model.named_parameters()}
+
+
+def _are_equal(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
+    return some.keys() == others.keys() and all(
+        each.dtype == others[name].dtype and torch.equal(each, others[name]) for name, each in some.items()
+    )
 
 
 def _terms(split: str, reconstruction: float, kl: float) -> dict[str, float]:

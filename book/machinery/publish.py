@@ -33,12 +33,12 @@ def records(profile: str, experiment: str, folder: Path) -> list[Path]:
 
 
 def record(names: Sequence[str], folder: Path) -> list[Path]:
-    """Copy configuration, metrics and evaluation of each of these runs, without the weights.
+    """Write the record of each of these runs, a file of its own, without the weights.
 
     Raises
     ------
     ValueError
-        If a run is missing, not complete or damaged; the others are copied nevertheless.
+        If a run is missing, not complete or damaged; the others are written nevertheless.
     """
     faults = []
     for name in names:
@@ -47,12 +47,11 @@ def record(names: Sequence[str], folder: Path) -> list[Path]:
         except (OSError, ValueError) as error:
             faults.append(str(error))
             continue
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for file in ("config.json", "metrics.jsonl", "evaluation.json"):
-            files.write(folder / name / file, (run.folder / file).read_bytes())
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write(folder / f"{name}.json", run.dumps())
     if faults:
         raise ValueError("\n".join([f"{len(faults)} of {len(names)} runs give no record:", *faults]))
-    return [folder / name for name in names]
+    return [folder / f"{name}.json" for name in names]
 
 
 def picture(notebook: Path, figure: str, path: Path) -> None:

@@ -195,9 +195,9 @@ except ValueError as error:
 #
 # A run's record contains the name of its builder and the arguments that
 # `partial` fixes. Builders, objectives and schedules are therefore functions
-# and classes with a name. Lambdas are refused. If you change a function and
-# keep its name, you get the earlier run and a warning. In that case, rename
-# the function or delete the run's folder. Define your functions in a module
+# and classes with a name. Lambdas are refused. The folder's name ends with a
+# hash of what your functions do and of the values that they read, so a changed
+# function is another run. Comments don't count. Define your functions in a module
 # that you import if several scripts load the same runs, because the recorded
 # name includes the module.
 #

@@ -73,7 +73,7 @@ print(f"{campaign['platform']}, torch {campaign['torch']}")
 #   files, and the decoded images, have checksums that are compared at every start.
 # - *The same bits elsewhere.* Another processor, another number of threads or a GPU rounds sums differently, and a training then ends near, not at, the
 #   same weights. How near, the spread over seeds tells.
-# - *That a function is what its name says.* Records know functions of your own (a model, an objective) by their names. Who changes one without
-#   giving it another name gets the earlier run.
+# - *That it sees all that a function does.* A record has a hash of what your functions (a model, an objective) do and of what they read, so that a
+#   changed function is another run. What they take from files, from the network or from the clock is not in it.
 # - *Disks that lie.* A disk that calls written what is only in its memory can lose it, whatever a program does.
 # - *More than was tried.* The campaign ran on Linux alone, and chance decided its moments: `python tests/system/campaign.py --seed 1` tries others.

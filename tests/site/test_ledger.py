@@ -1,8 +1,8 @@
 """The ledger of claims: only what a stored page measured, on runs that have a record, gets into the book."""
 
-import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -21,7 +21,8 @@ RUN = "mnist-k2-e10-s0"
 def book(tmp_path):
     """A book with one page, which judges C7 by one run that has a record."""
     book = tmp_path / "book"
-    shutil.copytree(RECORDS / RUN, book / "records" / "paper" / RUN)
+    (book / "records" / "paper").mkdir(parents=True)
+    shutil.copy(RECORDS / f"{RUN}.json", book / "records" / "paper")
     found = claims.judge("C7", "test data", [runs.load(RECORDS / RUN)], kept=1, mostly_kept=1, fine=0.2)
     _write(book, found._repr_mimebundle_())
     return book
@@ -58,8 +59,9 @@ def test_a_judgement_is_read_from_the_page_which_must_judge(book):
 
 
 def test_a_run_without_a_record_or_with_that_of_another_training_is_refused(book):
-    path = book / "records" / "paper" / RUN / "evaluation.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"test_elbo": -1.0}))
+    path = book / "records" / "paper" / f"{RUN}.json"
+    run = runs.load(path)
+    path.write_text(replace(run, evaluation=run.evaluation | {"test_elbo": -1.0}).dumps())
     with pytest.raises(ValueError, match="by other runs than those of the records"):
         claims.judgement("C7", book)
     shutil.rmtree(book / "records")

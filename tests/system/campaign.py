@@ -558,9 +558,12 @@ def make_up(table: Table, place: Path, examples: int) -> None:
     path = run / "config.json"
     texts = values.map(json.dumps) | st.text(max_size=50)
     tried("made up: configurations", texts, writes(path), lambda: runs.load(run))
+    tried("made up: records", texts, writes(place / "run.json"), lambda: runs.load(place / "run.json"))
 
 
-KEYS = st.sampled_from(["settings", "functions", "data", "latent_dim", "epochs", "seed", "fingerprint", "x"])
+KEYS = st.sampled_from(
+    ["settings", "functions", "data", "latent_dim", "epochs", "seed", "fingerprint", "metrics", "evaluation", "x"]
+)
 
 
 def main() -> None:

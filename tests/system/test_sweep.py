@@ -206,7 +206,7 @@ def test_of_other_profiles_than_the_papers_only_records_are_published_the_runs_w
     _command(monkeypatch, "publish", "mnist", "--profile", "mine")
     assert list(Path("book").iterdir()) == [Path("book/records")] and not storage.PRETRAINED.exists()
     folders = list(Path("book/records/mine").iterdir())
-    assert {each.name for each in folders} == {f"digits-k{K}-e{epochs}-s0" for K in (1, 2) for epochs in (1, 2)}
+    assert {each.stem for each in folders} == {f"digits-k{K}-e{epochs}-s0" for K in (1, 2) for epochs in (1, 2)}
     assert runs.load(folders[0]).evaluation == json.loads(EVALUATION)
     assert not list(Path("book").rglob("*.safetensors"))
     monkeypatch.setenv("VAELIB_RUNS", str(project / "none"))

@@ -1,6 +1,9 @@
 """Files that are whole or not there, and folders held by one at a time."""
 
+import errno
+import fcntl
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -57,3 +60,57 @@ def test_a_held_folder_is_refused_to_other_threads_and_free_afterwards(tmp_path)
 def test_an_error_within_is_not_taken_for_a_folder_in_use(tmp_path):
     with pytest.raises(BlockingIOError, match="busy"), files.locked(tmp_path):
         raise BlockingIOError("busy")
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_cannot_sync_folders_gets_its_files(tmp_path, monkeypatch, number):
+    fsync = os.fsync
+
+    def only_files(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    files.write(tmp_path / "file", "content")
+    assert (tmp_path / "file").read_text() == "content"
+    monkeypatch.setattr(os, "fsync", lambda descriptor: os.close(-1))
+    with pytest.raises(OSError, match="file"):
+        files.write(tmp_path / "file", "other")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "content"
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_a_folder_that_cannot_be_locked_is_named_with_a_way_out(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
+    with pytest.raises(OSError, match=f"{tmp_path} cannot be locked .* VAELIB_RUNS"), files.locked(tmp_path):
+        pass
+
+
+def test_locks_of_two_kinds_exclude_each_other_and_every_user_may_lock(tmp_path, monkeypatch):
+    with files.locked(tmp_path):
+        assert stat.S_IMODE((tmp_path / ".lock").stat().st_mode) == 0o666
+    (tmp_path / ".lock").write_text("4711\nelsewhere\n")  # as a machine without file locks leaves it
+    with pytest.raises(RuntimeError, match=r"in use .* machine without file locks"), files.locked(tmp_path):
+        pass
+
+
+def test_a_folder_that_was_moved_and_made_again_is_not_written_to(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with files.locked(folder):
+        folder.rename(tmp_path / "moved")
+        with pytest.raises(OSError, match=str(folder)):  # nothing is there
+            files.write(folder / "file", "content")
+        folder.mkdir()
+        (folder / ".lock").touch()
+        with pytest.raises(RuntimeError, match=f"{folder} was moved away and made again"):
+            files.write(folder / "file", "content")
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+def test_a_disk_that_does_not_answer_is_no_missing_file(tmp_path, monkeypatch):
+    assert files.exists(tmp_path) and not files.exists(tmp_path / "none") and not files.exists(tmp_path / "none" / "x")
+    monkeypatch.setattr(os, "stat", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output error"):
+        files.exists(tmp_path)

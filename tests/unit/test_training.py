@@ -284,7 +284,9 @@ def test_a_checkpoint_of_other_settings_is_refused(tiny, tmp_path, setting, valu
 
 def test_a_checkpoint_of_other_images_is_refused(tiny, digits, tmp_path):
     _fit(tiny, SETTINGS, tmp_path, checkpoint_seconds=0)
-    with pytest.raises(ValueError, match=f"checkpoint is of a training with data '{tiny.fingerprint}'"):
+    with pytest.raises(
+        ValueError, match=f"is of a training on other images or labels: fingerprint '{tiny.fingerprint}'"
+    ):
         other = Split(255 - tiny.train.images, tiny.train.labels)
         training.fit(_model(tiny), replace(tiny, train=other), SETTINGS, tmp_path)
 

@@ -1,0 +1,206 @@
+"""What a run is: the meaning of functions changes with what they do, and with nothing else."""
+
+import importlib.util
+import linecache
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from vaelib import binarization, burda, models, naming, objective, training
+
+TEXT = '''
+"""A module of somebody's."""
+import functools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+import somebodys_helpers
+from vaelib.models import mlp
+from vaelib.objective import negative_elbo
+
+BETA = 1.0
+SIZES = (1, [2, {"three": 4}])
+MEANS = torch.zeros(3)
+NOISE = nn.Linear(2, 2, bias=False)
+nn.init.zeros_(NOISE.weight)
+x = 0  # has the name of an argument, and nothing to do with it
+
+
+def scale(value=2, *, by=3):
+    return value * by
+
+
+halved = lambda value: value / 2
+
+
+def times(factor):
+    def decorate(function):
+        @functools.wraps(function)
+        def inner(*given):
+            return factor * function(*given)
+
+        return inner
+
+    return decorate
+
+
+@times(5)
+def decorated(x):
+    return x + 1
+
+
+class Base(nn.Module):
+    width = 6
+
+    def forward(self, x):
+        return x * self.width
+
+
+class Layer(Base):
+    @property
+    def depth(self):
+        return 7
+
+    @staticmethod
+    def made(x):
+        return x - 8
+
+
+class Weights(NamedTuple):
+    first: float = 9.0
+
+
+@dataclass(frozen=True)
+class Weighted:
+    weight: float = 10.0
+
+    def __call__(self, terms, fraction):
+        """A loss."""
+        return negative_elbo(terms, self.weight)
+
+
+def counted(x):
+    global calls
+    calls = 11
+    return calls
+
+
+def objective(terms, fraction):
+    """What is minimised."""
+    from somebodys_helpers import late
+
+    shown = [f"{value!r:>{BETA}}" for value in SIZES]
+    parts = scale() + halved(BETA) + decorated(MEANS) + NOISE(terms) + late(fraction)
+    return parts + somebodys_helpers.scale(terms) + Layer()(terms) + Weights().first + Weighted()(terms, 12)
+'''
+HELPERS = "def scale(x):\n    return x * 13\n\n\ndef late(x):\n    return x * 14\n\n\ndef unused(x):\n    return x\n"
+CHANGES = [
+    ("BETA = 1.0", "BETA = 4.0"),
+    ('{"three": 4}', '{"three": 5}'),
+    ("torch.zeros(3)", "torch.ones(3)"),
+    ("nn.init.zeros_", "nn.init.ones_"),
+    ("value=2", "value=3"),
+    ("by=3", "by=4"),
+    ("value / 2", "value / 3"),
+    ("@times(5)", "@times(6)"),
+    ("return factor * function", "return factor + function"),
+    ("width = 6", "width = 7"),
+    ("x * self.width", "x + self.width"),
+    ("return 7", "return 8"),
+    ("x - 8", "x - 9"),
+    ("first: float = 9.0", "first: float = 8.0"),
+    ("negative_elbo(terms, self.weight)", "negative_elbo(terms, 0.0)"),
+    ("Weighted()(terms, 12)", "Weighted()(terms, 13)"),
+    ("x * 13", "x * 12"),
+    ("x * 14", "x * 12"),
+]
+NO_CHANGES = [
+    ('"""What is minimised."""', '"""Otherwise told."""  # and with a comment'),
+    ('"""A loss."""\n', "\n"),
+    ("x = 0", "x = 1"),
+    ("SIZES =", "# lines\n# are added\nSIZES ="),
+    ("return x\n", "return 0\n"),
+    ("def counted", "def recounted"),
+    ("    return value * by", "    return (\n        value * by\n    )"),
+]
+
+
+@pytest.fixture
+def somebodys(tmp_path, monkeypatch):
+    """A function that writes these modules, and imports them as a new process would."""
+
+    def imported(text=TEXT, helpers=HELPERS):
+        for name, content in (("somebodys_helpers", helpers), ("somebodys", text)):
+            path = tmp_path / f"{name}.py"
+            path.write_text(content)
+            linecache.clearcache()
+            spec = importlib.util.spec_from_file_location(name, path)
+            monkeypatch.setitem(sys.modules, name, module := importlib.util.module_from_spec(spec))
+            exec(compile(content, path, "exec"), module.__dict__)
+        return module
+
+    return imported
+
+
+@pytest.mark.parametrize(("old", "new"), CHANGES)
+def test_the_meaning_changes_with_whatever_a_function_reads(somebodys, old, new):
+    before = naming.meaning(somebodys().objective)
+    assert naming.meaning(somebodys().objective) == before
+    assert (TEXT + HELPERS).count(old) == 1
+    assert naming.meaning(somebodys(TEXT.replace(old, new), HELPERS.replace(old, new)).objective) != before
+
+
+@pytest.mark.parametrize(("old", "new"), NO_CHANGES)
+def test_the_meaning_does_not_change_with_what_does_not_matter(somebodys, old, new):
+    before = naming.meaning(somebodys().objective)
+    assert old in TEXT + HELPERS
+    assert naming.meaning(somebodys(TEXT.replace(old, new), HELPERS.replace(old, new)).objective) == before
+
+
+def test_the_meaning_is_the_same_in_every_version_of_python(somebodys):
+    assert naming.meaning(somebodys().objective) == "ed4a2fbbbde47526"
+
+
+def test_functions_of_packages_have_no_meaning_of_their_own():
+    builder = partial(binarization.binarized, builder=partial(burda.build, means=torch.zeros(1, 7, 7)))
+    aims = (objective.BetaELBO(2.0), objective.ImportanceWeighted(5), partial(CosineAnnealingLR, T_max=4))
+    assert naming.meaning(builder, *aims, training.adam, None, models.build) == ""
+
+
+def test_a_function_whose_text_is_not_what_runs_is_refused(somebodys, tmp_path):
+    module = somebodys()
+    before = naming.meaning(module.objective)
+    (tmp_path / "somebodys.py").write_text("# what was edited elsewhere\n" + TEXT)
+    linecache.clearcache()
+    assert naming.meaning(module.objective) == before
+    (tmp_path / "somebodys.py").write_text(TEXT.replace("late(fraction)", "late(terms)"))
+    linecache.clearcache()
+    with pytest.raises(ValueError, match=r"somebodys\.objective has changed since it was imported; start Python anew"):
+        naming.meaning(module.objective)
+
+
+SCRIPT = """
+from vaelib import TrainConfig, data, train
+digits = data.load("digits")
+few = data.Dataset("few", data.Split(digits.train.images[:64]), data.Split(digits.test.images[:20]))
+exec("def objective(terms, fraction): return terms.divergence - terms.reconstruction")
+try:
+    train(few, TrainConfig(1, 1), {root!r}, "cpu", objective=objective)
+except ValueError as error:
+    print(error)
+print(train(few, TrainConfig(1, 1), {root!r}, "cpu", objective=objective, name="mine").folder.name)
+"""
+
+
+def test_a_function_without_a_text_needs_a_name(tmp_path):
+    code = SCRIPT.format(root=str(tmp_path))
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert told[0].startswith("the source code of __main__.objective is not at hand") and "name=..." in told[0]
+    assert told[1] == "few-k1-e1-s0-mine"
