@@ -1,13 +1,23 @@
-"""What several test files share: a data set small enough to train on in a fraction of a second, and such a training."""
+"""What several test files share: small data, small models and objectives of every kind, and trainings of them."""
 
+import math
 import shutil
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
+import zuko
+from torch import nn
+from torch.distributions import Independent, Normal, StudentT
 
-from vaelib import TrainConfig, data, runs
-from vaelib.data import Dataset, Split
+from vaelib import TrainConfig, data, decoders, distributions, encoders, objective, priors, runs
+from vaelib.binarization import binarized
+from vaelib.data import Dataset, Split, to_float
+from vaelib.models import VAE
+from vaelib.seeding import seeded
 
 PAGES = Path(__file__).parents[1] / "_build" / "html" / "book"
 
@@ -18,6 +28,211 @@ def is_alive(number: int) -> bool:
         return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+# Models, by functions with the arguments of `models.mlp`
+
+
+def small(image_shape, latent_dim, encoder=encoders.Gaussian, decoder=decoders.Bernoulli, prior=priors.Standard):
+    """`models.mlp` with one hidden layer of 16 units, not two of 512."""
+    pixels, channels = math.prod(image_shape), getattr(decoder, "outputs", 1)
+    features = nn.Sequential(nn.Flatten(), nn.Linear(pixels, 16), nn.ReLU())
+    shape = (channels * image_shape[0], *image_shape[1:])
+    output = nn.Sequential(
+        nn.Linear(latent_dim, 16), nn.ReLU(), nn.Linear(16, channels * pixels), nn.Unflatten(1, shape)
+    )
+    return VAE(encoder(features, 16, latent_dim), decoder(output), prior(latent_dim), image_shape)
+
+
+def compiled(image_shape, latent_dim, builder=small, backend="eager", **options):
+    return torch.compile(builder(image_shape, latent_dim, **options), backend=backend)
+
+
+def vamp(image_shape, latent_dim, **options):
+    model = small(image_shape, latent_dim, **options)
+    model.prior = priors.Vamp(model.encoder, image_shape, components=5)
+    return model
+
+
+def normalised(image_shape, latent_dim):
+    model = small(image_shape, latent_dim)
+    model.encoder.features.append(nn.BatchNorm1d(16))
+    model.decoder.logits.insert(1, nn.BatchNorm1d(16))
+    return model
+
+
+def tied(image_shape, latent_dim):
+    model = small(image_shape, latent_dim)
+    model.decoder.logits.insert(1, nn.Linear(16, 16))
+    model.encoder.features.append(nn.Linear(16, 16))
+    model.decoder.logits[1].weight = model.encoder.features[3].weight
+    return model
+
+
+class NormalPixels(nn.Module):
+    """A decoder that says nothing of the values that it expects."""
+
+    def __init__(self, mean):
+        super().__init__()
+        self.mean = mean
+
+    def forward(self, z):
+        return Independent(Normal(self.mean(z), 0.5), 3)
+
+
+class StudentPixels(NormalPixels):
+    def forward(self, z):
+        return Independent(StudentT(3.0, self.mean(z), 0.5), 3)
+
+
+class Labelled(nn.Module):
+    """A module of images or codes, which each label moves first."""
+
+    def __init__(self, module, size):
+        super().__init__()
+        self.module, self.label = module, nn.Embedding(10, size)
+
+    def forward(self, inputs, y):
+        return self.module(inputs + self.label(y).view_as(inputs))
+
+
+class LabelPrior(nn.Module):
+    def __init__(self, latent_dim):
+        super().__init__()
+        self.mean = nn.Embedding(10, latent_dim)
+
+    def forward(self, y):
+        mean = self.mean(y)
+        return distributions.DiagonalNormal(mean, torch.zeros_like(mean))
+
+
+def conditional(image_shape, latent_dim, prior=LabelPrior):
+    model = small(image_shape, latent_dim, decoder=decoders.Gaussian)
+    encoder, decoder = Labelled(model.encoder, math.prod(image_shape)), Labelled(model.decoder, latent_dim)
+    return VAE(encoder, decoder, prior(latent_dim), image_shape, conditional=True)
+
+
+MODELS = {
+    "paper": small,
+    "tied weights": tied,
+    "conditional": conditional,
+    "binarized": partial(binarized, builder=normalised),
+    "Student-t": partial(small, decoder=StudentPixels, prior=priors.Mixture),
+    "continuous Bernoulli": partial(small, decoder=decoders.ContinuousBernoulli),
+    "optimal Gaussian": partial(small, decoder=decoders.OptimalGaussian),
+    "logistic mixture": partial(vamp, decoder=decoders.DiscretizedLogisticMixture),
+    "flows": partial(small, encoder=encoders.InverseAutoregressive, prior=zuko.flows.MAF),
+}
+NOT_CLOSED = {"Student-t", "logistic mixture", "flows"}  # the KL
+
+
+# Objectives
+
+
+@dataclass(frozen=True)
+class StickingTheLanding:
+    """log q(z | x) with its parameters held fixed."""
+
+    samples: int = 2
+    fixed_posterior = True
+
+    def __call__(self, terms, fraction):
+        return -objective.importance_weighted_bound(terms.log_weights)
+
+
+@dataclass(frozen=True)
+class ScoreFunction:
+    """REINFORCE, with the batch's mean as a baseline."""
+
+    reparameterized = False
+
+    def __call__(self, terms, fraction):
+        bound = terms.log_weights.detach()
+        score = terms.log_posterior * (bound - bound.mean())
+        return -(terms.log_likelihood + terms.log_prior + score).mean(0)
+
+
+class Geco(nn.Module):
+    """A constraint on the reconstruction: its weight grows while it is missed. Rezende and Viola, arXiv:1810.00597."""
+
+    def __init__(self, target=10.0):
+        super().__init__()
+        self.target = target
+        self.register_buffer("weight", torch.ones(()))
+
+    def forward(self, terms, fraction):
+        missed = -terms.reconstruction - self.target
+        self.weight *= (0.02 * missed.detach().mean().clamp(-1, 1)).exp()
+        return terms.divergence + self.weight * missed
+
+
+OBJECTIVES = {  # the two that need closed forms first, or test_pairs would try flows on no pretended GPU
+    "free bits": objective.FreeBits(0.01),
+    "mean of samples": objective.MeanELBO(2),
+    "paper": objective.negative_elbo,
+    "annealing": objective.BetaELBO(2.0, warm_up=0.5),
+    "importance-weighted": objective.ImportanceWeighted(3),
+    "sticking the landing": StickingTheLanding(),
+    "score function": ScoreFunction(),
+    "constraint": Geco,
+}
+CLOSED_ONLY = {"free bits", "mean of samples"}
+
+
+# Trainings
+
+
+def stop_after(epoch):
+    """What to do after each epoch: Ctrl-C after that one."""
+
+    def stop(model, line):
+        if line["epoch"] == epoch:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def interrupt(patch, module, name, call):
+    """Let the function's n-th call be interrupted, as by Ctrl-C."""
+    function, calls = getattr(module, name), []
+
+    def interrupted(*arguments, **options):
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return function(*arguments, **options)
+
+    patch.setattr(module, name, interrupted)
+
+
+def same_weights(model, other):
+    weights, others = model.state_dict(), other.state_dict()
+    return weights.keys() == others.keys() and all(torch.equal(each, others[name]) for name, each in weights.items())
+
+
+def same_runs(run, other):
+    """Whether weights and figures are the same, bit for bit."""
+    metrics = [[line | {"seconds": 0} for line in each.metrics] for each in (run, other)]
+    same = metrics[0] == metrics[1] and run.evaluation == other.evaluation
+    return same and same_weights(run.model(), other.model())
+
+
+def flipped(content, position):
+    """Bytes, one bit of which has changed."""
+    content = bytearray(content)
+    content[position] ^= 1
+    return bytes(content)
+
+
+@torch.no_grad()
+def exact_log_prob(model, x, labels=None):
+    """log p(x), (N,), of float images and one latent dimension, by the trapezoidal rule."""
+    grid, found = torch.linspace(-12, 12, 601, dtype=next(model.parameters()).dtype).view(-1, 1), []
+    for number, image in enumerate(model.prepare(x)):
+        given = model.labels(labels if labels is None else labels[number].expand(len(grid)), len(grid))
+        likelihood = model.decoder(grid, *given).log_prob(image.expand(len(grid), *image.shape))
+        found.append((likelihood + model.prior(*given).log_prob(grid)).double().logsumexp(0) + math.log(24 / 600))
+    return torch.stack(found)
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +248,34 @@ def tiny(digits):
         for split, count in ((digits.train, 200), (digits.test, 40))
     )
     return Dataset("tiny", train, test, digits.names)
+
+
+@pytest.fixture(scope="session")
+def colour():
+    """40 training and 8 test images of 3 x 16 x 16, noise."""
+    pixels = torch.randint(256, (48, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return Dataset("colour", Split(pixels[:40]), Split(pixels[40:]))
+
+
+@pytest.fixture(scope="session")
+def x(tiny):
+    """The test images as floats."""
+    return to_float(tiny.test.images)
+
+
+@pytest.fixture
+def model(tiny):
+    """A small model, always with the same weights."""
+    with seeded(0):
+        return small(tiny.image_shape, 2)
+
+
+@pytest.fixture
+def codes():
+    """A VAE of pairs of numbers, not of images."""
+    with seeded(0):
+        encoder, decoder = encoders.Gaussian(nn.Identity(), 2, 1), encoders.Gaussian(nn.Identity(), 1, 2)
+    return VAE(encoder, decoder, priors.Standard(1), (2,)).eval()
 
 
 @pytest.fixture(scope="session")

@@ -1,127 +1,264 @@
-"""What does not fit is told before anything is trained or scored."""
+"""What is found out before a training or an evaluation begins: what is wrong, what was expected, what to do."""
 
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pytest
 import torch
+from conftest import Geco, NormalPixels, ScoreFunction, StickingTheLanding, compiled, conditional, small
+from pretended import PretendedGPU
 from torch import nn
-from torch.distributions import Cauchy, Independent, Normal, Poisson
+from torch.distributions import Categorical, Dirichlet, Independent, MixtureSameFamily, Normal
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from vaelib import TrainConfig, evaluation, models, priors, runs
-from vaelib.checks import check_model
+from vaelib import TrainConfig, decoders, distributions, encoders, evaluation, models, objective, priors, runs
+from vaelib.data import Dataset, Split, to_float
+from vaelib.models import VAE
+
+CONFIG = TrainConfig(latent_dim=2, epochs=2, batch_size=50)
+COARSE, ONE_EACH = replace(CONFIG, precision="bfloat16"), replace(CONFIG, batch_size=1)
 
 
-class _Returns(nn.Module):
-    """A decoder that has a network and returns something else than a likelihood."""
+# Models
 
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
+
+class NotFull(NormalPixels):
+    autocast = True  # which promises full precision
 
     def forward(self, z):
-        return WRONG[self.kind](self.network(z))
+        return Independent(Normal(self.mean(z), 0.5, validate_args=False), 3)
 
 
-class _Tensor(_Returns):
-    kind = "tensor"
+class NotSummed(NormalPixels):
+    def forward(self, z):
+        found = super().forward(z)
+        plain = found.log_prob
+        found.log_prob = lambda value: plain(value).unsqueeze(1).expand(-1, 3)
+        return found
 
 
-class _Loose(_Returns):
-    kind = "loose"
-
-
-class _Flat(_Returns):
-    kind = "flat"
-
-
-class _Wide(nn.Module):
-    def __init__(self, latent_dim):
-        super().__init__()
-
-    def forward(self):
-        return Independent(Normal(torch.zeros(5), 1.0), 1)
-
-
-class _Discrete(nn.Module):
-    """An encoder whose codes are counts."""
-
+class OnTheSimplex(nn.Sequential):
     def __init__(self, features, size, latent_dim):
-        super().__init__()
-        self.rate = nn.Sequential(features, nn.Linear(size, latent_dim))
+        super().__init__(features, nn.Linear(size, latent_dim), nn.Softplus())
 
     def forward(self, x):
-        return Independent(Poisson(self.rate(x).exp()), 1)
+        return Dirichlet(super().forward(x) + 0.1)
 
 
-class _Greedy(_Returns):
-    """A decoder that wants two numbers for each pixel, and has not said so."""
+class Numbers(Categorical):
+    def sample(self, sample_shape=()):
+        return super().sample(torch.Size(sample_shape)).float()
 
-    def forward(self, z):
-        middle, width = self.network(z).chunk(2, 1)
-        return Independent(Normal(middle, width.exp()), 3)
-
-
-class _Cauchy(_Returns):
-    kind = "cauchy"
+    def log_prob(self, value):
+        return super().log_prob(value.long())
 
 
-WRONG = {
-    "cauchy": lambda x: Independent(Cauchy(x, 1.0), 3),
-    "tensor": lambda x: x,
-    "loose": lambda x: Normal(x, 1.0),
-    "flat": lambda x: Independent(Normal(x.flatten(1), 1.0), 1),
-}
+class Discrete(nn.Sequential):
+    """Codes without rsample: which of five, as a number."""
+
+    def __init__(self, features, size, latent_dim):
+        super().__init__(features, nn.Linear(size, 5 * latent_dim), nn.Unflatten(1, (latent_dim, 5)))
+
+    def forward(self, x):
+        return Independent(Numbers(logits=super().forward(x)), 1)
 
 
-def _no_vae(image_shape, latent_dim):
-    return nn.Linear(3, 3)
+class Uniform(nn.Embedding):
+    def __init__(self, latent_dim):
+        super().__init__(latent_dim, 5)
+
+    def forward(self):
+        return Independent(Numbers(logits=self.weight), 1)
 
 
-class _Making:
-    def build(self, image_shape, latent_dim):
-        return models.mlp(image_shape, latent_dim)
+def _five(image_shape, latent_dim):
+    return small(image_shape, 5)
+
+
+def _half(image_shape, latent_dim):
+    return small(image_shape, latent_dim).half()
+
+
+def _lazy(image_shape, latent_dim):
+    model = small(image_shape, latent_dim)
+    model.encoder.features[1] = nn.LazyLinear(16)
+    return model
+
+
+def _dropped(image_shape, latent_dim):
+    model = small(image_shape, latent_dim)
+    model.encoder.features.append(nn.Dropout(0.5))
+    return model
+
+
+def _stranger(image_shape, latent_dim):
+    model = small(image_shape, latent_dim)
+    model.prior = priors.Vamp(small(image_shape, latent_dim).encoder, image_shape)
+    return model
+
+
+discrete = partial(small, encoder=Discrete, prior=Uniform)
+
+
+# Objectives
+
+
+@dataclass
+class Mutable:
+    weight: float = 1.0
+
+    def __call__(self, terms, fraction):
+        self.weight *= 1.1
+        return self.weight * terms.divergence - terms.reconstruction
+
+
+def _scalar(terms, fraction):
+    return (terms.divergence - terms.reconstruction).mean()
+
+
+def _three(terms, fraction):
+    return terms.divergence, terms.reconstruction, terms.divergence
+
+
+def _old(model, x, progress):
+    return model(x)
+
+
+def _detached(terms, fraction):
+    return (terms.divergence - terms.reconstruction).detach()
+
+
+def _hooked(terms, fraction):
+    terms.codes.register_hook(lambda gradient: gradient / 2)
+    return terms.divergence - terms.reconstruction
+
+
+def _bare(data):
+    return Dataset("bare", Split(data.train.images), Split(data.test.images))
+
+
+def _one(data):
+    return replace(data, train=Split(data.train.images[:1], data.train.labels[:1]))
+
+
+def _no_optimizer(weights, lr):
+    return 3
 
 
 @pytest.mark.parametrize(
-    ("builder", "message"),
+    ("options", "message"),
     [
         (
-            partial(models.mlp, decoder=_Tensor),
-            "the decoder must return a torch.distributions.Distribution, not a Tensor",
+            {"builder": partial(small, decoder=NotFull), "config": COARSE},
+            r"mean is torch.bfloat16.*float32.*\.float\(\)",
         ),
+        ({"builder": partial(small, decoder=NotSummed)}, r"decoder's log_prob is .* \(2, 3\).*of shape \(2,\)"),
+        ({"builder": partial(small, encoder=OnTheSimplex)}, "Dirichlet or StandardNormal sum to one"),
+        ({"builder": discrete}, r"has no rsample.*reparameterized = False"),
+        ({"builder": _five}, "the model has K = 5, and the configuration says 2"),
+        ({"builder": _half}, r"16 bits.*call \.float"),
+        ({"builder": _lazy}, "has no shape yet; call the model once in its builder"),
+        ({"builder": _stranger}, "VampPrior was made of another encoder"),
+        ({"builder": _dropped, "objective": StickingTheLanding()}, "the encoder is random in training mode, as with"),
+        ({"builder": conditional, "data": _bare}, "the model is conditional, and 'bare' has no labels"),
+        ({"builder": models.conv, "config": ONE_EACH}, "batch norm needs batches of two images or more"),
+        ({"builder": models.conv, "data": _one}, "batch norm needs batches of two images or more"),
+        ({"objective": Mutable()}, r"Mutable can change in training.*freeze the dataclass, or make it an nn\.Module"),
+        ({"objective": Geco()}, "expected a function or a class, and found an object of Geco"),
+        ({"objective": objective.BetaELBO}, r"is a class; give an instance of it: BetaELBO\(...\)"),
         (
-            partial(models.mlp, decoder=_Loose),
-            r"the decoder .* batch_shape \(2, 1, 7, 7\) and event_shape \(\) .* expected .*Independent\(..., 3\)",
+            {"objective": _scalar},
+            r"must return the loss of each image, a tensor of shape \(2,\) for 2 images, not \(\)",
         ),
-        (
-            partial(models.mlp, decoder=_Flat),
-            r"the decoder .* event_shape \(49,\) .* expected .* event_shape \(1, 7, 7\)$",
-        ),
-        (partial(models.mlp, prior=_Wide), "the encoder's codes have K = 3 numbers, the prior's have 5"),
-        (partial(models.mlp, encoder=_Discrete), "the encoder returned Independent, which has no rsample"),
-        (partial(models.mlp, decoder=_Greedy), r"the decoder failed .*\(2, 3\).* not enough values .* `outputs`"),
-        (partial(models.mlp, decoder=_Cauchy), "the decoder returned a distribution without a finite mean"),
-        (partial(models.mlp, prior=priors.Standard(3)), "an object of Standard, which has no name"),
-        (models.mlp((1, 7, 7), 3), "an object of VAE, which has no name"),
-        (_Making().build, "a method of an object of _Making, which has no name"),
-        (_no_vae, "_no_vae must build a vaelib.models.VAE, not a Linear"),
+        ({"objective": _three}, "must return the loss of each image.*not tuple"),
+        ({"objective": _old}, r"the objective failed.*missing 1 required.*objective\(terms, fraction\)"),
+        ({"objective": _detached}, "the objective's loss has no gradient"),
+        ({"optimizer": torch.optim.LBFGS}, "without closures or sparse gradients"),
+        ({"optimizer": torch.optim.SparseAdam}, "without closures or sparse gradients"),
+        ({"optimizer": _no_optimizer}, r"expected one of torch's optimizers.*not int"),
+        ({"schedule": ReduceLROnPlateau}, "expected a schedule of torch's that goes by epochs, not"),
+        ({"schedule": type}, "expected a schedule of torch's that goes by epochs, not"),
+        ({"config": replace(CONFIG, patience=2)}, r"patience needs a validation split.*hold_out"),
+        ({"builder": compiled, "objective": _hooked}, r"changes the gradient of the codes by a hook.*without torch\."),
     ],
 )
-def test_a_model_whose_parts_do_not_fit_is_told_before_anything_is_written(tiny, tmp_path, builder, message):
+def test_what_does_not_fit_is_told_before_anything_is_written(options, message, tiny, tmp_path):
+    options = {"builder": small, "config": CONFIG, "data": tiny} | options
+    if callable(options["data"]):
+        options["data"] = options["data"](tiny)
     with pytest.raises(ValueError, match=message):
-        runs.train(tiny, TrainConfig(3, epochs=1), tmp_path, "cpu", builder=builder)
+        runs.train(root=tmp_path, device="cpu", **options)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_that_does_not_fit_stays_in_training_mode():
-    model = models.mlp((1, 7, 7), 3, decoder=_Loose)
-    with pytest.raises(ValueError, match="the decoder"):
-        check_model(model)
-    assert model.training
+@pytest.mark.parametrize(("builder", "objective"), [(_dropped, objective.negative_elbo), (discrete, ScoreFunction())])
+def test_what_fits_another_objective_is_trained(builder, objective, tiny, tmp_path):
+    runs.train(tiny, CONFIG, tmp_path, "cpu", builder=builder, objective=objective)
 
 
-@pytest.mark.parametrize("scored", [evaluation.elbo, partial(evaluation.log_prob, samples=10), evaluation.encode])
-def test_a_model_put_together_by_hand_is_checked_before_it_is_scored(tiny, scored):
-    model = models.mlp((1, 7, 7), 3, decoder=_Loose)
-    with pytest.raises(ValueError, match=r"the decoder .*Independent\(..., 3\) makes it so"):
-        scored(model, tiny.test.images)
+class Wrapped(NormalPixels):
+    """A decoder around another."""
+
+    def __init__(self, network):
+        super().__init__(decoders.Bernoulli(network))
+
+    def forward(self, z):
+        return self.mean(z)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("builder", [small, compiled])
+def test_one_value_out_of_range_is_found_before_training_also_by_a_wrapped_decoder(split, builder, tiny, tmp_path):
+    images = {name: to_float(part.images) for name, part in tiny.splits().items()}
+    images[split][-1, 0, 0, 0] = 1.5
+    wrong = Dataset("wrong", Split(images["train"]), Split(images["test"]))
+    with pytest.raises(ValueError, match=r"values from 0 to 1.5.*expects them in \[0.0, 1.0\]"):
+        runs.train(wrong, CONFIG, tmp_path, "cpu", builder=partial(builder, decoder=Wrapped))
+    assert not list(tmp_path.iterdir())
+
+
+class OnTheCPU(nn.Embedding):
+    """A mixture whose weights stay on the CPU, wherever the model is."""
+
+    def __init__(self, latent_dim):
+        super().__init__(10, latent_dim)
+
+    def forward(self):
+        parts = Independent(Normal(self.weight, 1.0), 1)
+        return MixtureSameFamily(Categorical(torch.ones(10, device="cpu")), parts)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_prior_that_stays_on_the_cpu_is_found_out_before_training(kind, monkeypatch, tiny, tmp_path):
+    with PretendedGPU(kind, monkeypatch) as gpu, pytest.raises(ValueError, match=r"prior.*GPU and of the CPU"):
+        runs.train(tiny, CONFIG, tmp_path, gpu.device, builder=partial(small, prior=OnTheCPU))
+    assert not list(tmp_path.iterdir())
+
+
+# Bounds, after a training
+
+
+class TooLow(distributions.DiagonalNormal):
+    def log_prob(self, value):
+        return super().log_prob(value) - 100
+
+
+class TooLowEncoder(encoders.Gaussian):
+    def forward(self, x):
+        q = super().forward(x)
+        return TooLow(q.mean, q.log_variance)
+
+
+class Boasting(VAE):
+    def terms(self, x, samples=1, *rest, **options):
+        terms = super().terms(x, samples, *rest, **options)
+        return terms._replace(log_likelihood=terms.log_likelihood + 50 * (samples == 1))
+
+
+def test_a_negative_kl_and_an_elbo_above_log_p_are_refused(tiny, model):
+    with pytest.raises(ValueError, match=r"the KL is -\d.*no KL is negative"):
+        evaluation.evaluate(small(tiny.image_shape, 2, encoder=TooLowEncoder), tiny)
+    boasting = Boasting(model.encoder, model.decoder, model.prior, model.image_shape)
+    with pytest.raises(ValueError, match=r"the test ELBO is .*above log p\(x\), which is .*lower bound"):
+        evaluation.evaluate(boasting, tiny)

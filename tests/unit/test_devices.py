@@ -2,27 +2,21 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from conftest import interrupt, same_runs, small
 from pretended import OnGPU, PretendedGPU
-from test_runs import _assert_same, _interrupt
-from test_variants import VARIANTS
-from torch import nn
 
-from vaelib import TrainConfig, baselines, encoders, evaluation, features, models, priors, runs, training
+from vaelib import TrainConfig, attributes, baselines, evaluation, features, models, priors, runs, training
 from vaelib.data import Dataset, Split
-from vaelib.models import VAE
-from vaelib.objective import negative_elbo
-from vaelib.seeding import seeded
 
 pytestmark = [
     pytest.mark.skipif(torch.cuda.is_available() or torch.mps.is_available(), reason="there is a GPU"),
     pytest.mark.filterwarnings("ignore:.*but CUDA is not available:UserWarning"),  # so mixed precision stays out
 ]
-PAPER = {"builder": models.build, "objective": negative_elbo}
-SETTINGS = TrainConfig(latent_dim=2, epochs=2, batch_size=16)
-FLOAT32 = replace(SETTINGS, precision="float32")
+SETTINGS = TrainConfig(latent_dim=2, epochs=2, batch_size=16, precision="float32")
 
 
 @pytest.fixture(params=["cuda", "mps"])
@@ -30,22 +24,24 @@ def gpu(request, monkeypatch):
     return PretendedGPU(request.param, monkeypatch)
 
 
-@pytest.fixture(scope="module")
-def colour():
-    pixels = torch.randint(256, (48, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return Dataset("colour", Split(pixels[:40]), Split(pixels[40:]))
+@pytest.fixture(scope="module", autouse=True)
+def _quick():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "evaluate", partial(evaluation.evaluate, samples=10))
+        yield
 
 
 @pytest.fixture(scope="module", params=["tiny", "colour"])
 def images(request):
-    """Those of the fully connected model, and of the convolutional one."""
-    return request.getfixturevalue(request.param)
+    """A few for the fully connected model, and for the convolutional one."""
+    data = request.getfixturevalue(request.param)
+    return replace(data, train=Split(data.train.images[:40], data.train.labels[:40]))
 
 
 @pytest.fixture(scope="module")
 def expected(images, tmp_path_factory):
     """What the CPU makes of them."""
-    return runs.train(images, FLOAT32, tmp_path_factory.mktemp("cpu"), "cpu")
+    return runs.train(images, SETTINGS, tmp_path_factory.mktemp("cpu"), "cpu")
 
 
 def test_the_pretended_gpu_refuses_what_a_real_one_does(gpu):
@@ -62,26 +58,20 @@ def test_the_pretended_gpu_refuses_what_a_real_one_does(gpu):
 
 def test_a_run_on_a_gpu_is_that_of_the_cpu(gpu, images, expected, tmp_path):
     with gpu:
-        run = runs.train(images, FLOAT32, tmp_path / "gpu", gpu.device)
-    _assert_same(run, expected)
+        run = runs.train(images, SETTINGS, tmp_path, gpu.device)
+    assert same_runs(run, expected)
 
 
-def test_an_interrupted_run_on_a_gpu_goes_on_with_the_noise_of_its_generator(
+def test_an_interrupted_run_on_a_gpu_goes_on_streamed_with_the_noise_of_its_generator(
     gpu, images, expected, tmp_path, monkeypatch
 ):
     with gpu, monkeypatch.context() as patch:
-        _interrupt(patch, evaluation, "elbo", 2)
+        interrupt(patch, evaluation, "elbo", 2)
         with pytest.raises(KeyboardInterrupt):
-            runs.train(images, FLOAT32, tmp_path / "gpu", gpu.device, checkpoint_seconds=0)
+            runs.train(images, SETTINGS, tmp_path, gpu.device, checkpoint_seconds=0)
         gpu.generator.manual_seed(5)  # as it would be in another process
-        run = runs.train(images, FLOAT32, tmp_path / "gpu", gpu.device)
-    _assert_same(run, expected)
-
-
-def test_a_streamed_run_is_the_same_run(gpu, images, expected, tmp_path):
-    with gpu:
-        run = runs.train(images, FLOAT32, tmp_path / "gpu", gpu.device, stream=True)
-    _assert_same(run, expected)
+        run = runs.train(images, SETTINGS, tmp_path, gpu.device, stream=True)
+    assert same_runs(run, expected)
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
@@ -94,31 +84,15 @@ def test_within_an_epoch_only_the_looks_at_the_loss_make_a_gpu_wait(gpu, images,
     with gpu:
         model = models.build(images.image_shape, 2).to(gpu.device)
         gpu.copies.clear()
-        training.fit(model, images, TrainConfig(2, epochs, batch_size=SETTINGS.batch_size), tmp_path)
+        training.fit(model, images, replace(SETTINGS, epochs=epochs, precision=None), tmp_path)
     # after an epoch comes the question whether all weights are finite
     assert gpu.waits == {"copy to the CPU": epochs * math.ceil(steps / 2), "_local_scalar_dense": epochs}
     assert gpu.copies == {"_to_copy": 1 + epochs}  # the images, and in every epoch their order
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_trains_on_apples_gpus(name, tiny, tmp_path, monkeypatch):
-    builder, objective = (VARIANTS[name].get(key, PAPER[key]) for key in ("builder", "objective"))
-    few = Dataset("few", Split(tiny.train.images[:60]), Split(tiny.test.images[:10]))
-
-    def bounds(device):
-        with seeded(0):
-            model = builder(few.image_shape, 2).to(device)
-        (line,) = training.fit(model, few, TrainConfig(2, epochs=1, batch_size=20), tmp_path / str(device), objective)
-        return line["test_elbo"], evaluation.log_prob(model, few.test.images, 10)[0].mean().item()
-
-    expected = bounds("cpu")
-    with PretendedGPU("mps", monkeypatch) as gpu:
-        assert bounds(gpu.device) == pytest.approx(expected, rel=1e-5)
-
-
 def test_a_classifier_for_features_trains_on_a_gpu(gpu, digits, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "EPOCHS", 1)
-    few = Dataset("few", Split(digits.train.images[:300], digits.train.labels[:300]), digits.test, digits.names)
+    few = Dataset("few", Split(digits.train.images[:150], digits.train.labels[:150]), digits.test, digits.names)
     expected = features.train(few, tmp_path / "cpu", "cpu")
     with gpu:
         network = features.train(few, tmp_path / "gpu", gpu.device)
@@ -126,14 +100,15 @@ def test_a_classifier_for_features_trains_on_a_gpu(gpu, digits, tmp_path, monkey
     assert all(torch.equal(*pair) for pair in zip(network.parameters(), expected.parameters(), strict=True))
 
 
-def test_codes_that_a_prior_draws_follow_the_model_to_its_device(gpu):
-    x = torch.rand(4, 1, 3, 3, generator=torch.Generator().manual_seed(0)).round()
-    codes = VAE(
-        encoders.Gaussian(nn.Identity(), 2, 1), encoders.Gaussian(nn.Identity(), 1, 2), priors.Standard(1), (2,)
-    )
+def test_codes_and_features_are_where_the_model_is(gpu, codes):
+    x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)).round()
+    network = features.classifier((1, 8, 8), 3).eval()
     with gpu:
-        model = models.mlp((1, 3, 3), 2).to(gpu.device)
-        losses = baselines.wake_sleep(model, x.to(gpu.device))
-        found = [*losses, baselines.log_prob(model, x.to(gpu.device), samples=2, proposals=4)]
-        found.append(priors.Marginal(codes.to(gpu.device)).sample((3,)))
+        model, x = small((1, 8, 8), 2).to(gpu.device), x.to(gpu.device)
+        drawn = model.decode(model.prior().sample((3,)))
+        found = [*baselines.wake_sleep(model, x), baselines.log_prob(model, x, samples=2, proposals=4)]
+        found += [drawn, model.prior().mean, priors.Marginal(codes.to(gpu.device)).sample((3,))]
         assert all(isinstance(each, OnGPU) for each in found)
+        assert features.extract(network, drawn).shape == (3, features.FEATURES)
+        walk = attributes.traverse(model, torch.zeros(2, 2), torch.ones(2), torch.arange(3.0))
+        assert walk.shape == (2, 3, 1, 8, 8)

@@ -1,5 +1,7 @@
 """The classifier whose features measure looks, and the distance between them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,10 +10,17 @@ from vaelib.data import Dataset, Split, to_float
 
 
 @pytest.fixture(scope="module")
-def trained(digits, tmp_path_factory):
+def halved(digits):
+    """The digits in half their size."""
+    splits = (Split(each.images[:, :, ::2, ::2].contiguous(), each.labels) for each in (digits.train, digits.test))
+    return Dataset("halved", *splits, digits.names)
+
+
+@pytest.fixture(scope="module")
+def trained(halved, tmp_path_factory):
     """The digits' classifier, and the folder in which it was trained."""
     folder = tmp_path_factory.mktemp("runs")
-    return features.train(digits, folder, "cpu"), folder
+    return features.train(halved, folder, "cpu"), folder
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 64, 48)])
@@ -22,21 +31,21 @@ def test_a_classifier_takes_digits_and_faces(shape):
     assert features.extract(network, images).shape == (5, features.FEATURES)
 
 
-def test_it_learns_classes_and_is_trained_only_once(digits, trained, monkeypatch):
+def test_it_learns_classes_and_is_trained_only_once(halved, trained, monkeypatch):
     network, root = trained
     with torch.inference_mode():
-        right = network(to_float(digits.test.images)).argmax(1) == digits.test.labels
+        right = network(to_float(halved.test.images)).argmax(1) == halved.test.labels
     assert right.float().mean() > 0.95
     monkeypatch.setattr(features, "_fit", lambda *_: pytest.fail("trained again"))
-    again = features.train(digits, root, "cpu")
+    again = features.train(halved, root, "cpu")
     assert not again.training
-    pair = [features.extract(each, digits.test.images) for each in (network, again)]
+    pair = [features.extract(each, halved.test.images) for each in (network, again)]
     assert torch.equal(*pair)
     assert {path.suffix for path in root.iterdir() if path.name != ".lock"} == {".safetensors"}
 
 
-def test_features_have_a_scale(digits, trained):
-    found = features.extract(trained[0], digits.train.images)
+def test_features_have_a_scale(halved, trained):
+    found = features.extract(trained[0], halved.train.images)
     alive = found.std(0) > 1e-3
     assert alive.sum() > features.FEATURES / 2
     assert found[:, alive].std(0).mean() == pytest.approx(1, abs=0.2)
@@ -73,11 +82,16 @@ def test_too_few_images_for_a_covariance_are_refused():
         features.frechet_distance(torch.randn(100, 8), torch.randn(8, 8))
 
 
-def test_a_last_batch_of_one_image_is_no_stumbling_block(digits, tmp_path):
-    count = 2 * features.BATCH + 1
-    train = Split(digits.train.images[:count, :, ::2, ::2].contiguous(), digits.train.labels[:count])
-    test = Split(digits.test.images[:, :, ::2, ::2].contiguous(), digits.test.labels)
-    assert len(features.train(Dataset("odd", train, test, digits.names), tmp_path)) > 0
+def test_a_last_batch_of_one_image_and_classes_of_every_whole_kind_are_learned(halved, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "EPOCHS", 1)
+    count = features.BATCH + 1
+    few = replace(halved, train=Split(halved.train.images[:count], halved.train.labels[:count].short()))
+    assert len(features.train(few, tmp_path, "cpu")) > 0
+
+
+def test_images_that_three_convolutions_cannot_halve_are_refused(tiny, tmp_path):
+    with pytest.raises(ValueError, match="8 x 8 or more, not of 7 x 7"):
+        features.train(tiny, tmp_path, "cpu")
 
 
 def test_labels_that_are_all_the_same_teach_nothing(digits, tmp_path):

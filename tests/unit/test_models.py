@@ -1,497 +1,308 @@
-"""The paper's architecture, its ELBO against a plain computation, and weights on disk."""
+"""The paper's two architectures, what a VAE makes of its three modules, in every precision, and binary pixels."""
 
 import math
-import os
 import re
 from functools import partial
 from itertools import pairwise
 
 import pytest
-import safetensors.torch
 import torch
+from conftest import MODELS, LabelPrior, NormalPixels, conditional, exact_log_prob, small
 from torch import nn
-from torch.distributions import Independent, Laplace, kl_divergence
+from torch.distributions import Independent, Laplace, Normal
 
-from vaelib import decoders, distributions, encoders, models, objective, priors, storage
+from vaelib import TrainConfig, checks, evaluation, models, objective, priors, runs
+from vaelib.binarization import binarized
+from vaelib.data import to_float
+from vaelib.models import VAE
 from vaelib.seeding import seeded
 
-SHAPE = (1, 28, 28)
+SHAPE, FACES = (1, 28, 28), (3, 64, 48)
 
 
-@pytest.fixture(scope="module")
-def model():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return models.mlp(SHAPE, 2)
+# Architectures
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """The bytes of a small model's file, and the length of what comes before the weights."""
-    path = tmp_path_factory.mktemp("saved") / "model.safetensors"
-    storage.save(models.mlp((1, 2, 2), 2), path)
-    content = path.read_bytes()
-    return content, 8 + int.from_bytes(content[:8], "little")
-
-
-def _images(count=3, seed=0):
-    return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
-
-
-def _plain_elbo(weights, x, noise):
-    """Both terms, written out in matrix products and sums; weights by their names, everything in float64."""
-
-    def linear(name, values):
-        return values @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
-
-    x = x.double().reshape(len(x), -1)
-    hidden = linear("encoder.features.3", linear("encoder.features.1", x).clamp(min=0)).clamp(min=0)
-    mean, log_variance = linear("encoder.mean", hidden), linear("encoder.log_variance", hidden)
-    z = mean + (log_variance / 2).exp() * noise.double()
-    hidden = linear("decoder.logits.2", linear("decoder.logits.0", z).clamp(min=0)).clamp(min=0)
-    p = 1 / (1 + (-linear("decoder.logits.4", hidden)).exp())
-    reconstruction = (x * p.log() + (1 - x) * (1 - p).log()).sum(1)
-    return reconstruction, 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1)
-
-
-def _float64_weights(model):
-    return {name: tensor.detach().double().clone() for name, tensor in model.state_dict().items()}
-
-
-def _noise(count, latent_dim, seed):
-    return torch.randn(count, latent_dim, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.mark.parametrize("latent_dim", [1, 2, 64])
-def test_mlp_has_the_papers_layers(latent_dim):
-    model = models.mlp(SHAPE, latent_dim)
+@pytest.mark.parametrize("latent_dim", [1, 64])
+def test_the_fully_connected_model_has_the_papers_layers(latent_dim):
+    model = models.build(SHAPE, latent_dim)
 
     def sizes(part):
         return [(layer.in_features, layer.out_features) for layer in part.modules() if isinstance(layer, nn.Linear)]
 
-    assert sizes(model.encoder.features) == [(784, 512), (512, 512)]
-    assert sizes(model.encoder.mean) == sizes(model.encoder.log_variance) == [(512, latent_dim)]
+    assert sizes(model.encoder) == [(784, 512), (512, 512), (512, latent_dim), (512, latent_dim)]
     assert sizes(model.decoder) == [(latent_dim, 512), (512, 512), (512, 784)]
-    count = 784 * 512 + 512 + 512 * 512 + 512 + 2 * (512 * latent_dim + latent_dim)
-    count += latent_dim * 512 + 512 + 512 * 512 + 512 + 512 * 784 + 784
-    assert sum(parameter.numel() for parameter in model.parameters()) == count
-
-
-@pytest.mark.parametrize("latent_dim", [1, 2, 64])
-def test_encode_decode_and_sample_give_tensors_of_the_documented_shapes(latent_dim):
-    model = models.mlp(SHAPE, latent_dim)
-    mean, log_variance = model.encode(_images(5))
-    assert mean.shape == log_variance.shape == (5, latent_dim)
-    assert model.decode(mean).shape == (5, *SHAPE)
-    assert model.sample(4).shape == (4, *SHAPE)
-
-
-def test_decoded_and_sampled_pixels_are_probabilities(model):
-    for probabilities in (model.decode(_noise(50, 2, 0)), model.sample(50)):
-        assert probabilities.min() > 0
-        assert probabilities.max() < 1
-
-
-def test_sample_draws_from_its_seed_alone(model):
-    before = torch.get_rng_state()
-    first, again, other = (model.sample(3, seed) for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize(("image_shape", "latent_dim"), [(SHAPE, 1), (SHAPE, 2), ((1, 4, 5), 7)])
-def test_elbo_is_a_plain_computation_of_both_terms(image_shape, latent_dim):
-    model = models.mlp(image_shape, latent_dim)
-    x = torch.rand(6, *image_shape, generator=torch.Generator().manual_seed(3))
-    with seeded(4):
-        terms = model.elbo(x)
-    expected = _plain_elbo(_float64_weights(model), x, _noise(6, latent_dim, 4))
-    for term, plain in zip(terms, expected, strict=True):
-        assert term.shape == (6,)
-        torch.testing.assert_close(term.double(), plain, rtol=1e-5, atol=1e-5)
-
-
-def test_gradient_of_the_loss_is_that_of_finite_differences(model):
-    x, noise = _images(), _noise(3, 2, 4)
-    with seeded(4):
-        reconstruction, kl = model.elbo(x)
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    gradients = torch.autograd.grad((kl - reconstruction).mean(), parameters)
-    weights, step = _float64_weights(model), 1e-6
-
-    def loss(name, index, change):
-        moved = weights[name].clone()
-        moved.view(-1)[index] += change
-        reconstruction, kl = _plain_elbo(weights | {name: moved}, x, noise)
-        return (kl - reconstruction).mean().item()
-
-    for name, gradient in zip(names, gradients, strict=True):
-        index = int(gradient.abs().argmax())
-        difference = (loss(name, index, step) - loss(name, index, -step)) / (2 * step)
-        assert gradient.view(-1)[index].item() == pytest.approx(difference, rel=1e-3), name
-
-
-@pytest.mark.parametrize("shape", [(2, 784), (1, 28, 28), (2, 3, 28, 28), (2, 28, 28, 1), (2, 1, 28, 27)])
-def test_images_of_another_shape_are_refused_with_the_expected_one(model, shape):
-    for function in (model.encode, model.elbo):
-        with pytest.raises(ValueError, match=re.escape("(B, 1, 28, 28)") + ".*" + re.escape(str(shape))):
-            function(torch.zeros(shape))
-
-
-def test_uint8_images_are_refused_with_the_expected_type(model):
-    with pytest.raises(
-        ValueError, match=r"expected float images of shape.*got torch.uint8.*to_float.*floats in \[0, 1\]"
-    ):
-        model.encode(torch.zeros(2, *SHAPE, dtype=torch.uint8))
-
-
-@pytest.mark.parametrize(("image_shape", "latent_dim"), [(SHAPE, 1), ((1, 4, 5), 7)])
-def test_a_saved_model_is_loaded_bit_for_bit_in_evaluation_mode(tmp_path, image_shape, latent_dim):
-    model = models.mlp(image_shape, latent_dim)
-    storage.save(model, tmp_path / "model.safetensors")
-    loaded = storage.load(tmp_path / "model.safetensors")
-    assert not loaded.training
-    assert (loaded.image_shape, loaded.latent_dim) == (image_shape, latent_dim)
-    expected = model.state_dict()
-    assert expected.keys() == loaded.state_dict().keys()
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.state_dict().items())
-
-
-@pytest.mark.parametrize("length", [0, 7, 8, 100, 0.5, -1])
-def test_a_truncated_file_is_refused_by_name(tmp_path, saved, length):
-    content, _ = saved
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(content[: int(len(content) * length) if isinstance(length, float) else length])
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        storage.load(path)
-
-
-@pytest.mark.parametrize("place", [0.0, 0.001, 0.3, 0.7, 1.0])
-def test_a_flipped_byte_of_the_weights_is_refused_by_name(tmp_path, saved, place):
-    content, start = saved
-    position = start + int(place * (len(content) - 1 - start))
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        storage.load(path)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (b'{"__metadata__"', b'["__metadata__"'),
-        (b'"__metadata__"', b'"__metadatb__"'),
-        (b'"vaelib"', b'"vaelic"'),
-        (b'image_shape\\"', b'image_shapf\\"'),
-        (b'latent_dim\\"', b'latent_din\\"'),
-        (b'latent_dim\\": 2', b'latent_dim\\": 3'),
-        (b'latent_dim\\": 2', b'latent_dim\\": -'),
-        (b"[1, 2, 2]", b"[1, 2, 3]"),
-        (b"[1, 2, 2]", b"[1, 2. 2]"),
-        (b'sha256\\"', b'sha257\\"'),
-        (b'"encoder.mean.bias"', b'"encoder.mean.biat"'),
-        (b'"F32"', b'"I32"'),
-        (b'"F32"', b'"F33"'),
-        (b'"shape":[512]', b'"shape":[513]'),
-        (b'"shape"', b'"shap\xff"'),
-        (b'builder\\"', b'buildes\\"'),
-    ],
-)
-def test_a_wrong_byte_of_the_header_is_refused_by_name(tmp_path, saved, old, new):
-    content, start = saved
-    assert old in content[:start]
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(content.replace(old, new, 1))
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        storage.load(path)
-
-
-@pytest.mark.parametrize("position", [0, 3, 7])
-def test_a_wrong_byte_of_the_headers_length_is_refused_by_name(tmp_path, saved, position):
-    content, _ = saved
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        storage.load(path)
-
-
-@pytest.mark.parametrize("content", [b"not weights at all, just some text\n" * 40, bytes(5000)])
-def test_a_file_that_is_not_safetensors_is_refused_by_name(tmp_path, content):
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        storage.load(path)
-
-
-def test_weights_that_are_not_from_here_are_refused_by_name(tmp_path):
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(safetensors.torch.save({"weight": torch.zeros(3)}))
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        storage.load(path)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "model.safetensors"))):
-        storage.load(tmp_path / "model.safetensors")
-
-
-def test_loading_leaves_the_global_random_state_alone(tmp_path, model):
-    storage.save(model, tmp_path / "model.safetensors")
-    before = torch.get_rng_state()
-    storage.load(tmp_path / "model.safetensors")
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_saving_leaves_only_the_named_file(tmp_path, model):
-    for _ in range(2):
-        storage.save(model, tmp_path / "model.safetensors")
-        assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
-
-
-def test_a_failed_save_leaves_the_folder_as_it_was(tmp_path, model, monkeypatch):
-    def refuse(*_):
-        raise OSError("no space left")
-
-    storage.save(model, tmp_path / "good.safetensors")
-    before = (tmp_path / "good.safetensors").read_bytes()
-    monkeypatch.setattr(os, "replace", refuse)
-    for name in ("good.safetensors", "new.safetensors"):
-        with pytest.raises(OSError, match="no space left"):
-            storage.save(models.mlp(SHAPE, 3), tmp_path / name)
-    assert [path.name for path in tmp_path.iterdir()] == ["good.safetensors"]
-    assert (tmp_path / "good.safetensors").read_bytes() == before
-
-
-def test_the_untrained_models_pixels_are_near_one_half(model):
-    with seeded(0):
-        reconstruction, _ = model.elbo(_images(20))
-    assert reconstruction.mean().item() == pytest.approx(-784 * math.log(2), rel=0.01)
-
-
-FACES = (3, 64, 48)
+    kinds = [type(layer).__name__ for part in (model.encoder.features, model.decoder.logits) for layer in part]
+    assert kinds == ["Flatten", *["Linear", "ReLU"] * 4, "Linear", "Unflatten"]
 
 
 def test_the_convolutional_model_has_the_geometry_of_the_paper():
-    model = models.conv(FACES, 64)
-    x, shapes = torch.rand(2, *FACES), []
-    for layer in model.encoder.features:
-        x = layer(x)
-        if isinstance(layer, torch.nn.ReLU):
-            shapes.append(tuple(x.shape[1:]))
-    assert shapes == [(32, 32, 24), (64, 16, 12), (128, 8, 6), (256, 4, 3)]
-    assert x.shape == (2, 3072)
-    z, shapes = torch.randn(2, 64), []
-    for layer in model.decoder.logits:
-        z = layer(z)
-        if isinstance(layer, torch.nn.ConvTranspose2d):
-            shapes.append(tuple(z.shape[1:]))
-    assert shapes == [(128, 8, 6), (64, 16, 12), (32, 32, 24), FACES]
+    model = models.build(FACES, 64)
+
+    def shapes(layers, x, kind):
+        outputs = [x := layer(x) for layer in layers]
+        return [tuple(x.shape[1:]) for layer, x in zip(layers, outputs, strict=True) if isinstance(layer, kind)]
+
+    found = shapes(model.encoder.features, torch.rand(2, *FACES), nn.ReLU | nn.Flatten)
+    assert found == [(32, 32, 24), (64, 16, 12), (128, 8, 6), (256, 4, 3), (3072,)]
+    found = shapes(model.decoder.logits, torch.randn(2, 64), nn.ConvTranspose2d)
+    assert found == [(128, 8, 6), (64, 16, 12), (32, 32, 24), FACES]
     kinds = [type(layer).__name__ for part in (model.encoder.features, model.decoder.logits) for layer in part]
-    assert (
-        kinds
-        == ["Conv2d", "BatchNorm2d", "ReLU"] * 4 + ["Flatten", "Linear", "Unflatten"] + ["ReLU", "ConvTranspose2d"] * 4
-    )
-
-
-@pytest.mark.parametrize("K", [2, 64])
-def test_the_convolutional_model_has_as_many_parameters_as_the_paper_implies(K):
+    expected = ["Conv2d", "BatchNorm2d", "ReLU"] * 4 + ["Flatten", "Linear", "Unflatten"]
+    assert kinds == expected + ["ReLU", "ConvTranspose2d"] * 4
     sizes = (3, 32, 64, 128, 256)
-    encoder = sum(16 * a * b + b + 2 * b for a, b in pairwise(sizes))  # weights, biases, batch norm's scale and shift
-    decoder = K * 3072 + 3072 + sum(16 * a * b + a for a, b in pairwise(sizes))
-    count = sum(parameter.numel() for parameter in models.conv(FACES, K).parameters())
-    assert count == encoder + 2 * (3072 * K + K) + decoder
-
-
-def test_the_convolutional_model_decodes_probabilities_and_gives_both_terms():
-    model = models.conv(FACES, 2)
-    images = model.sample(3)
-    assert images.shape == (3, *FACES)
-    assert images.min() > 0
-    assert images.max() < 1
-    assert [term.shape for term in model.elbo(images)] == [(3,), (3,)]
-
-
-def test_batch_norm_uses_running_statistics_in_evaluation_mode_only():
-    model, x = models.conv(FACES, 2), torch.rand(4, *FACES)
-    alone, together = model.eval().encode(x[:1])[0], model.encode(x)[0][:1]
-    torch.testing.assert_close(alone, together)
-    model.train()
-    assert not torch.allclose(model.encode(x[:2])[0][:1], model.encode(x)[0][:1])
-
-
-def test_convolutional_weights_and_running_statistics_survive_saving(tmp_path):
-    model, x = models.conv((3, 16, 32), 2), torch.rand(4, 3, 16, 32)
-    model.encode(x)  # moves the running statistics
-    storage.save(model, tmp_path / "model.safetensors")
-    loaded = storage.load(tmp_path / "model.safetensors")
-    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
-    assert torch.equal(loaded.encode(x)[0], model.eval().encode(x)[0])
-
-
-@pytest.mark.parametrize("shape", [(3, 64, 50), (3, 40, 40), (1, 28, 28), (4, 1, 17)])
-def test_the_convolutional_model_takes_images_of_any_size(shape):
-    model, x = models.conv(shape, 2), torch.rand(2, *shape)
-    assert model.sample(2).shape == x.shape
-    assert [term.shape for term in model.elbo(x)] == [(2,), (2,)]
+    count = sum(16 * a * b + b + 2 * b for a, b in pairwise(sizes))  # weights, biases, batch norm's scale and shift
+    count += 2 * (3072 * 64 + 64) + 64 * 3072 + 3072 + sum(16 * a * b + a for a, b in pairwise(sizes))
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
 def test_a_padded_image_is_continued_by_its_last_pixels():
-    model, x = models.conv((1, 16, 18), 2).eval(), torch.rand(1, 1, 16, 18)
+    model, x = models.conv((1, 14, 18), 2).eval(), torch.rand(1, 1, 14, 18)
     whole = models.conv((1, 16, 32), 2).eval()
-    whole.load_state_dict(
-        {
-            re.sub(r"features\.(\d+)", lambda n: f"features.{int(n[1]) - 1}", name): tensor
-            for name, tensor in model.state_dict().items()
-        }
-    )
-    continued = torch.cat([x, x[..., -1:].expand(1, 1, 16, 14)], -1)
-    assert torch.equal(model.encode(x)[0], whole.encode(continued)[0])
+    weights = {
+        re.sub(r"features\.(\d+)", lambda n: f"features.{int(n[1]) - 1}", name): tensor
+        for name, tensor in model.state_dict().items()
+    }
+    whole.load_state_dict(weights)
+    continued = nn.functional.pad(x, (0, 14, 0, 2), "replicate")
+    torch.testing.assert_close(model.encode(x)[0], whole.encode(continued)[0])
     z = torch.randn(3, 2)
-    assert torch.equal(model.decode(z), whole.decode(z)[..., :18])
+    torch.testing.assert_close(model.decode(z), whole.decode(z)[..., :14, :18])
 
 
-def test_grey_images_get_the_fully_connected_model_and_colour_the_convolutional():
-    assert isinstance(models.build((1, 28, 28), 2).encoder.features[1], torch.nn.Linear)
-    assert isinstance(models.build(FACES, 2).encoder.features[0], torch.nn.Conv2d)
+# What a VAE makes of its modules
 
 
-def test_half_precision_is_for_storing(tmp_path, model):
-    half = models.mlp(SHAPE, 2).half()
-    storage.save(half, tmp_path / "model.safetensors")
-    loaded = storage.load(tmp_path / "model.safetensors")
-    assert all(torch.equal(tensor, half.state_dict()[name].float()) for name, tensor in loaded.state_dict().items())
-
-
-@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float8_e4m3fn, torch.float64])
-def test_other_kinds_of_numbers_are_loaded_as_single_precision(tmp_path, kind):
-    storage.save(models.mlp((1, 2, 2), 2).to(kind), tmp_path / "model.safetensors")
-    assert storage.load(tmp_path / "model.safetensors").encoder.mean.weight.dtype == torch.float32
-
-
-@pytest.mark.parametrize("shape", ["[]", "[1, 2]", "[1, 2, 0]", "[1, 2, -2]", '\\"122\\"', "{}", "[1, 2, 2.5]"])
-def test_a_shape_that_no_image_has_is_refused_by_name(tmp_path, saved, shape):
-    content, start = saved
-    header = content[8:start].replace(b"[1, 2, 2]", shape.encode())
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(len(header).to_bytes(8, "little") + header + content[start:])
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        storage.load(path)
-
-
-def _of_codes(image_shape, latent_dim):
-    encoder, decoder = (
-        encoders.Gaussian(nn.Identity(), 3, latent_dim),
-        encoders.Gaussian(nn.Identity(), latent_dim, 3),
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", [*MODELS, "convolutional"])
+def test_every_model_has_terms_codes_and_samples_of_the_documented_shapes_and_type(name, kind, tiny, x):
+    model, labels = (
+        (MODELS | {"convolutional": models.conv})[name](tiny.image_shape, 1).to(kind).eval(),
+        tiny.test.labels,
     )
-    return models.VAE(encoder, decoder, priors.Standard(latent_dim), image_shape)
+    terms, images = model.terms(x, 3, labels), model.sample(4, 0, labels[:4])
+    assert [term.shape for term in (*terms[:4], terms.log_weights)] == [(3, 40)] * 3 + [(3, 40, 1), (3, 40)]
+    assert [each.shape for each in (*model.elbo(x, labels), *model.encode(x, labels))] == [(40,)] * 2 + [(40, 1)] * 2
+    found = [*terms, *model.elbo(x, labels), *model.encode(x, labels), images]
+    assert {each.dtype for each in found if each is not None} == {kind}
+    assert images.shape == (4, *tiny.image_shape) and (model.conditional or model.latent_dim == 1)
+    assert name == "Student-t" or 0 <= images.min() <= images.max() <= 1
 
 
-def test_a_model_of_codes_is_loaded_as_it_was_saved(tmp_path):
-    codes = _of_codes((3,), 2)
-    storage.save(codes, tmp_path / "codes.safetensors", builder=_of_codes)
-    assert storage.load(tmp_path / "codes.safetensors", builder=_of_codes).image_shape == (3,)
+def test_sample_draws_from_its_seed_alone_as_many_as_are_asked_for(monkeypatch):
+    model = small(SHAPE, 2)
+    before = torch.get_rng_state()
+    first, again, other = (model.sample(5, seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+    with seeded(1):
+        expected = model.decode(torch.randn(5, 2))
+    monkeypatch.setattr(models, "EVAL_BATCH_VALUES", 2 * 784)
+    torch.testing.assert_close(model.sample(5, 1), expected)
 
 
-def test_a_folder_is_no_file_of_weights(tmp_path):
-    with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
-        storage.load(tmp_path)
+@pytest.mark.parametrize(
+    "wrong",
+    [torch.zeros(shape) for shape in [(2, 784), SHAPE, (2, 3, 28, 28), (2, 28, 28, 1), (2, 1, 28, 27)]]
+    + [torch.zeros(2, *SHAPE, dtype=torch.uint8)],
+    ids=lambda wrong: f"{wrong.dtype} {tuple(wrong.shape)}",
+)
+@pytest.mark.parametrize("builder", [small, binarized])
+def test_images_of_another_shape_or_type_are_refused_with_the_expected_one(builder, wrong):
+    found = re.escape(f"got {wrong.dtype} of shape {(*wrong.shape,)}; vaelib.data.to_float")
+    message = rf"expected float images of shape \(B, 1, 28, 28\), {found}.*floats in \[0, 1\]"
+    for training in (True, False):
+        model = builder(SHAPE, 2).train(training)
+        for function in (model.encode, model.elbo):
+            with pytest.raises(ValueError, match=message):
+                function(wrong)
 
 
-def test_many_samples_are_those_of_one_batch(model):
-    count = 2 * models.EVAL_BATCH_VALUES // 784 + 3
-    with seeded(0):
-        expected = model.decode(torch.randn(count, 2))
-    torch.testing.assert_close(model.sample(count, seed=0), expected)
+@pytest.mark.parametrize("values", [[0.0, 255], [-0.1, 1], [0, 1.01], [0, math.nan]])
+@pytest.mark.parametrize("training", [True, False])
+def test_pixels_outside_of_what_the_decoder_expects_are_refused(values, training):
+    model = small((1, 1, 2), 2).train(training)
+    wrong = torch.tensor(values).view(1, 1, 1, 2)
+    for function in (model.terms, model.elbo, model.encode):
+        with pytest.raises(ValueError, match=r"values from .* to .*Bernoulli expects.*scale them"):
+            function(wrong)
+    model.decoder = NormalPixels(model.decoder.logits)
+    if not math.isnan(values[1]):
+        assert model.elbo(wrong)[0].isfinite().all()  # a decoder without `support` takes all
 
 
-# What is built from other parts
+class InPlace(VAE):
+    def preprocess(self, x):
+        return x.mul_(0.5)
 
 
-class Point(nn.Module):
-    """A posterior whose distribution torch knows no closed form for."""
+def test_preprocessing_in_place_does_not_change_the_images(model, x):
+    before = x.clone()
+    InPlace(model.encoder, model.decoder, model.prior, model.image_shape).elbo(x)
+    assert torch.equal(x, before)
+
+
+class Unknown(nn.Sequential):
+    """A posterior for whose KL torch knows no closed form."""
 
     def __init__(self, features, size, latent_dim):
-        super().__init__()
-        self.features, self.mean = features, nn.Linear(size, latent_dim)
+        super().__init__(features, nn.Linear(size, latent_dim))
 
     def forward(self, x):
-        return Independent(Laplace(self.mean(self.features(x)), 0.1), 1)
+        return Independent(Laplace(super().forward(x), 0.1), 1)
 
 
-def shallow(image_shape, latent_dim):
-    """Three linear layers, a posterior of Laplace distributions."""
-    pixels = math.prod(image_shape)
-    decoder = nn.Sequential(nn.Linear(latent_dim, pixels), nn.Unflatten(1, image_shape))
-    encoder = Point(nn.Sequential(nn.Flatten(), nn.Dropout(0.5)), pixels, latent_dim)
-    return models.VAE(encoder, decoders.Bernoulli(decoder), priors.Standard(latent_dim), image_shape)
-
-
-def test_without_a_closed_form_the_kl_is_that_of_the_same_sample():
-    model, x = shallow((1, 2, 2), 3).eval(), torch.rand(5, 1, 2, 2)
+def test_without_a_closed_form_the_kl_is_that_of_the_samples(tiny, x):
+    model = small(tiny.image_shape, 3, encoder=Unknown)
     with seeded(1):
         reconstruction, kl = model.elbo(x)
     with seeded(1):
-        likelihood, prior, posterior, *_ = model.terms(x, 1)
-    assert torch.equal(reconstruction, likelihood[0])
-    assert torch.equal(kl, (posterior - prior)[0])
+        terms = model.terms(x)
+    assert torch.equal(reconstruction, terms.log_likelihood[0])
+    assert torch.equal(kl, (terms.log_posterior - terms.log_prior)[0])
+    (gradient,) = torch.autograd.grad(reconstruction.sum(), model.encoder[1].bias)
+    assert gradient.any()
+    several = model.terms(x, 3)
+    torch.testing.assert_close(several.divergence, (several.log_posterior - several.log_prior).sum(0) / 3)
 
 
-def test_the_mean_divergence_of_samples_is_the_closed_form(model):
-    x = _images(4)
-    mean, log_variance = model.encode(x)
+@pytest.mark.parametrize("decoded", [1, 40, 120, 10_000])
+def test_codes_are_scored_alike_however_many_are_decoded_at_once(decoded, model, x, monkeypatch):
+    monkeypatch.setattr(models, "EVAL_BATCH_VALUES", decoded * 49)
+    terms = model.eval().terms(x, 7)
+    expected = torch.stack([model.decoder(z).log_prob(x) for z in terms.codes])
+    torch.testing.assert_close(terms.log_likelihood, expected)
+
+
+def test_decoding_many_codes_takes_little_more_memory_than_their_images():
+    model, seen = models.conv(FACES, 2).eval(), []
+    model.decoder.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    with torch.no_grad():
+        assert model.decode(torch.zeros(100, 2)).shape == (100, *FACES)
+    assert max(seen) <= 85
+
+
+@pytest.mark.parametrize("function", ["prior", "check", "evaluate", "sample"])
+def test_what_was_frozen_stays_frozen_and_statistics_where_they_were(function, colour):
+    model = models.conv(colour.image_shape, 2)
+    model.prior = priors.Vamp(model.encoder, model.image_shape, 3)
+    model.decoder.logits.insert(3, nn.BatchNorm2d(256))
+    model.encoder.features[1].eval()
+    modes, before = [part.training for part in model.modules()], {k: v.clone() for k, v in model.state_dict().items()}
+    {
+        "prior": model.prior,
+        "check": lambda: checks.check_model(model),
+        "evaluate": lambda: evaluation.elbo(model, colour.test.images),
+        "sample": lambda: model.sample(2),
+    }[function]()
+    assert [part.training for part in model.modules()] == modes
+    assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
+
+
+# Labels
+
+
+@pytest.mark.parametrize("prior", [priors.Standard, LabelPrior])
+def test_labels_reach_a_conditional_model_everywhere(prior, tiny, tmp_path):
+    builder, config = partial(conditional, prior=prior), TrainConfig(1, 20, batch_size=20, learning_rate=1e-2)
+    run = runs.train(tiny.hold_out(20), config, tmp_path, "cpu", builder=builder)
+    model, images, labels = run.model(), to_float(tiny.test.images), tiny.test.labels
+    exact, other = (exact_log_prob(model, images, each).mean() for each in (labels, (labels + 1) % 10))
+    assert run.evaluation["log_prob"] == pytest.approx(exact.item(), abs=0.1)
+    assert exact > other + 0.1  # another label is another image
+    assert model.sample(10, 0, torch.arange(10)).shape == (10, *tiny.image_shape)
+    for function, given in (
+        (model.elbo, images),
+        (model.sample, 3),
+        (partial(evaluation.elbo, model), tiny.test.images),
+    ):
+        with pytest.raises(ValueError, match="this model is conditional; give the images' labels"):
+            function(given)
+
+
+# Precision
+
+
+class OwnEncoder(nn.Sequential):
+    """A posterior of torch's, near a mean that bfloat16 can't tell from its neighbours."""
+
+    def __init__(self, features, size, latent_dim):
+        super().__init__(features, nn.Linear(size, latent_dim))
+
+    def forward(self, x):
+        return Independent(Normal(3.003 + 1e-4 * super().forward(x), 0.005), 1)
+
+
+def test_own_posteriors_are_drawn_and_scored_in_full_precision_where_training_is_in_bfloat16(tiny, x):
+    model = small(tiny.image_shape, 1, encoder=OwnEncoder)
+    checks.check_model(model, x, mixed=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = model(x, samples=100)
+    assert {each.dtype for each in terms if each is not None} == {torch.float32}
+    assert len(terms.codes.unique()) > 3000
+    assert terms.codes.mean().item() == pytest.approx(3.003, abs=1e-3)
+
+
+def test_means_of_the_papers_posterior_are_not_rounded_to_bfloat16(model, x):
+    with torch.autocast("cpu", torch.bfloat16):
+        mean, _ = model.encode(x)
+    assert mean.dtype == torch.float32 and not torch.equal(mean, mean.bfloat16().float())
+
+
+def test_double_precision_may_be_the_default(tiny, tmp_path):
+    try:
+        torch.set_default_dtype(torch.float64)
+        run = runs.train(tiny, TrainConfig(2, 1), tmp_path, "cpu", builder=small)
+        assert run.model().sample(2).dtype == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+# Binary pixels
+
+
+@pytest.fixture(scope="module")
+def binary():
+    return binarized(SHAPE, 2, small)
+
+
+def test_in_evaluation_every_image_is_binarized_once_and_for_all(binary, digits):
+    x = to_float(digits.train.images[:1000])
+    seen = binary.eval().preprocess(x)
+    assert set(seen.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(binary.preprocess(x[500:510]), seen[500:510])
+    assert torch.equal(binary.preprocess(seen), seen)
+    error = (seen - x).mean(0)  # of each pixel, over images: its variance is that of independent draws
+    variance = (x * (1 - x)).mean(0) / len(x)
+    assert (error.square() / variance)[variance > 1e-6].mean().item() == pytest.approx(1, abs=0.5)
+    assert (seen - x).mean((1, 2, 3)).std() < 0.02
+
+
+def test_binary_pixels_are_those_that_double_precision_would_draw(binary, digits):
+    x = to_float(digits.train.images)
+    checksum = ((255 * x).round().long() * binary.noise).sum((1, 2, 3), keepdim=True)
+    expected = (binary.noise + checksum) % 2**31 < x.double() * 2**31
+    assert torch.equal(binary.eval().preprocess(x), expected.float())
+
+
+def test_in_training_every_look_draws_afresh(binary, digits):
+    x = to_float(digits.train.images[:5])
     with seeded(0):
-        _, prior, posterior, *_ = model.terms(x, 4000)
-    sampled = posterior - prior
-    error = sampled.std(0) / math.sqrt(4000)
-    assert ((sampled.mean(0) - objective.kl_divergence(mean, log_variance)).abs() < 4 * error).all()
+        looks = torch.stack([binary.train().preprocess(x) for _ in range(500)])
+    assert ((looks.mean(0) - x).abs() <= 5 * (x * (1 - x) / 500).sqrt()).all()
 
 
-def test_another_builders_weights_are_loaded_by_that_builder_only(tmp_path):
-    model, path = shallow((1, 2, 2), 3), tmp_path / "model.safetensors"
-    storage.save(model, path, shallow)
-    loaded = storage.load(path, builder=shallow)
-    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in loaded.state_dict().items())
-    with pytest.raises(ValueError, match=re.escape(f"{path} holds weights of a model that {__name__}.shallow built")):
-        storage.load(path)
-
-
-def test_a_posterior_without_known_moments_is_encoded_by_samples(model):
-    q = distributions.DiagonalNormal(torch.tensor([[1.0, -2.0]]), torch.tensor([[0.0, -4.0]]))
-
-    class Flow:
-        mean = property(lambda self: (_ for _ in ()).throw(NotImplementedError))
-        sample = staticmethod(q.sample)
-
+def test_the_posterior_and_the_reconstruction_are_of_the_same_binary_pixels(binary, digits):
+    grey = digits.test.images[:20]
+    seen = (255 * binary.eval().preprocess(to_float(grey))).byte()
+    for score in (evaluation.elbo, partial(evaluation.log_prob, samples=10)):
+        assert torch.equal(score(binary, grey)[0], score(binary, seen)[0])
+    x = to_float(grey)
     with seeded(0):
-        mean, log_variance = distributions.mean_and_log_variance(Flow(), samples=10_000)
-    torch.testing.assert_close(mean, q.mean, atol=0.05, rtol=0)
-    torch.testing.assert_close(log_variance, q.log_variance, atol=0.1, rtol=0)
-
-
-def test_the_papers_distributions_are_the_pure_functions(model):
-    x, z = _images(4), _noise(4, 2, 0)
-    q, p = model.posterior(x), model.prior()
-    mean, log_variance = model.encode(x)
-    assert torch.equal(q.log_prob(z), objective.gaussian_log_prob(z, mean, log_variance))
-    assert torch.equal(p.log_prob(z), objective.gaussian_log_prob(z, z * 0, z * 0))
-    assert torch.equal(kl_divergence(q, p), objective.kl_divergence(mean, log_variance))
-    assert torch.equal(model.decoder(z).log_prob(x), objective.bernoulli_log_prob(x, model.decoder.logits(z)))
-    with seeded(5):
-        drawn = q.rsample()
-    assert torch.equal(drawn, objective.reparameterize(mean, log_variance, torch.Generator().manual_seed(5)))
-    assert q.sample((7,)).shape == (7, 4, 2)
-    assert (q.variance == log_variance.exp()).all()
-    assert p.sample((3,)).shape == (3, 2)
-    assert (p.mean == 0).all() and (p.variance == 1).all()
-
-
-@pytest.mark.parametrize("posterior", [encoders.Gaussian, encoders.InverseAutoregressive])
-def test_a_model_is_saved_with_its_own_builder_only(tmp_path, posterior):
-    theirs = partial(models.mlp, decoder=decoders.ContinuousBernoulli, encoder=posterior)
-    model = theirs((1, 4, 4), 2)
-    with pytest.raises(ValueError, match=r"not what vaelib.models.build builds; give its own function as `builder`"):
-        storage.save(model, tmp_path / "model")
-    assert not list(tmp_path.iterdir())
-    storage.save(model, str(tmp_path / "model"), theirs)
-    assert repr(storage.load(str(tmp_path / "model"), builder=theirs)) == repr(model)
+        terms = binary.train().terms(x)
+    with seeded(0):
+        drawn = binary.preprocess(x)
+        q = binary.encoder(drawn)
+        z = q.rsample()
+    assert torch.equal(terms.reconstruction, objective.bernoulli_log_prob(drawn, binary.decoder.logits(z)))
+    assert torch.equal(terms.divergence, objective.kl_divergence(q.mean, q.log_variance))

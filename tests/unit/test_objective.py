@@ -1,36 +1,36 @@
-"""The objective's functions, against torch.distributions, closed forms and Monte Carlo."""
+"""The objective's functions against plain formulas, and what training minimises against closed forms."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, Normal
-from torch.distributions import kl_divergence as reference_kl
+from conftest import NormalPixels, StickingTheLanding, small
+from torch import nn
+from torch.autograd import gradcheck
+from torch.distributions import MultivariateNormal, Normal
+from torch.distributions import kl_divergence as torch_kl
+from torch.func import functional_call
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vaelib import objective
+from vaelib import encoders, models, objective, priors
+from vaelib.models import VAE
+from vaelib.seeding import seeded
 
-
-def _generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def _posterior(*shape, seed=0, dtype=torch.float64):
-    generator = _generator(seed)
-    return tuple(torch.randn(*shape, generator=generator, dtype=dtype) for _ in range(2))
-
-
-def test_bernoulli_log_prob_is_that_of_torch_distributions_for_binary_pixels():
-    logits = 3 * torch.randn(5, 1, 28, 28, generator=_generator())
-    x = torch.bernoulli(torch.full_like(logits, 0.4), generator=_generator(1))
-    expected = Bernoulli(logits=logits.double()).log_prob(x.double()).sum((1, 2, 3))
-    torch.testing.assert_close(objective.bernoulli_log_prob(x, logits).double(), expected, rtol=1e-5, atol=0)
+PAPER = objective.negative_elbo
+X = torch.rand(5, 1, 1, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def test_bernoulli_log_prob_is_the_formula_for_grey_pixels():
-    logits = 3 * torch.randn(5, 1, 7, 7, generator=_generator(), dtype=torch.float64)
-    x = torch.rand(5, 1, 7, 7, generator=_generator(1), dtype=torch.float64)
-    p = 1 / (1 + torch.exp(-logits))
-    expected = (x * p.log() + (1 - x) * (1 - p).log()).sum((1, 2, 3))
+def _drawn(count, *shape):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, *shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (5, 1, 3, 3), (1, 3, 2, 2)])
+def test_bernoulli_log_prob_is_the_formula_one_number_an_image(shape):
+    logits, x = 3 * _drawn(2, *shape)
+    x, p = x.sigmoid(), logits.sigmoid()
+    expected = (x * p.log() + (1 - x) * (1 - p).log()).flatten(1).sum(1)
     torch.testing.assert_close(objective.bernoulli_log_prob(x, logits), expected, rtol=1e-12, atol=0)
 
 
@@ -43,131 +43,202 @@ def test_bernoulli_log_prob_is_exact_where_the_decoder_is_sure(x, logit, per_pix
     torch.testing.assert_close(logits.grad, torch.full((2, 1, 4, 4), float(x - (logit > 0))), rtol=0, atol=1e-30)
 
 
-@pytest.mark.parametrize("shape", [(6, 4), (6, 1, 3, 3), (1, 3, 2, 2)])
-def test_bernoulli_log_prob_is_one_number_an_image(shape):
-    assert (
-        objective.bernoulli_log_prob(torch.rand(shape, generator=_generator()), torch.zeros(shape)).shape == shape[:1]
-    )
-
-
-def test_gaussian_log_prob_is_that_of_torch_distributions():
-    mean, log_variance = _posterior(6, 3)
-    z = torch.randn(6, 3, generator=_generator(2), dtype=torch.float64)
+def test_gaussian_log_prob_is_torchs_also_of_many_samples_of_each():
+    (mean, log_variance), z = _drawn(2, 6, 3), _drawn(4, 6, 3)
     expected = Normal(mean, (log_variance / 2).exp()).log_prob(z).sum(-1)
     torch.testing.assert_close(objective.gaussian_log_prob(z, mean, log_variance), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_gaussian_log_prob_broadcasts_one_posterior_over_many_samples():
-    mean, log_variance = _posterior(6, 3)
-    z = torch.randn(4, 6, 3, generator=_generator(2), dtype=torch.float64)
-    value = objective.gaussian_log_prob(z, mean, log_variance)
-    assert value.shape == (4, 6)
-    torch.testing.assert_close(value[1], objective.gaussian_log_prob(z[1], mean, log_variance))
-
-
-def test_kl_divergence_is_that_of_torch_distributions():
-    mean, log_variance = _posterior(6, 3)
-    prior = Normal(torch.zeros_like(mean), torch.ones_like(mean))
-    expected = reference_kl(Normal(mean, (log_variance / 2).exp()), prior).sum(-1)
+def test_kl_divergence_is_torchs():
+    mean, log_variance = _drawn(2, 6, 3)
+    expected = torch_kl(Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0)).sum(-1)
     torch.testing.assert_close(objective.kl_divergence(mean, log_variance), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_kl_divergence_lies_within_four_standard_errors_of_a_monte_carlo_estimate():
-    mean, log_variance = _posterior(5, 2)
-    noise = torch.randn(100_000, 5, 2, generator=_generator(3), dtype=torch.float64)
-    standard_deviation = (log_variance / 2).exp()
-    z = mean + standard_deviation * noise
-    prior = Normal(torch.zeros_like(mean), torch.ones_like(mean))
-    log_ratio = (Normal(mean, standard_deviation).log_prob(z) - prior.log_prob(z)).sum(-1)
-    error = log_ratio.std(0) / math.sqrt(len(z))
-    assert ((log_ratio.mean(0) - objective.kl_divergence(mean, log_variance)).abs() < 4 * error).all()
-
-
-def test_kl_divergence_is_zero_at_the_prior_and_positive_elsewhere():
-    assert torch.equal(objective.kl_divergence(torch.zeros(4, 3), torch.zeros(4, 3)), torch.zeros(4))
-    assert (objective.kl_divergence(*_posterior(50, 3)) > 0).all()
-
-
-def test_kl_divergence_has_the_gradient_of_finite_differences():
-    inputs = tuple(tensor.requires_grad_() for tensor in _posterior(4, 3))
-    assert torch.autograd.gradcheck(objective.kl_divergence, inputs)
-
-
-def test_reparameterize_has_the_mean_and_spread_of_the_posterior():
-    mean, log_variance = torch.tensor([-3.0, 0.0, 2.0]), torch.tensor([-4.0, 0.0, 1.5])
-    count = 100_000
-    z = objective.reparameterize(mean.expand(count, 3), log_variance.expand(count, 3), _generator())
-    standard_deviation = (log_variance / 2).exp()
-    assert ((z.mean(0) - mean).abs() < 4 * standard_deviation / math.sqrt(count)).all()
-    assert ((z.std(0) / standard_deviation - 1).abs() < 4 / math.sqrt(2 * count)).all()
-    assert (torch.corrcoef(z.T).triu(1).abs() < 4 / math.sqrt(count)).all()
-
-
-def test_reparameterize_lets_gradients_flow_to_mean_and_log_variance():
-    mean, log_variance = (tensor.requires_grad_() for tensor in _posterior(4, 3))
-    z = objective.reparameterize(mean, log_variance, _generator(5))
-    z.sum().backward()
-    torch.testing.assert_close(mean.grad, torch.ones_like(mean))
-    torch.testing.assert_close(log_variance.grad, (z - mean).detach() / 2)
-
-
-def test_reparameterize_draws_from_its_generator_alone():
-    mean, log_variance = _posterior(4, 3)
+def test_reparameterize_moves_and_scales_the_noise_of_its_generator_and_lets_gradients_through():
+    mean, log_variance = (each.requires_grad_() for each in _drawn(2, 4, 3))
     before = torch.get_rng_state()
-    first, again, other = (objective.reparameterize(mean, log_variance, _generator(seed)) for seed in (7, 7, 8))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    z = objective.reparameterize(mean, log_variance, torch.Generator().manual_seed(7))
+    noise = torch.randn(4, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    torch.testing.assert_close(z, mean + (log_variance / 2).exp() * noise)
     assert torch.equal(torch.get_rng_state(), before)
+    gradients = torch.autograd.grad(z.sum(), (mean, log_variance))
+    torch.testing.assert_close(gradients, (torch.ones_like(mean), (z - mean) / 2))
 
 
 def test_elbo_is_the_two_functions():
-    mean, log_variance = _posterior(4, 3, dtype=torch.float32)
-    x, logits = torch.rand(4, 1, 5, 5, generator=_generator()), torch.randn(4, 1, 5, 5, generator=_generator(1))
+    (mean, log_variance), (x, logits) = _drawn(2, 4, 3), _drawn(2, 4, 1, 5, 5)
     reconstruction, kl = objective.elbo(x, logits, mean, log_variance)
     assert torch.equal(reconstruction, objective.bernoulli_log_prob(x, logits))
     assert torch.equal(kl, objective.kl_divergence(mean, log_variance))
 
 
-def test_importance_weighted_bound_of_one_sample_is_its_log_weight():
-    log_weights = torch.randn(1, 6, generator=_generator())
-    torch.testing.assert_close(objective.importance_weighted_bound(log_weights), log_weights[0])
+@pytest.mark.parametrize("samples", [1, 7])
+def test_importance_weighted_bound_is_the_formula_however_small_the_weights_are(samples):
+    log_weights = _drawn(samples, 6)
+    expected = log_weights.exp().mean(0).log()
+    torch.testing.assert_close(objective.importance_weighted_bound(log_weights), expected)
+    torch.testing.assert_close(objective.importance_weighted_bound(log_weights - 1e4), expected - 1e4)
 
 
-def test_importance_weighted_bound_is_the_formula():
-    log_weights = torch.randn(7, 6, generator=_generator(), dtype=torch.float64)
-    torch.testing.assert_close(objective.importance_weighted_bound(log_weights), log_weights.exp().mean(0).log())
+# What training minimises
 
 
-@pytest.mark.parametrize("constant", [-1e4, -1.5, 0.0, 1e4])
-def test_importance_weighted_bound_of_constant_weights_is_the_constant(constant):
-    bound = objective.importance_weighted_bound(torch.full((50, 3), constant, dtype=torch.float64))
-    torch.testing.assert_close(bound, torch.full((3,), constant, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+@pytest.fixture
+def linear():
+    """A VAE of two pixels in double precision: p(x) is known, and weights are few enough for finite differences."""
+    with seeded(0):
+        decoder = NormalPixels(nn.Sequential(nn.Linear(2, 2), nn.Unflatten(1, (1, 1, 2))))
+        return VAE(encoders.Gaussian(nn.Flatten(), 2, 2), decoder, priors.Standard(2), (1, 1, 2)).double()
 
 
-def test_importance_weighted_bound_moves_with_the_weights_however_small_they_are():
-    log_weights = torch.randn(20, 6, generator=_generator(), dtype=torch.float64)
-    shifted = objective.importance_weighted_bound(log_weights - 1e4)
-    torch.testing.assert_close(shifted, objective.importance_weighted_bound(log_weights) - 1e4, rtol=0, atol=1e-9)
+def _loss(model, aim, fraction=0.0, x=X, seed=1):
+    """What a training step minimises, and the terms that it is made of."""
+    with seeded(seed):
+        terms = model(x, **objective.options(aim))
+    return aim(terms, fraction), terms
 
 
-def test_importance_weighted_bound_is_at_least_the_mean_of_the_log_weights():
-    log_weights = 5 * torch.randn(20, 50, generator=_generator())
-    assert (objective.importance_weighted_bound(log_weights) > log_weights.mean(0)).all()
+@pytest.mark.parametrize("prior", ["standard", "mixture", "VampPrior"])
+@pytest.mark.parametrize(
+    "aim",
+    [
+        objective.BetaELBO(4, warm_up=0.5),
+        objective.FreeBits(0.01),  # the KL is above that
+        objective.MeanELBO(3),
+        objective.ImportanceWeighted(3),
+    ],
+    ids=lambda aim: type(aim).__name__,
+)
+def test_gradients_are_those_of_finite_differences(linear, aim, prior):
+    if prior != "standard" and isinstance(aim, objective.FreeBits | objective.MeanELBO):
+        return
+    if prior == "mixture":
+        linear.prior = priors.Mixture(2, components=2).double()
+    elif prior == "VampPrior":
+        linear.prior = priors.Vamp(linear.encoder, (1, 1, 2), components=2).double()
+    names, weights = zip(*linear.named_parameters(), strict=True)
+
+    def loss(*weights):
+        called = partial(functional_call, linear, dict(zip(names, weights, strict=True)))
+        return _loss(lambda x, **options: called((x,), options), aim, 0.25)[0].mean()
+
+    assert gradcheck(loss, weights)
 
 
-def test_importance_weighted_bound_with_the_exact_posterior_is_the_log_likelihood():
-    slope, noise_variance = 1.7, 0.3  # z ~ N(0, 1), x | z ~ N(slope z, noise_variance)
-    x = torch.randn(8, 1, generator=_generator(), dtype=torch.float64)
-    variance = 1 / (1 + slope**2 / noise_variance)
-    mean, log_variance = variance * slope / noise_variance * x, torch.full_like(x, math.log(variance))
-    many = mean.expand(10, 8, 1)
-    z = objective.reparameterize(many, log_variance.expand_as(many), _generator(1))
-    zero = torch.zeros_like(z)
-    log_weights = (
-        objective.gaussian_log_prob(x, slope * z, torch.full_like(z, math.log(noise_variance)))
-        + objective.gaussian_log_prob(z, zero, zero)
-        - objective.gaussian_log_prob(z, mean, log_variance)
+def test_beta_weighs_the_kl_and_annealing_lets_it_grow(linear):
+    _, plain = _loss(linear, PAPER)
+    for aim, fraction, beta in (
+        (PAPER, 0, 1),
+        (objective.BetaELBO(4), 0, 4),
+        (objective.BetaELBO(2, warm_up=0.5), 0, 0),
+        (objective.BetaELBO(2, warm_up=0.5), 0.25, 1),
+        (objective.BetaELBO(2, warm_up=0.5), 0.75, 2),
+    ):
+        loss, _ = _loss(linear, aim, fraction)
+        torch.testing.assert_close(loss, beta * plain.divergence - plain.reconstruction)
+
+
+def test_free_bits_charge_every_dimension_at_least_its_nats(linear):
+    q = linear.posterior(X)
+    by_hand = torch_kl(Normal(q.mean, q.variance.sqrt()), Normal(0.0, 1.0)).mean(0)
+    nats = by_hand.mean().item()  # between the two dimensions' KL
+    loss, terms = _loss(linear, objective.FreeBits(nats))
+    torch.testing.assert_close(loss + terms.reconstruction, (nats + by_hand.max()).expand(5))
+    torch.testing.assert_close(terms.divergence.mean(), by_hand.sum())
+
+
+@pytest.mark.parametrize(
+    ("aim", "message"),
+    [
+        (objective.FreeBits(), r"free bits need the KL of each latent dimension.*have none.*warm_up"),
+        (objective.MeanELBO(), "a KL in closed form, and this posterior and prior have none; ImportanceWeighted"),
+    ],
+)
+def test_what_needs_a_kl_in_closed_form_says_so(linear, aim, message):
+    linear.prior = priors.Mixture(2).double()
+    with pytest.raises(ValueError, match=message):
+        _loss(linear, aim)
+
+
+def test_one_importance_sample_is_the_elbo_and_many_are_log_p(linear):
+    loss, terms = _loss(linear, objective.ImportanceWeighted(1))
+    torch.testing.assert_close(loss, (terms.log_posterior - terms.log_prior)[0] - terms.reconstruction)
+    weight, bias = (each.detach() for each in linear.decoder.parameters())
+    exact = MultivariateNormal(bias, weight @ weight.T + 0.25 * torch.eye(2))
+    many, terms = _loss(linear, objective.ImportanceWeighted(10_000))
+    torch.testing.assert_close(-many, exact.log_prob(X.view(5, 2)), atol=0.05, rtol=0)
+    assert (terms.reconstruction - terms.divergence < -many).all()  # what is recorded is the ELBO
+
+
+def test_a_mean_of_samples_is_the_elbo_of_their_mean_reconstruction(linear):
+    one, plain = (_loss(linear, aim)[0] for aim in (objective.MeanELBO(1), PAPER))
+    assert torch.equal(one, plain)
+    loss, terms = _loss(linear, objective.MeanELBO(3))
+    torch.testing.assert_close(loss, linear.terms(X).divergence - terms.log_likelihood.mean(0))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: objective.BetaELBO(-1),
+        lambda: objective.BetaELBO(math.nan),
+        lambda: objective.BetaELBO(1, warm_up=2),
+        lambda: objective.FreeBits(-0.1),
+        lambda: objective.ImportanceWeighted(0),
+        lambda: objective.ImportanceWeighted(2.5),
+        lambda: objective.MeanELBO(0),
+    ],
+)
+def test_objectives_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"^(expected|samples must be a whole number of at least 1)"):
+        wrong()
+
+
+# A fixed posterior
+
+
+def test_with_a_fixed_posterior_gradients_pass_through_codes_alone(linear):
+    (_, free), (_, fixed) = (_loss(linear, aim) for aim in (objective.ImportanceWeighted(2), StickingTheLanding(2)))
+    torch.testing.assert_close(free.log_posterior, fixed.log_posterior)
+    loss, bias = fixed.log_posterior.sum(), linear.encoder.log_variance.bias
+    (through,) = torch.autograd.grad(loss, fixed.codes, retain_graph=True)
+    noise = (fixed.codes - linear.encode(X)[0]).detach()
+    expected = (through * noise / 2).sum((0, 1))  # z = mean + exp(log_variance / 2) ε
+    torch.testing.assert_close(torch.autograd.grad(loss, bias, retain_graph=True)[0], expected)
+    z, q = fixed.codes.detach().requires_grad_(), linear.posterior(X)
+    weights = linear.prior().log_prob(z) - objective.gaussian_log_prob(z, q.mean, q.log_variance)
+    weights = weights + torch.stack([linear.decoder(each).log_prob(X) for each in z])
+    found, expected = (
+        torch.autograd.grad(each.sum(), codes) for each, codes in ((fixed.log_weights, fixed.codes), (weights, z))
     )
-    total_variance = torch.full_like(x, slope**2 + noise_variance)
-    expected = Normal(torch.zeros_like(x), total_variance.sqrt()).log_prob(x)[:, 0]
-    torch.testing.assert_close(objective.importance_weighted_bound(log_weights), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(found, expected)  # a hook on the codes, as of DReG, gets the whole gradient
+
+
+class Averaged(nn.Module):
+    """A running average of an encoder's weights, moved at each call in training."""
+
+    def __init__(self, network):
+        super().__init__()
+        ema = get_ema_multi_avg_fn(0.9)
+        self.network, self.average = network, AveragedModel(network, multi_avg_fn=ema).requires_grad_(False)
+
+    def forward(self, x):
+        if self.training:
+            self.average.update_parameters(self.network)
+        return (self.network if self.training else self.average)(x)
+
+
+def test_a_fixed_posterior_counts_batch_norm_and_a_running_average_once(tiny, x):
+    model = models.conv((1, 7, 7), 2)
+    model.terms(x, fixed_posterior=True)
+    assert model.encoder.features[2].num_batches_tracked == 1
+    model = small(tiny.image_shape, 2)
+    model.encoder = Averaged(model.encoder)
+    for _ in range(2):
+        model.terms(x, fixed_posterior=True)
+    assert model.encoder.average.n_averaged == 2
+    model.encoder.network.mean.bias.data += 1
+    before = model.encoder.average.module.mean.bias.clone()
+    model.terms(x, fixed_posterior=True)
+    torch.testing.assert_close(model.encoder.average.module.mean.bias, before + 0.1)

@@ -819,3 +819,38 @@ def test_a_stopped_training_says_from_where_it_goes_on(tiny, tmp_path, monkeypat
             with pytest.raises(KeyboardInterrupt) as stopped:
                 runs.train(tiny, TrainConfig(2, epochs=2), tmp_path, "cpu", checkpoint_seconds=0)
         assert stopped.value.__notes__ == [f"tiny-k2-e2-s0 was stopped; run this again, and it goes on from {place}"]
+
+
+def _no_vae(image_shape, latent_dim):
+    return torch.nn.Linear(3, 3)
+
+
+class _Making:
+    def build(self, image_shape, latent_dim):
+        return models.mlp(image_shape, latent_dim)
+
+
+@pytest.mark.parametrize(
+    ("builder", "message"),
+    [
+        (partial(models.mlp, prior=priors.Standard(3)), "an object of Standard, which has no name"),
+        (models.mlp((1, 7, 7), 3), "an object of VAE, which has no name"),
+        (_Making().build, "a method of an object of _Making, which has no name"),
+        (_no_vae, "_no_vae must build a vaelib.models.VAE, not a Linear"),
+    ],
+)
+def test_a_builder_of_a_wrong_kind_is_refused_before_anything_is_written(tiny, tmp_path, builder, message):
+    with pytest.raises(ValueError, match=message):
+        runs.train(tiny, TrainConfig(3, epochs=1), tmp_path, "cpu", builder=builder)
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_that_change_while_they_are_trained_on_give_no_run(tiny, trained, tmp_path):
+    data = replace(tiny, train=Split(tiny.train.images.clone(), tiny.train.labels))
+
+    def blacken(model, line):
+        data.train.images.zero_()
+
+    with pytest.raises(ValueError, match="of 'tiny' changed while .* was trained on them"):
+        runs.train(data, trained.config, tmp_path, "cpu", on_epoch=blacken)
+    assert not list(tmp_path.rglob("model.safetensors"))

@@ -1,413 +1,507 @@
-"""The settings and the training loop: what it writes, where it stops, and what it refuses."""
+"""The settings, and the loop: every step is the one that it should be, and it stops and resumes at any moment."""
 
 import copy
 import hashlib
 import io
 import json
 import math
+import os
 import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from conftest import Geco, NormalPixels, compiled, flipped, same_weights, small, stop_after
+from pretended import PretendedGPU
+from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from vaelib import data, decoders, evaluation, models, storage, training
+from vaelib import TrainConfig, data, distributions, evaluation, models, objective, runs, storage, training
 from vaelib.data import Dataset, Split, to_float
-from vaelib.objective import BetaELBO, negative_elbo
-from vaelib.training import TrainConfig
+from vaelib.models import VAE
+from vaelib.seeding import seeded
 
 SETTINGS = TrainConfig(latent_dim=2, epochs=3, batch_size=32)
 STEPS = 7  # an epoch, for 200 images
-KEYS = {"epoch", "seconds"} | {
-    f"{split}_{term}" for split in ("train", "test") for term in ("elbo", "reconstruction", "kl")
-}
 
 
-def _model(data, settings=SETTINGS):
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
-        return models.mlp(data.image_shape, settings.latent_dim)
+@pytest.fixture
+def fit(model, tiny, tmp_path):
+    """Train a copy of the small model, in a folder of that name; returns the model and its history."""
 
+    def fit(folder="a", config=SETTINGS, data=tiny, model=model, **options):
+        trained = copy.deepcopy(model)
+        return trained, training.fit(trained, data, config, tmp_path / folder, **options)
 
-def _fit(data, settings, folder, **options):
-    return training.fit(_model(data, settings), data, settings, folder, **options)
+    return fit
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny, tmp_path_factory):
     """The bytes of a sound checkpoint."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    _fit(tiny, SETTINGS, folder, checkpoint_seconds=0)
+    with seeded(0):
+        model = small(tiny.image_shape, 2)
+    training.fit(model, tiny, SETTINGS, folder, checkpoint_seconds=0)
     return (folder / "checkpoint").read_bytes()
 
 
-@pytest.mark.parametrize("value", [0, -1, 2.5, 2.0, "three", True, None])
-@pytest.mark.parametrize("name", ["latent_dim", "epochs", "batch_size"])
-def test_settings_refuse_what_is_no_positive_whole_number(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, not {re.escape(repr(value))}"):
-        TrainConfig(**{"latent_dim": 2, name: value})
+# Settings
 
 
-@pytest.mark.parametrize("value", [-1, 2.5, "three", True, None])
-def test_settings_refuse_what_is_no_seed(value):
-    with pytest.raises(ValueError, match="seed must be a whole number of at least 0"):
-        TrainConfig(latent_dim=2, seed=value)
+@pytest.mark.parametrize(
+    ("names", "values", "message"),
+    [
+        ("latent_dim epochs batch_size patience", [0, -1, 2.5, 2.0, "three", True], "a whole number of at least 1"),
+        ("seed", [-1, 2.5, "three", True, None], "a whole number of at least 0"),
+        ("seed", [2**31], r"below 2\*\*31"),  # generators cannot tell it from a smaller one
+        ("learning_rate max_grad_norm", [0, -1e-3, math.nan, math.inf, "fast", True], "a positive number"),
+        ("precision", ["float16", 16, torch.bfloat16, ""], "'float32' or 'bfloat16', if it is given"),
+    ],
+)
+def test_settings_refuse_what_is_out_of_range(names, values, message):
+    for name, value in product(names.split(), values):
+        with pytest.raises(ValueError, match=f"{name} must be {message}, not {re.escape(repr(value))}"):
+            TrainConfig(**{"latent_dim": 2, name: value})
 
 
-@pytest.mark.parametrize("value", [0, -1e-3, math.nan, math.inf, "fast", None, True])
-def test_settings_refuse_what_is_no_learning_rate(value):
-    with pytest.raises(ValueError, match="learning_rate must be a positive number"):
-        TrainConfig(latent_dim=2, learning_rate=value)
+@pytest.mark.parametrize("kind", [np.int64, np.int8, np.uint32])
+def test_settings_take_the_least_values_and_numpys_numbers(kind):
+    settings = TrainConfig(latent_dim=kind(1), epochs=kind(1), seed=kind(0), learning_rate=np.float32(0.5))
+    assert settings == TrainConfig(latent_dim=1, epochs=1, seed=0, learning_rate=0.5)
+    assert type(settings.latent_dim) is int and type(settings.learning_rate) is float
 
 
-@pytest.mark.parametrize("value", ["float16", 16, torch.bfloat16, ""])
-def test_settings_refuse_what_is_no_precision(value):
-    with pytest.raises(ValueError, match="precision must be 'float32' or 'bfloat16', if it is given, not"):
-        TrainConfig(latent_dim=2, precision=value)
+# Steps
 
 
-def test_bfloat16_trains_to_about_the_elbo_of_float32(digits, tmp_path):
-    """In twelve steps, for without bfloat16 in the processor each takes 13 times as long. After many, one training may
-    end half a percent off, as one does whose first weights differ by a millionth."""
-    few, off = Dataset("few", Split(digits.train.images[:500]), Split(digits.test.images[:100])), []
-    for seed in range(3):
-        full, coarse = (
-            _fit(few, TrainConfig(2, epochs=3, seed=seed, precision=each), tmp_path / f"{each}{seed}")[-1]["test_elbo"]
-            for each in ("float32", "bfloat16")
-        )
-        off.append(coarse / full - 1)
-    assert all(off)  # it is another training
-    assert abs(sum(off) / 3) < 1e-3
+def test_a_run_is_bit_for_bit_a_loop_of_plain_torch(tiny, tmp_path):
+    config = TrainConfig(2, 2, seed=3, batch_size=32, precision="float32")
+    run = runs.train(tiny, config, tmp_path, "cpu")
+    images, shuffle = tiny.train.images.float() / 255, torch.Generator().manual_seed(6)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        w = dict(models.mlp(tiny.image_shape, 2).named_parameters())
+        optimizer = torch.optim.Adam(w.values(), fused=True)
+        torch.manual_seed(7)
+
+        def linear(x, name):
+            return nn.functional.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
+
+        for _ in range(2):
+            for rows in torch.randperm(200, generator=shuffle).split(32):
+                x = images[rows].flatten(1)
+                hidden = linear(linear(x, "encoder.features.1").relu(), "encoder.features.3").relu()
+                mean, log_variance = linear(hidden, "encoder.mean"), linear(hidden, "encoder.log_variance")
+                z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+                hidden = linear(linear(z, "decoder.logits.0").relu(), "decoder.logits.2").relu()
+                logits = linear(hidden, "decoder.logits.4")
+                bits = nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
+                kl = (-0.5 * (1 + log_variance - mean**2 - torch.exp(log_variance))).sum(1)
+                optimizer.zero_grad()
+                (kl + bits).mean().backward()
+                optimizer.step()
+    assert all(torch.equal(w[name], each) for name, each in run.model().named_parameters())
 
 
-@pytest.mark.parametrize("name", ["mnist-k2", "celeba-k64"])
-def test_bfloat16_gives_the_elbo_of_trained_weights_to_a_thousandth(name, digits):
-    model = storage.from_pretrained(name)
-    images = digits.test.images[:100] if name == "mnist-k2" else data.load("faces-small").test.images[:20]
-    full = evaluation.elbo(model, images)[0].mean()
-    with torch.autocast("cpu", torch.bfloat16):
-        coarse = evaluation.elbo(model, images)[0].mean()
-    assert coarse != full
-    assert coarse.item() == pytest.approx(full.item(), rel=1e-3)
-
-
-def test_float32_is_what_a_cpu_does_unasked(tiny, tmp_path):
-    unasked, asked = (_fit(tiny, replace(SETTINGS, precision=each), tmp_path / str(each)) for each in (None, "float32"))
-    assert [line["test_elbo"] for line in unasked] == [line["test_elbo"] for line in asked]
-
-
-def test_settings_refuse_a_seed_that_generators_cannot_tell_from_a_smaller_one():
-    with pytest.raises(ValueError, match=r"seed must be below 2\*\*31"):
-        TrainConfig(latent_dim=2, seed=2**31)
-
-
-def test_a_last_step_that_ruins_the_model_is_noticed(tiny, tmp_path):
-    with pytest.raises(FloatingPointError, match="the test ELBO is not finite at epoch 1, step 1"):
-        _fit(tiny, TrainConfig(latent_dim=2, epochs=1, batch_size=1000, learning_rate=1e20), tmp_path)
-
-
-def test_settings_take_the_least_values():
-    assert TrainConfig(latent_dim=1, epochs=1, seed=0, batch_size=1, learning_rate=1).seed == 0
-
-
-def test_the_elbo_of_the_digits_improves(digits, tmp_path):
-    history = _fit(digits, TrainConfig(latent_dim=2, epochs=5), tmp_path)
-    assert history[4]["test_elbo"] > history[0]["test_elbo"] + 10
-    assert history[4]["train_elbo"] > history[0]["train_elbo"] + 10
-
-
-def test_metrics_have_a_line_an_epoch_with_the_documented_keys(tiny, tmp_path):
-    history = _fit(tiny, SETTINGS, tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert lines == history
-    assert [line["epoch"] for line in lines] == [1, 2, 3]
-    for line in lines:
-        assert line.keys() == KEYS
-        assert line["train_elbo"] == line["train_reconstruction"] - line["train_kl"]
-        assert line["test_elbo"] == line["test_reconstruction"] - line["test_kl"]
-        assert line["seconds"] >= 0
-
-
-def test_the_last_test_metrics_are_those_of_the_trained_model(tiny, tmp_path):
-    model = _model(tiny)
-    history = training.fit(model, tiny, SETTINGS, tmp_path)
-    reconstruction, kl = evaluation.elbo(model, tiny.test.images)
-    assert (history[-1]["test_reconstruction"], history[-1]["test_kl"]) == (reconstruction.mean(), kl.mean())
-    assert not model.training
-
-
-def test_train_metrics_are_averages_over_images_not_batches(tiny, tmp_path):
-    still = replace(SETTINGS, epochs=1, learning_rate=1e-30)
-    history = _fit(tiny, still, tmp_path)
-    _, kl = evaluation.elbo(_model(tiny), tiny.train.images)
-    assert history[0]["train_kl"] == pytest.approx(kl.mean().item(), rel=1e-6)
-
-
-def test_every_epoch_sees_every_image_once_in_another_order(tiny, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(training, "to_float", lambda images: seen.append(images) or to_float(images))
-    _fit(tiny, replace(SETTINGS, epochs=2), tmp_path)
-    assert [len(batch) for batch in seen] == 2 * ([32] * 6 + [8])
-    first, second = torch.cat(seen[:STEPS]), torch.cat(seen[STEPS:])
-    assert not torch.equal(first, second)
-    expected = sorted(image.numpy().tobytes() for image in tiny.train.images)
-    assert [sorted(image.numpy().tobytes() for image in epoch) for epoch in (first, second)] == [expected, expected]
-
-
-def test_the_seed_decides_the_order_of_images_and_the_noise(tiny, tmp_path, monkeypatch):
-    terms, drawn = models.VAE.terms, []
+def test_an_epoch_sees_every_image_once_in_an_order_and_with_noise_of_its_seed(fit, tiny, monkeypatch):
+    terms, drawn = VAE.terms, []
 
     def record(model, x, **options):
         if model.training:
             drawn.append((x, torch.randn(3, generator=torch.Generator().set_state(torch.get_rng_state()))))
         return terms(model, x, **options)
 
-    monkeypatch.setattr(models.VAE, "terms", record)
-    for seed in (0, 1, 0):
-        (tmp_path / str(len(drawn))).mkdir()
-        _fit(tiny, replace(SETTINGS, seed=seed, epochs=1), tmp_path / str(len(drawn)))
-    first, other, again = drawn[0], drawn[STEPS], drawn[2 * STEPS]
-    assert all(map(torch.equal, first, again))
-    assert not any(map(torch.equal, first, other))
-
-
-def test_batches_larger_than_the_data_are_one_step(tiny, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(training, "to_float", lambda images: seen.append(len(images)) or to_float(images))
-    _fit(tiny, replace(SETTINGS, epochs=2, batch_size=1000), tmp_path)
-    assert seen == [200, 200]
-
-
-def test_the_first_step_is_adams(tiny, tmp_path):
-    model, start = _model(tiny), _model(tiny)
-    training.fit(model, tiny, replace(SETTINGS, epochs=1, batch_size=200), tmp_path)
-    moves = (model.decoder.logits[4].bias - start.decoder.logits[4].bias).abs()
-    torch.testing.assert_close(moves, torch.full_like(moves, 1e-3), rtol=1e-3, atol=0)
-
-
-def test_training_leaves_the_global_random_state_alone(tiny, tmp_path):
+    monkeypatch.setattr(VAE, "terms", record)
     before = torch.get_rng_state()
-    _fit(tiny, SETTINGS, tmp_path, checkpoint_seconds=0)
+    for number, seed in enumerate((0, 1, 0)):
+        fit(str(number), replace(SETTINGS, seed=seed, epochs=2))
     assert torch.equal(torch.get_rng_state(), before)
+    assert [len(x) for x, _ in drawn] == 6 * ([32] * 6 + [8])
+    seen = [torch.cat([x for x, _ in drawn[start : start + STEPS]]) for start in range(0, 6 * STEPS, STEPS)]
+    images = sorted(map(bytes, to_float(tiny.train.images).numpy()))
+    assert all(sorted(map(bytes, epoch.numpy())) == images for epoch in seen)
+    assert not any(torch.equal(seen[0], other) for other in seen[1:4])
+    assert all(map(torch.equal, seen[:2], seen[4:]))
+    assert torch.equal(drawn[0][1], drawn[4 * STEPS][1]) and not torch.equal(drawn[0][1], drawn[2 * STEPS][1])
 
 
-def test_the_folder_holds_metrics_and_at_most_a_checkpoint(tiny, tmp_path):
-    _fit(tiny, SETTINGS, tmp_path, checkpoint_seconds=1000)
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
-    _fit(tiny, SETTINGS, tmp_path, checkpoint_seconds=0)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "metrics.jsonl"]
+@pytest.mark.parametrize(
+    ("count", "size", "expected"), [(7, 3, [3, 4]), (8, 3, [3, 3, 2]), (1, 3, [1]), (7, 1, [1] * 7), (3, 100, [3])]
+)
+def test_a_single_image_that_is_left_joins_the_batch_before_it(count, size, expected):
+    batches = training.batches(torch.arange(count), size)
+    assert [len(batch) for batch in batches] == expected and torch.equal(torch.cat(batches), torch.arange(count))
 
 
-def test_a_huge_learning_rate_stops_with_epoch_and_step(tiny, tmp_path):
-    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf|-inf) at epoch 1, step [2-7];"):
-        _fit(tiny, replace(SETTINGS, learning_rate=1e20), tmp_path)
-    assert not (tmp_path / "metrics.jsonl").exists()
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda values: (values * 65535).round().to(torch.int32).to(torch.uint16),
+        lambda values: values,
+        lambda values: values.double(),
+        lambda values: values.flatten(1),
+    ],
+    ids=["uint16", "float32", "float64", "rows"],
+)
+def test_other_numbers_than_bytes_are_trained_on(convert, tiny, tmp_path):
+    other = Dataset("other", *(Split(convert(to_float(each.images))) for each in (tiny.train, tiny.test)))
+    run, expected = (runs.train(each, SETTINGS, tmp_path, "cpu", builder=small) for each in (other, tiny))
+    assert run.evaluation == pytest.approx(expected.evaluation, rel=1e-4)
 
 
-@pytest.mark.parametrize("check_every", [1, 2, 50])
-def test_the_first_loss_that_is_not_finite_is_named(tiny, tmp_path, monkeypatch, check_every):
-    steps, ask = [], models.VAE.terms
+def test_the_gradient_is_clipped_to_its_norm(fit, model):
+    def norm_of_step(folder, **options):
+        config = TrainConfig(2, 1, batch_size=200, learning_rate=1, **options)
+        moved, _ = fit(folder, config, optimizer=torch.optim.SGD)
+        flat = (torch.nn.utils.parameters_to_vector(each.parameters()) for each in (moved, model))
+        return torch.dist(*flat).item()
 
-    def spoiled(model, x, **options):
-        terms = ask(model, x, **options)
-        steps.append(1) if model.training else None
-        return terms._replace(kl=terms.kl * math.nan) if len(steps) == STEPS + 4 else terms
-
-    monkeypatch.setattr(training, "CHECK_EVERY", check_every)
-    monkeypatch.setattr(models.VAE, "terms", spoiled)
-    with pytest.raises(FloatingPointError, match="the loss is nan at epoch 2, step 4;"):
-        _fit(tiny, SETTINGS, tmp_path)
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+    assert norm_of_step("clipped", max_grad_norm=0.01) == pytest.approx(0.01, rel=1e-3)
+    assert norm_of_step("free") > 0.1
 
 
-def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before_it(tiny, tmp_path, monkeypatch):
-    record, calls = training._State.record, []
-
-    def fail_at_the_fifth(state, values):
-        calls.append(values)
-        return record(state, [[math.nan, *sums] for _, *sums in values] if len(calls) == 5 else values)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "CHECK_EVERY", 2)
-        patch.setattr(training._State, "record", fail_at_the_fifth)
-        with pytest.raises(FloatingPointError, match="epoch 2, step 1;"):
-            _fit(tiny, SETTINGS, tmp_path, checkpoint_seconds=0)
-    resumed, whole = _model(tiny), _model(tiny)
-    training.fit(resumed, tiny, SETTINGS, tmp_path)
-    (tmp_path / "whole").mkdir()
-    training.fit(whole, tiny, SETTINGS, tmp_path / "whole")
-    assert all(map(torch.equal, resumed.parameters(), whole.parameters()))
+def test_another_optimizer_is_another_run():
+    decayed = partial(torch.optim.AdamW, weight_decay=0.5)
+    names = [runs.name("tiny", SETTINGS, optimizer=each) for each in (decayed, torch.optim.RMSprop)]
+    assert "AdamW_weight_decay=0.5" in names[0] and "RMSprop" in names[1]
 
 
-@pytest.mark.parametrize("length", [0, 10, 32, 0.5, -1])
-def test_a_truncated_checkpoint_is_refused_by_name(tiny, tmp_path, checkpoint, length):
-    path = tmp_path / "checkpoint"
-    path.write_bytes(checkpoint[: int(length * len(checkpoint)) if isinstance(length, float) else length])
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        _fit(tiny, SETTINGS, tmp_path)
+def test_a_compiled_model_trains_compiled(tiny, tmp_path):
+    steps = []
+
+    def backend(graph, inputs):
+        return lambda *arguments: steps.append(1) or graph(*arguments)
+
+    torch._dynamo.reset()
+    training.fit(compiled(tiny.image_shape, 2, backend=backend), tiny, TrainConfig(2, 2, batch_size=50), tmp_path)
+    assert len(steps) >= 8
 
 
-@pytest.mark.parametrize("place", [0, 31, 32, 100, 0.5, -1])
-def test_a_flipped_byte_of_a_checkpoint_is_refused_by_name(tiny, tmp_path, checkpoint, place):
-    path, content = tmp_path / "checkpoint", bytearray(checkpoint)
-    content[int(place * len(content)) if isinstance(place, float) else place] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        _fit(tiny, SETTINGS, tmp_path)
-    assert path.read_bytes() == content
+# Precision
 
 
-def test_a_checkpoint_of_another_kind_of_device_is_refused(tiny, tmp_path, monkeypatch):
-    write = training._State.write
-
-    def elsewhere(state, path, seconds):
-        state.identity = state.identity | {"device": "cuda"}
-        write(state, path, seconds)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training._State, "write", elsewhere)
-        _fit(tiny, SETTINGS, tmp_path, checkpoint_seconds=0)
-    with pytest.raises(ValueError, match=r"checkpoint is of a training with device 'cuda', not 'cpu'"):
-        _fit(tiny, SETTINGS, tmp_path)
-
-
-@pytest.mark.parametrize(("setting", "value"), [("seed", 1), ("batch_size", 64), ("learning_rate", 0.1), ("epochs", 4)])
-def test_a_checkpoint_of_other_settings_is_refused(tiny, tmp_path, setting, value):
-    _fit(tiny, SETTINGS, tmp_path, checkpoint_seconds=0)
-    found = getattr(SETTINGS, setting)
-    with pytest.raises(ValueError, match=f"checkpoint is of a training with {setting} {found}, not {value}"):
-        _fit(tiny, replace(SETTINGS, **{setting: value}), tmp_path)
-
-
-def test_a_checkpoint_of_other_images_is_refused(tiny, digits, tmp_path):
-    _fit(tiny, SETTINGS, tmp_path, checkpoint_seconds=0)
-    with pytest.raises(
-        ValueError, match=f"is of a training on other images or labels: fingerprint '{tiny.fingerprint}'"
-    ):
-        other = Split(255 - tiny.train.images, tiny.train.labels)
-        training.fit(_model(tiny), replace(tiny, train=other), SETTINGS, tmp_path)
-
-
-def test_a_checkpoint_of_another_model_is_refused(tiny, tmp_path):
-    _fit(tiny, SETTINGS, tmp_path, checkpoint_seconds=0)
-    other = models.mlp(tiny.image_shape, SETTINGS.latent_dim, decoder=decoders.ContinuousBernoulli)
-    with pytest.raises(ValueError, match="checkpoint is of a training with model '"):
-        training.fit(other, tiny, SETTINGS, tmp_path)
-
-
-# Batches
-
-
-def test_a_single_image_that_is_left_joins_the_batch_before_it():
-    order = torch.arange(7)
-    assert [batch.tolist() for batch in training.batches(order, 3)] == [[0, 1, 2], [3, 4, 5, 6]]
-    assert [len(batch) for batch in training.batches(torch.arange(8), 3)] == [3, 3, 2]
-    assert [len(batch) for batch in training.batches(torch.arange(1), 3)] == [1]
-    assert [batch.tolist() for batch in training.batches(order, 1)] == [[image] for image in range(7)]
-
-
-def _colour(count):
-    train, test = (
-        Split(torch.randint(256, (size, 3, 16, 16), dtype=torch.uint8), torch.zeros(size, dtype=torch.long))
-        for size in (count, 8)
+def test_bfloat16_trains_otherwise_than_float32_to_about_the_same_elbo(fit):
+    coarse, full, unasked = (
+        fit(str(each), replace(SETTINGS, precision=each))[1][-1]["test_elbo"] for each in ("bfloat16", "float32", None)
     )
-    return Dataset("colour", train, test, ("none",))
+    assert coarse == pytest.approx(full, rel=1e-3) and coarse != full == unasked
 
 
-def test_colour_images_that_leave_a_batch_of_one_are_trained(tmp_path):
-    data = _colour(17)
-    history = training.fit(models.conv(data.image_shape, 2), data, TrainConfig(2, epochs=1, batch_size=16), tmp_path)
-    assert math.isfinite(history[0]["train_elbo"])
-
-
-@pytest.mark.parametrize(("count", "size"), [(17, 1), (1, 16)])
-def test_batches_of_one_image_are_refused_where_there_is_batch_norm(tmp_path, count, size):
-    data = _colour(count)
-    with pytest.raises(ValueError, match="batch norm needs batches of two images or more"):
-        training.fit(models.conv(data.image_shape, 2), data, TrainConfig(2, epochs=1, batch_size=size), tmp_path)
+def test_bfloat16_is_the_default_only_where_a_gpu_has_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert not training.is_mixed(SETTINGS, torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert training.is_mixed(SETTINGS, torch.device("cuda"))
+    assert not training.is_mixed(SETTINGS, torch.device("cpu"))
+    assert training.is_mixed(replace(SETTINGS, precision="bfloat16"), torch.device("cpu"))
+    assert not training.is_mixed(replace(SETTINGS, precision="float32"), torch.device("cuda"))
 
 
 @pytest.mark.parametrize(("precision", "order"), [("float32", (512, 16, 4, 1)), ("bfloat16", (512, 1, 128, 32))])
-def test_channels_lie_last_where_convolutions_are_in_bfloat16(tmp_path, precision, order):
-    data = _colour(32)
-    model = models.conv(data.image_shape, 2)
-    training.fit(model, data, TrainConfig(2, epochs=1, precision=precision), tmp_path)
+def test_channels_lie_last_where_convolutions_are_in_bfloat16(fit, colour, tmp_path, precision, order):
+    model, _ = fit(model=models.conv(colour.image_shape, 2), data=colour, config=TrainConfig(2, 1, precision=precision))
     weight = model.encoder.features[3].weight
     assert weight.stride() == weight.grad.stride() == order
     storage.save(model, tmp_path / "saved")
     assert torch.equal(storage.load(tmp_path / "saved").encoder.features[3].weight, weight)
 
 
-def test_a_checkpoint_whose_tensors_lie_in_another_order_is_the_same(tmp_path):
-    """As one does that an earlier version wrote, of a training in bfloat16."""
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    data, settings, weights = _colour(32), TrainConfig(2, epochs=3, batch_size=16, precision="bfloat16"), []
-    start = models.conv(data.image_shape, 2)
-    for turned in (False, True):
-        model, folder = copy.deepcopy(start), tmp_path / str(turned)
-        with pytest.raises(KeyboardInterrupt):
-            training.fit(model, data, settings, folder, on_epoch=stop, checkpoint_seconds=0)
-        if turned:
-            state = torch.load(io.BytesIO((folder / "checkpoint").read_bytes()[32:]), weights_only=True)
-            assert any(not each.is_contiguous() for each in tree_leaves(state["optimizer"]) if torch.is_tensor(each))
-            torch.save(tree_map_only(torch.Tensor, torch.Tensor.contiguous, state), buffer := io.BytesIO())
-            (folder / "checkpoint").write_bytes(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getvalue())
-        training.fit(model, data, settings, folder)
-        weights.append(model.state_dict())
-    assert all(map(torch.equal, weights[0].values(), weights[1].values()))
+# What is written
 
 
-@pytest.mark.parametrize("kind", [np.int64, np.int8, np.uint32])
-def test_settings_take_numpys_numbers(kind):
-    settings = TrainConfig(latent_dim=kind(8), learning_rate=np.float32(0.5))
-    assert settings == TrainConfig(latent_dim=8, learning_rate=0.5)
-    assert type(settings.latent_dim) is int and type(settings.learning_rate) is float
+def test_metrics_have_a_line_an_epoch_of_the_documented_figures(fit, tiny, tmp_path):
+    model, history = fit(config=replace(SETTINGS, learning_rate=1e-30), checkpoint_seconds=1000)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["metrics.jsonl"]
+    lines = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    assert lines == history and [line["epoch"] for line in lines] == [1, 2, 3]
+    for line in lines:
+        assert line.pop("epoch") and line.pop("seconds") >= 0 and len(line) == 6
+        for split in ("train", "test"):
+            assert line[f"{split}_elbo"] == line[f"{split}_reconstruction"] - line[f"{split}_kl"]
+    reconstruction, kl = evaluation.elbo(model, tiny.test.images)
+    assert (lines[-1]["test_reconstruction"], lines[-1]["test_kl"]) == (reconstruction.mean(), kl.mean())
+    _, kl = evaluation.elbo(model, tiny.train.images)  # averaged over images, not batches
+    assert lines[0]["train_kl"] == pytest.approx(kl.mean().item(), rel=1e-6)
+    assert not model.training
 
 
-def _mean(terms, fraction):
-    return negative_elbo(terms, fraction).mean()
+def _in_place(terms, fraction):
+    terms.log_likelihood.mul_(2)
+    return terms.divergence - terms.reconstruction
 
 
-def _three(terms, fraction):
-    return negative_elbo(terms, fraction), terms.reconstruction, terms.divergence
+def test_terms_are_recorded_as_they_were_before_the_objective(fit):
+    still = replace(SETTINGS, epochs=1, learning_rate=1e-9)
+    (_, (doubled,)), (_, (plain,)) = fit("a", still, objective=_in_place), fit("b", still)
+    assert doubled["train_elbo"] == pytest.approx(plain["train_elbo"], rel=1e-5)
+
+
+def test_what_looks_on_after_an_epoch_changes_neither_weights_nor_the_record(fit, colour):
+    def watch(model, line):
+        assert not model.training
+        model.encode(to_float(colour.test.images))  # batch norm would take these for images of the training
+        line.pop("test_elbo")
+        with ThreadPoolExecutor() as pool:
+            drawn.append(pool.submit(model.sample, 2, seed=0).result(20))
+
+    drawn, options = [], {"data": colour, "config": TrainConfig(2, 2, batch_size=20)}
+    start = models.conv(colour.image_shape, 2)
+    (watched, history), (alone, _) = (
+        fit(str(on_epoch), model=start, on_epoch=on_epoch, **options) for on_epoch in (watch, None)
+    )
+    assert same_weights(watched, alone) and len(drawn) == 2
+    assert all("test_elbo" in line for line in history)
+
+
+def test_memory_that_is_too_small_for_the_evaluation_is_named(tiny, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(evaluation, "evaluate", full)
+    with pytest.raises(RuntimeError, match="cpu has too little memory for tiny-k2"):
+        runs.train(tiny, SETTINGS, tmp_path, "cpu", builder=small)
+
+
+# What is not finite
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("size", "message"),
     [
-        (_mean, r"the loss of each image, a tensor of shape \(2,\) for 2 images, not \(\)"),
-        (_three, r"the loss of each image, a tensor of shape \(2,\) for 2 images, not tuple"),
-        (BetaELBO, r"is a class; give an instance of it: BetaELBO\(...\)"),
+        (32, r"the loss is (nan|inf|-inf) at epoch 1, step [2-7];"),
+        (1000, "the test ELBO is not finite .* epoch 1, step 1;"),
     ],
-    ids=["mean", "loss and terms", "a class"],
 )
-def test_an_objective_gives_one_value_an_image(tiny, tmp_path, wrong, message):
-    with pytest.raises(ValueError, match=message):
-        _fit(tiny, SETTINGS, tmp_path, objective=wrong)
+def test_a_huge_learning_rate_stops_with_epoch_and_step(fit, tmp_path, size, message):
+    with pytest.raises(FloatingPointError, match=message):
+        fit(config=replace(SETTINGS, batch_size=size, learning_rate=1e20))
+    assert not (tmp_path / "a" / "metrics.jsonl").exists()
 
 
-@pytest.mark.parametrize("wrong", [ReduceLROnPlateau, type])
-def test_a_schedule_goes_by_epochs(tiny, tmp_path, wrong):
-    with pytest.raises(ValueError, match="expected a schedule of torch's that goes by epochs, not"):
-        _fit(tiny, SETTINGS, tmp_path, schedule=wrong)
+@pytest.mark.parametrize("check_every", [1, 2, 50])
+def test_the_first_loss_that_is_not_finite_is_named_and_the_checkpoint_before_it_kept(fit, monkeypatch, check_every):
+    steps, plain, (whole, _) = [], objective.negative_elbo, fit("whole")
+
+    def spoiled(terms, fraction):
+        steps.append(fraction)
+        return plain(terms, fraction) * (math.nan if bad and len(steps) == 1 + STEPS + 4 else 1)  # after the check
+
+    spoiled.__qualname__, bad = "spoiled", True
+    monkeypatch.setattr(training, "CHECK_EVERY", check_every)
+    with pytest.raises(FloatingPointError, match="the loss is nan at epoch 2, step 4;"):
+        fit(objective=spoiled, checkpoint_seconds=0)
+    assert steps[1:] == pytest.approx([step / STEPS / 3 for step in range(len(steps) - 1)])
+    bad = False
+    assert same_weights(fit(objective=spoiled)[0], whole)
 
 
-def test_what_looks_on_after_an_epoch_changes_no_weight(tmp_path):
-    def watch(model, line):
-        assert not model.training
-        model.encode(to_float(data.test.images))  # batch norm would take these for images of the training
+@pytest.mark.parametrize("when", [1, 3])
+def test_weights_that_are_not_finite_are_not_saved(fit, when):
+    """The loss is finite, and its gradient isn't, in the last step of an epoch."""
 
-    data, weights = _colour(40), []
-    for on_epoch in (None, watch):
-        model = models.conv(data.image_shape, 2)
-        model.load_state_dict(weights[0] if weights else model.state_dict())
-        weights = weights or [{name: each.clone() for name, each in model.state_dict().items()}]
-        training.fit(model, data, TrainConfig(2, 2, batch_size=20), tmp_path / str(on_epoch is None), on_epoch=on_epoch)
-        weights.append(model.state_dict())
-    assert all(torch.equal(weights[1][name], each) for name, each in weights[2].items())
+    def trap(terms, fraction):
+        loss = objective.negative_elbo(terms, fraction)
+        if bad and abs(fraction * 4 - (when + 0.75)) < 0.01:
+            return loss + (0 * terms.codes).sum().abs().sqrt()
+        return loss
+
+    trap.__qualname__, bad, config = "trap", True, TrainConfig(2, 4, batch_size=50)
+    with pytest.raises(FloatingPointError, match=f"a weight is not finite.*epoch {when + 1}"):
+        fit(config=config, objective=trap, checkpoint_seconds=0)
+    bad = False
+    model, history = fit(config=config, objective=trap)  # goes on from the checkpoint before
+    assert len(history) == 4 and all(weight.isfinite().all() for weight in model.parameters())
+
+
+def _deaf(terms, fraction):
+    return terms.divergence - terms.reconstruction.nan_to_num()
+
+
+def test_a_recorded_term_that_is_not_finite_stops_training(fit, tmp_path, monkeypatch):
+    def spoiled(model, x, **options):
+        return terms(model, x, **options)._replace(log_likelihood=torch.full((1, len(x)), math.nan).requires_grad_())
+
+    terms = VAE.terms
+    monkeypatch.setattr(VAE, "terms", spoiled)
+    with pytest.raises(FloatingPointError, match="the reconstruction term is nan at epoch 1, step 1;"):
+        fit(objective=_deaf)
+    assert not (tmp_path / "a" / "metrics.jsonl").exists()
+
+
+# Checkpoints
+
+
+class Scaled(nn.Module):
+    """An objective with a weight that is learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, terms, fraction):
+        return terms.divergence - terms.reconstruction * self.log_scale.exp() - self.log_scale
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": torch.optim.SGD},
+        {"optimizer": partial(torch.optim.AdamW, weight_decay=0.1)},
+        {"optimizer": torch.optim.RMSprop},
+        {"objective": partial(Geco, target=20.0)},
+        {"objective": Scaled},
+    ],
+)
+def test_every_optimizer_and_an_objective_with_state_resume_bit_for_bit(fit, options):
+    config = replace(SETTINGS, max_grad_norm=5)
+    whole, _ = fit("whole", config, **options)
+    with pytest.raises(KeyboardInterrupt):
+        fit("parts", config, on_epoch=stop_after(2), checkpoint_seconds=0, **options)
+    assert same_weights(fit("parts", config, **options)[0], whole)
+
+
+def test_an_early_stop_leaves_a_finished_run_with_the_best_weights(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "evaluate", partial(evaluation.evaluate, samples=10))
+    held = tiny.hold_out(40)
+    config = TrainConfig(2, 60, batch_size=20, patience=2, learning_rate=1e-2)
+    train = partial(runs.train, held, config, device="cpu", builder=small)
+    run = train(root=tmp_path)
+    elbos = [line["validation_elbo"] for line in run.metrics]
+    best = elbos.index(max(elbos))
+    assert len(elbos) < 60 and best == len(elbos) - 3
+    reconstruction, kl = evaluation.elbo(run.model(), held.validation.images)
+    assert (reconstruction - kl).mean().item() == pytest.approx(max(elbos), abs=1e-4)
+    assert runs.load(run.folder, small).evaluation == run.evaluation == train(root=tmp_path).evaluation
+    for number in (1, best + 1, len(elbos)):  # before the best epoch, at it, and after
+        with pytest.raises(KeyboardInterrupt):
+            train(root=tmp_path / str(number), on_epoch=stop_after(number), checkpoint_seconds=0)
+        assert train(root=tmp_path / str(number)).evaluation == run.evaluation
+
+
+def test_checkpoints_take_a_tenth_of_the_time_at_most(fit, monkeypatch):
+    clock, writes = [0.0], []
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(training, "CHECK_EVERY", 1)
+    step, write = training._State.take_step, training._State.write
+
+    def slow_step(state, *arguments):
+        clock[0] += 0.5
+        return step(state, *arguments)
+
+    def slow_write(state, path, seconds):
+        write(state, path, seconds)
+        clock[0] += 2.0
+        writes.append(clock[0])
+
+    monkeypatch.setattr(training._State, "take_step", slow_step)
+    monkeypatch.setattr(training._State, "write", slow_write)
+    fit(config=TrainConfig(2, 12, batch_size=20), checkpoint_seconds=1)
+    assert 2 <= len(writes) <= 4 and clock[0] > 60  # of 60 s in which nothing is written
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content, length=length: content[:length] for length in (0, 10, 32, 20_000, -1)]
+    + [partial(flipped, position=place) for place in (0, 31, 32, 100, 20_000, -1)],
+)
+def test_a_damaged_checkpoint_is_refused_by_name_and_left(fit, tmp_path, checkpoint, damage):
+    path = tmp_path / "a" / "checkpoint"
+    path.parent.mkdir()
+    path.write_bytes(damage(checkpoint))
+    with pytest.raises(ValueError, match=re.escape(f"{path} is damaged")):
+        fit()
+    assert path.read_bytes() == damage(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"config": replace(SETTINGS, seed=1)}, "seed 0, not 1"),
+        ({"config": replace(SETTINGS, batch_size=64)}, "batch_size 32, not 64"),
+        ({"config": replace(SETTINGS, learning_rate=0.1)}, "learning_rate 0.001, not 0.1"),
+        ({"config": replace(SETTINGS, epochs=4)}, "epochs 3, not 4"),
+        ({"model": small((1, 7, 7), 2, decoder=NormalPixels)}, "model '"),
+        ({"objective": Geco}, "objective '"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(fit, tmp_path, checkpoint, change, message):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "checkpoint").write_bytes(checkpoint)
+    with pytest.raises(ValueError, match=f"checkpoint is of a training with {message}"):
+        fit(**change)
+
+
+def test_a_checkpoint_of_other_images_or_another_device_is_refused(fit, tiny, tmp_path, checkpoint, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "checkpoint").write_bytes(checkpoint)
+    other = replace(tiny, train=Split(255 - tiny.train.images, tiny.train.labels))
+    with pytest.raises(ValueError, match=f"checkpoint is of a training .*'{tiny.fingerprint}'"):
+        fit(data=other)
+    monkeypatch.setattr(training, "is_mixed", lambda *_: False)
+    with PretendedGPU("cuda", monkeypatch) as gpu:
+        on_gpu = small(tiny.image_shape, 2).to(gpu.device)
+        with pytest.raises(ValueError, match="checkpoint is of a training with device 'cpu', not 'cuda'"):
+            training.fit(on_gpu, tiny, SETTINGS, tmp_path / "a")
+
+
+def test_a_checkpoint_whose_tensors_lie_in_another_order_is_the_same(fit, colour, tmp_path):
+    """As one does that an earlier version wrote, of a training in bfloat16."""
+    config, trained = TrainConfig(2, 3, batch_size=16, precision="bfloat16"), []
+    options = {"data": colour, "model": models.conv(colour.image_shape, 2), "config": config}
+    for name in ("as it was", "turned"):
+        with pytest.raises(KeyboardInterrupt):
+            fit(name, on_epoch=stop_after(1), checkpoint_seconds=0, **options)
+        if name == "turned":
+            path = tmp_path / name / "checkpoint"
+            state = torch.load(io.BytesIO(path.read_bytes()[32:]), weights_only=True)
+            assert any(not each.is_contiguous() for each in tree_leaves(state["optimizer"]) if torch.is_tensor(each))
+            torch.save(tree_map_only(torch.Tensor, torch.Tensor.contiguous, state), buffer := io.BytesIO())
+            path.write_bytes(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getvalue())
+        trained.append(fit(name, **options)[0])
+    assert same_weights(*trained)
+
+
+# Randomness and devices
+
+
+def test_the_default_device_may_be_another(tiny):
+    with torch.device("meta"):
+        assert data.load("digits").train.images.device.type == "cpu"
+        images = training._Images(tiny.train, 50, torch.device("cpu"), conditional=False, stream=False)
+        (batch,) = next(images.epoch(torch.Generator(), 0))
+        assert batch.device.type == "cpu" and len(tiny.hold_out(10).train) == 190
+        assert distributions.StandardNormal(2).sample((3,)).device.type == "cpu"
+
+
+def test_seeding_the_cpu_leaves_all_gpus_alone(monkeypatch):
+    for name in ("manual_seed", "manual_seed_all"):
+        monkeypatch.setattr(torch.cuda, name, lambda seed: pytest.fail("seeded the GPUs"))
+    with seeded(0):
+        first = torch.rand(3)
+    assert torch.equal(first, torch.rand(3, generator=torch.Generator().manual_seed(0)))
+
+
+def _draw_in_a_child():
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # which ends it, should it wait for a lock that none of its threads holds
+        with seeded(1):
+            os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_forked_while_another_thread_trains_can_draw():
+    with seeded(0), ThreadPoolExecutor() as pool:
+        assert pool.submit(_draw_in_a_child).result() == 0
+
+
+def test_a_schedule_that_is_too_short_is_refused_before_training(fit):
+    with pytest.raises(ValueError, match="the schedule failed .*Tried to step 3 times"):
+        fit("short", SETTINGS, schedule=partial(OneCycleLR, max_lr=0.01, total_steps=2))

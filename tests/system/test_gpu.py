@@ -10,33 +10,21 @@ import pytest
 import torch
 
 GPUS = {"cuda": torch.cuda.is_available, "mps": torch.mps.is_available}
-gpu = pytest.mark.parametrize(
-    "device",
-    [
-        pytest.param(kind, marks=[pytest.mark.gpu, pytest.mark.skipif(not there(), reason=f"there is no {kind} here")])
-        for kind, there in GPUS.items()
-    ],
-)
+CHECKS = {
+    "published weights are worth what they are on the CPU": lambda gpu, folder: benchmark_device.weights(gpu).values(),
+    "a training is resumed": lambda gpu, folder: [benchmark_device.resuming(gpu, folder)],
+    "too little memory is told": lambda gpu, folder: [benchmark_device.memory(gpu, folder)],
+}
 
 
-@gpu
-def test_published_weights_are_worth_on_a_gpu_what_they_are_on_the_cpu(device):
-    found = benchmark_device.weights(torch.device(device))
-    assert all(check["passed"] for check in found.values()), found
-
-
-@gpu
-def test_a_training_on_a_gpu_is_resumed(device, tmp_path):
-    assert benchmark_device.resuming(torch.device(device), tmp_path)["passed"]
-
-
-@gpu
-def test_a_gpu_with_too_little_memory_is_told_with_what_to_make_smaller(device, tmp_path):
-    assert benchmark_device.memory(torch.device(device), tmp_path)["passed"] is not False
-
-
-def test_a_resumed_training_on_the_cpu_has_the_same_bits(tmp_path):
-    assert benchmark_device.resuming(torch.device("cpu"), tmp_path)["same bits"]
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", GPUS)
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_checks_pass_on_a_gpu(check, device, tmp_path):
+    if not GPUS[device]():
+        pytest.skip(f"there is no {device} here")
+    found = list(CHECKS[check](torch.device(device), tmp_path))
+    assert all(each["passed"] is not False for each in found), found
 
 
 def test_the_benchmark_of_a_device_runs_in_short_on_the_cpu(tmp_path):

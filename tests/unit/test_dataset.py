@@ -1,0 +1,55 @@
+"""Data sets of tensors: which pixels they take, by what they are known, and parts of them."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vaelib import attributes
+from vaelib.data import Dataset, Split, to_float
+
+
+@pytest.mark.parametrize("pixels", [torch.arange(720).view(90, 1, 2, 4).to(torch.uint8), torch.rand(90, 4)])
+def test_the_same_pixels_cut_elsewhere_are_other_data(pixels):
+    first, again, other = (Dataset("cut", Split(pixels[:cut]), Split(pixels[cut:])) for cut in (60, 60, 30))
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+
+
+def test_a_part_of_a_data_set_is_other_data(tiny):
+    half = replace(tiny, train=Split(tiny.train.images[:100], tiny.train.labels[:100]))
+    assert half.fingerprint != tiny.fingerprint
+    held = tiny.hold_out(20)
+    assert held.fingerprint not in (tiny.fingerprint, tiny.hold_out(21).fingerprint, tiny.hold_out(20, 1).fingerprint)
+    everything = torch.cat([held.train.images, held.validation.images])
+    assert sorted(map(bytes, everything.numpy())) == sorted(map(bytes, tiny.train.images.numpy()))
+
+
+@pytest.mark.parametrize("count", [0, -1, 200, 1000])
+def test_more_images_than_there_are_cannot_be_held_out(tiny, count):
+    with pytest.raises(ValueError, match="hold out from 1 to 199"):
+        tiny.hold_out(count)
+
+
+def test_pixels_of_two_bytes_and_floats_are_images():
+    words = (torch.arange(64, dtype=torch.int32) * 1000).to(torch.uint16).view(4, 1, 4, 4)
+    assert to_float(words).max() == pytest.approx(63000 / 65535)
+    assert to_float(torch.rand(2, 3).half()).dtype == torch.float32
+    assert to_float(torch.rand(2, 3).double()).dtype == torch.float64
+    with pytest.raises(ValueError, match="not finite"):
+        Split(torch.tensor([[0.5, math.nan]]))
+
+
+@pytest.mark.parametrize(("kind", "dark", "white"), [(torch.uint8, 127, 255), (torch.uint16, 4095, 65535)])
+def test_pixels_on_a_part_of_the_scale_are_warned_of(kind, dark, white, recwarn):
+    Split(torch.full((3, 1, 2, 2), white, dtype=torch.int32).to(kind))
+    assert not recwarn
+    with pytest.warns(UserWarning, match=f"the largest pixel value is {dark}; white is"):
+        Split(torch.full((3, 1, 2, 2), dark, dtype=torch.int32).to(kind))
+
+
+def test_equal_mean_codes_have_no_direction():
+    codes = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).repeat(20, 1)
+    labels = torch.tensor([True, True, False, False]).repeat(10)[:, None]
+    with pytest.raises(ValueError, match="Smiling: the mean codes with and without it are equal"):
+        attributes.fit(codes, labels, ["Smiling"])
