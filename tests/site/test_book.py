@@ -1,8 +1,10 @@
-"""What is published: the stored notebooks, the records, the README, and the pages that `make book` built."""
+"""What is published: the stored notebooks, the records, the README, and the ledger of claims."""
 
 import re
 import shutil
 import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,26 +15,30 @@ from jupyter_server.services.contents.largefilemanager import LargeFileManager
 from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
 from sphinx.errors import ExtensionError
 
-from book.machinery import profiles
+from book.machinery import __main__ as command_line
+from book.machinery import claims, profiles
+from book.machinery import sphinx_ledger as ledger
 from book.machinery import sphinx_notebooks as extension
 from vaelib import runs
 
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
-HTML = ROOT / "_build" / "html"
+RECORDS = BOOK / "records" / "paper"
 NOTEBOOKS = sorted(path for path in BOOK.rglob("*.ipynb") if not re.search(r"runs/quick|checkpoints|-s\d", str(path)))
 PLANS = {experiment: profiles.load("paper", experiment) for experiment in ("mnist", "celeba")}
 FINGERPRINTS = {"mnist": "97ee8cdd93d91db9", "celeba": "e44082404df45fd2"}  # the four files; 9,000 half-size faces
+RUN = "mnist-k2-e10-s0"
+C7 = claims.rules()["C7"]
+README = (ROOT / "README.md").read_text()
 
 
 def _outputs(path):
     return [output for cell in nbformat.read(path, 4).cells if cell.cell_type == "code" for output in cell.outputs]
 
 
-def _short_runs(experiment, K):
-    plan = PLANS[experiment]
-    names = [runs.name(experiment, each) for each in plan.settings(plan.short) if each.latent_dim == K]
-    return [runs.load(BOOK / "records" / "paper" / name) for name in names]
+def _published(experiment, K, schedule):
+    settings = PLANS[experiment].settings(getattr(PLANS[experiment], schedule))
+    return [runs.load(RECORDS / runs.name(experiment, each)) for each in settings if each.latent_dim == K]
 
 
 def _glued(page):
@@ -73,28 +79,18 @@ def test_no_book_is_built_of_a_published_page_with_numbers_of_the_quick_profile(
     quick = sorted((BOOK / "runs" / "quick").glob("*.ipynb"))
     assert len(quick) > 20, "run `make book` first"
     assert all(map(extension.quick_numbers, quick))
-    page = tmp_path / "book" / "mnist" / "train.ipynb"
-    page.parent.mkdir(parents=True)
-    shutil.copy(BOOK / "runs" / "quick" / "mnist-train-k2.ipynb", page)
-    env = SimpleNamespace(
-        found_docs=["book/intro", "book/mnist/train"], doc2path=lambda name: tmp_path / f"{name}.ipynb"
-    )
-    with pytest.raises(
-        ExtensionError, match=r"book/mnist/train.ipynb was .*git checkout book/mnist/train.ipynb book/mnist/train.py"
-    ):
-        extension.refuse_quick_numbers(SimpleNamespace(srcdir=tmp_path), env, [])
+    env = SimpleNamespace(found_docs=["book/mnist/train"], doc2path=lambda _: BOOK / "runs/quick/mnist-train-k2.ipynb")
+    with pytest.raises(ExtensionError, match=r"mnist-train-k2.ipynb was .* git checkout .*mnist-train-k2.py"):
+        extension.refuse_quick_numbers(SimpleNamespace(srcdir=ROOT), env, [])
 
 
 def test_the_notebooks_that_are_opened_are_copies(tmp_path):
     shutil.copy(ROOT / "Makefile", tmp_path)
-    (tmp_path / "book" / "mnist").mkdir(parents=True)
-    published = tmp_path / "book" / "mnist" / "train.ipynb"
-    published.write_text("published")
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    (tmp_path / "book" / "machinery").mkdir()
-    for name in ("pyproject.toml", "book/machinery/pyproject.toml", "requirements.txt", ".venv/ready"):
-        (tmp_path / name).touch()
-    opened = tmp_path / ".venv" / "bin" / "jupyter"
+    published, opened = tmp_path / "book" / "mnist" / "train.ipynb", tmp_path / ".venv" / "bin" / "jupyter"
+    needed = "pyproject.toml", "book/machinery/pyproject.toml", "requirements.txt", ".venv/ready"
+    for path in (published, opened, *(tmp_path / name for name in needed)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("published")
     opened.write_text('#!/bin/sh\necho saved > "$3/book/mnist/train.ipynb"\n')
     opened.chmod(0o755)
     for _ in range(2):
@@ -107,75 +103,109 @@ def test_papermill_tells_the_type_and_the_meaning_of_every_parameter(caplog):
     found = [each for path in sorted(BOOK.glob("*/*.ipynb")) for each in papermill.inspect_notebook(path).values()]
     assert len(found) > 60 and not caplog.records
     for parameter in found:
-        assert parameter["inferred_type_name"] in ("int", "str", "bool", "list"), parameter
-        assert parameter["help"], parameter
+        assert parameter["inferred_type_name"] in ("int", "str", "bool", "list") and parameter["help"], parameter
 
 
+@pytest.mark.parametrize("schedule", ["short", "long"])
 @pytest.mark.parametrize("experiment", PLANS)
-def test_every_published_run_has_a_record_on_all_of_the_data(experiment):
+def test_every_published_run_has_a_record_on_all_of_the_data(experiment, schedule):
     plan = PLANS[experiment]
-    for schedule in (plan.short, plan.long):
-        for settings in plan.settings(schedule):
-            run = runs.load(BOOK / "records" / "paper" / runs.name(experiment, settings))
-            assert run.config == settings
-            assert run.record["data"]["name"] == experiment
-            assert run.record["data"]["fingerprint"] == FINGERPRINTS[experiment]
-            assert len(run.metrics) == settings.epochs
+    for settings in plan.settings(getattr(plan, schedule)):
+        run = runs.load(RECORDS / runs.name(experiment, settings))
+        assert run.config == settings and len(run.metrics) == settings.epochs
+        found = run.record["data"]["name"], run.record["data"]["fingerprint"]
+        assert found == (experiment, FINGERPRINTS[experiment])
 
 
-@pytest.mark.parametrize("K", PLANS["mnist"].latent_dims)
-def test_the_digits_page_and_the_readme_show_what_the_records_hold(K):
-    plan, short = PLANS["mnist"], _short_runs("mnist", K)
-    elbo, deviation = runs.mean_and_std(short, "test_elbo")
-    assert -elbo == pytest.approx(float(_glued("mnist/dimensions.ipynb")[f"negative_elbo_{K}"]))
-    log_prob, units = (runs.mean_and_std(short, key)[0] for key in ("log_prob", "active_units"))
-    long_settings = next(each for each in plan.settings(plan.long) if each.latent_dim == K)
-    long = runs.load(BOOK / "records" / "paper" / runs.name("mnist", long_settings)).evaluation["test_elbo"]
-    row = f"| {K} | {-elbo:.1f} ± {deviation:.1f} | {-log_prob:.1f} | {units:.1f} | {-long:.1f} |"
-    assert row in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize(("experiment", "K"), [(name, K) for name, plan in PLANS.items() for K in plan.latent_dims])
+def test_the_pages_and_the_readme_show_what_the_records_hold(experiment, K):
+    short, glued = _published(experiment, K, "short"), _glued(f"{experiment}/dimensions.ipynb")
+
+    def shown(key, sign=1, digits=1):
+        return runs.plus_minus([sign * run.evaluation[key] for run in short], f".{digits}f")
+
+    elbo, log_prob, units = shown("test_elbo", -1), shown("log_prob", -1), shown("active_units")
+    if experiment == "mnist":
+        assert elbo.startswith(f"{float(glued[f'negative_elbo_{K}']):.1f} ± ")
+        (long,) = _published(experiment, K, "long")
+        row = elbo, log_prob.split()[0], units.split()[0], f"{-long.evaluation['test_elbo']:.1f}"
+    else:
+        row = elbo, log_prob, units, shown("reconstruction_error", digits=4)
+        names = "negative_elbo", "negative_log_prob", "active_units", "error"
+        assert tuple(glued[f"{name}_{K}"].strip("'") for name in names) == row
+    assert f"| {K} | {' | '.join(row)} |" in README
 
 
-@pytest.mark.parametrize("K", PLANS["celeba"].latent_dims)
-def test_the_faces_page_and_the_readme_show_what_the_records_hold(K):
-    glued = _glued("celeba/dimensions.ipynb")
-    figures = {"negative_elbo": ("test_elbo", -1, 1), "negative_log_prob": ("log_prob", -1, 1)}
-    figures |= {"active_units": ("active_units", 1, 1), "error": ("reconstruction_error", 1, 4)}
-    row = f"| {K} |"
-    for name, (key, sign, digits) in figures.items():
-        shown = runs.plus_minus([sign * run.evaluation[key] for run in _short_runs("celeba", K)], f".{digits}f")
-        assert glued[f"{name}_{K}"].strip("'") == shown
-        row += f" {shown} |"
-    assert row in (ROOT / "README.md").read_text()
+@pytest.fixture
+def book(tmp_path):
+    """A book with one page, which judges C7 by one run that has a record."""
+    book = tmp_path / "book"
+    (book / "records" / "paper").mkdir(parents=True)
+    shutil.copy(RECORDS / f"{RUN}.json", book / "records" / "paper")
+    found = claims.judge("C7", "test data", [runs.load(RECORDS / RUN)], kept=1, mostly_kept=1, fine=0.2)
+    _write(book, found._repr_mimebundle_())
+    return book
 
 
-def _pages():
-    pages = sorted((HTML / "book").rglob("*.html"))
-    assert pages, "there is no built book: run `make book` first"
-    return pages
+def _write(book, bundle):
+    cell = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("execute_result", bundle, execution_count=1)])
+    path = book / f"{C7['page']}.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
 
 
-def test_the_built_book_has_every_page_of_its_table_of_contents():
-    files = re.findall(r"file: (\S+)", (ROOT / "_toc.yml").read_text())
-    assert len(files) == len(set(files)) > 40
-    for file in files:
-        assert (HTML / f"{file}.html").exists(), file
+@pytest.mark.parametrize("claim", claims.rules())
+def test_every_claim_is_judged_by_its_page_on_published_data_as_the_page_says(claim):
+    name = claims.rules()[claim]["page"]
+    found = claims.judgement(claim, BOOK)
+    assert found.verdict in ("holds", "holds in part", "does not hold")
+    assert "faces" not in found.data
+    assert found.runs or name.startswith(("idea/", "beyond/rivals"))
+    page = nbformat.read(BOOK / f"{name}.ipynb", as_version=4)
+    shown = [output["data"] for cell in page.cells for output in cell.get("outputs", []) if "data" in output]
+    (said,) = (each for each in shown if each.get(claims.MIME, {}).get("claim") == claim)
+    assert said["text/markdown"] == found._repr_mimebundle_()["text/markdown"]
 
 
-def test_built_pages_load_nothing_from_other_hosts_and_miss_nothing_of_their_own():
-    for page in _pages():
-        html = page.read_text()
-        loaded = re.findall(r'<(?:script|img|iframe)[^>]*?\ssrc="([^"]+)"', html)
-        loaded += re.findall(r'<link[^>]*?rel="(?:stylesheet|preload|icon|shortcut icon)"[^>]*?href="([^"]+)"', html)
-        for source in loaded:
-            assert not re.match(r"(https?:)?//", source), f"{page.name} loads {source}"
-            if not source.startswith("data:"):
-                assert (page.parent / source.partition("?")[0]).exists(), f"{page.name} misses {source}"
+def _refused(book, message, claim="C7"):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        claims.judgement(claim, book)
 
 
-def test_built_pages_have_a_local_mathjax_and_alternative_texts():
-    train = (HTML / "book" / "mnist" / "train.html").read_text()
-    assert re.search(r'src="[^"]*_static[^"]*mathjax[^"]*"', train, re.IGNORECASE)
-    for page in _pages():
-        for image in re.findall(r"<img[^>]*>", page.read_text()):
-            if "logo__image" not in image:  # an ornament beside the book's name
-                assert re.search(r'alt="[^"]+"', image), f"{page.name}: {image[:200]}"
+def test_a_page_that_judges_otherwise_or_not_or_is_damaged_and_an_unknown_claim_are_refused(book):
+    _refused(book, "no claim 'C99'; known: C1, ", "C99")
+    stored = claims.judgement("C7", book)._repr_mimebundle_()
+    stored[claims.MIME]["values"] = {"kept": [1.0]}
+    _write(book, stored)
+    _refused(book, "C7 asks for kept, mostly_kept, fine, not kept")
+    _write(book, {"text/plain": "nothing"})
+    _refused(book, "does not judge C7; execute it")
+    (book / f"{C7['page']}.ipynb").write_text("")
+    _refused(book, f"{C7['page']}.ipynb is no notebook, or a damaged one")
+
+
+def test_runs_without_a_record_or_with_that_of_another_training_are_refused(book):
+    path = book / "records" / "paper" / f"{RUN}.json"
+    run = runs.load(path)
+    path.write_text(replace(run, evaluation=run.evaluation | {"test_elbo": -1.0}).dumps())
+    _refused(book, "by other runs than those of the records")
+    shutil.rmtree(book / "records")
+    _refused(book, RUN)
+
+
+def test_the_runs_of_a_page_beyond_the_paper_get_their_records(book, monkeypatch):
+    shutil.move(book / "records" / "paper", book.parent / "runs")  # as it is before anything was published
+    monkeypatch.setenv("VAELIB_RUNS", str(book.parent / "runs"))
+    monkeypatch.setattr(claims, "numbered", lambda letter: {"B": ["C7"]}[letter])  # as if C7 were one of them
+    monkeypatch.setattr(sys, "argv", ["machinery", "publish", "beyond"])
+    monkeypatch.chdir(book.parent)
+    Path("_toc.yml").touch()
+    command_line.main()
+    assert claims.judgement("C7", book).runs.keys() == {RUN}
+
+
+def test_newcomers_get_one_sentence_and_the_verdict_of_each_claim():
+    judged = [claims.judgement(claim, BOOK) for claim in claims.numbered("C")]
+    for row, each in zip(ledger._plain(judged).splitlines()[2:], judged, strict=True):
+        assert f"{claims.rules()[each.claim]['plain']} </book/" in row and f"**{each.verdict}**" in row
+        assert not any(character.isdigit() for character in row)

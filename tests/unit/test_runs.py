@@ -26,7 +26,7 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
 )
 
-from vaelib import TrainConfig, burda, evaluation, files, models, naming, objective, runs, storage, training
+from vaelib import TrainConfig, burda, evaluation, files, models, naming, objective, priors, runs, storage, training
 from vaelib.data import Dataset, Split
 
 FILES = ["model.safetensors", "run.json"]
@@ -851,6 +851,6 @@ def test_images_that_change_while_they_are_trained_on_give_no_run(tiny, trained,
     def blacken(model, line):
         data.train.images.zero_()
 
-    with pytest.raises(ValueError, match="of 'tiny' changed while .* was trained on them"):
+    with pytest.raises(ValueError, match=r"of 'tiny' changed while .* was trained on them"):
         runs.train(data, trained.config, tmp_path, "cpu", on_epoch=blacken)
     assert not list(tmp_path.rglob("model.safetensors"))

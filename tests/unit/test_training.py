@@ -19,6 +19,7 @@ import torch
 from conftest import Geco, NormalPixels, compiled, flipped, same_weights, small, stop_after
 from pretended import PretendedGPU
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vaelib import TrainConfig, data, distributions, evaluation, models, objective, runs, storage, training
@@ -503,5 +504,5 @@ def test_a_child_forked_while_another_thread_trains_can_draw():
 
 
 def test_a_schedule_that_is_too_short_is_refused_before_training(fit):
-    with pytest.raises(ValueError, match="the schedule failed .*Tried to step 3 times"):
+    with pytest.raises(ValueError, match=r"the schedule failed .*Tried to step 3 times"):
         fit("short", SETTINGS, schedule=partial(OneCycleLR, max_lr=0.01, total_steps=2))
