@@ -24,6 +24,15 @@
 # a bound, and when it misses much. Its VAE has a code of a single number, so we can sum
 # over all codes and compare the bound with the truth.
 #
+# **Drag $q$ onto the grey hill.** The hill is the exact posterior: how probable each code
+# is, once we know the image. $q$ is an approximation, which at first is the encoder's.
+# Reconstruction and KL change with every move, but $-\log p(x)$ doesn't. Their sum exceeds
+# it by the gap. Which $q$ has no gap?
+#
+# ```{raw} html
+# :file: ../live/bound.html
+# ```
+#
 # ## The evidence: an integral over all codes
 #
 # The model makes an image in two steps. It draws a code $z$ of $K$ numbers from the
@@ -230,13 +239,7 @@ figure
 # always compute it. The divergence of $q$ from the *posterior* is the gap, and we know it
 # only where we know $p(x)$.
 #
-# **Drag $q$ over the exact posterior.** Reconstruction and KL change with every move.
-# Their sum exceeds $-\log p(x)$ by the gap, and $\log p(x)$ doesn't move. Which $q$ has no
-# gap?
-#
-# ```{raw} html
-# :file: ../live/bound.html
-# ```
+# In the picture at the top of this page, the gap is computed as this divergence, and not as what is left over.
 
 # %% mystnb={"figure": {"caption": "The exact posterior of a 0, and the encoder's $q$, which misses it: its gap is 19 nats. Where scripts run, $q$ can be dragged here.", "classes": "live-still", "name": "fig-elbo-live"}, "image": {"alt": "A shaded density with a shoulder, and beside it, to the right, a narrower bell curve."}} tags=["remove-input"]
 mean, sigma = mu[0], torch.exp(log_variance[0] / 2)

@@ -40,7 +40,8 @@
 # $$ (eq-kl-definition)
 #
 # Logarithms are natural, so the unit is the {term}`nat`. Drag $q$ by its peak. The shaded
-# area is this integral, and area below the line counts as negative.
+# area is this integral, and area below the line counts as negative. The integral is taken
+# over $(z - \mu) / \sigma$, so that you can still see a narrow $q$.
 #
 # ```{raw} html
 # :file: ../live/price.html

@@ -129,7 +129,7 @@ plt.show()
 #
 # **The <span class="vae-decoder">decoder</span>** receives only z. For each pixel, it
 # outputs the probability that the pixel is white, which is the grey of the copy
-# $\hat x$. *Drag the rings:* it decodes every code, even where there was never an image.
+# $\hat x$. *Move over the plane:* it decodes every code, even where there was never an image.
 #
 # **The {term}`prior`** is the cloud that all codes together should form: a normal
 # distribution around the middle of the plane, with a standard deviation of one. The grey
@@ -142,8 +142,10 @@ plt.show()
 #
 # ## The loss
 #
-# The two bars are what a VAE minimises. Both are measured in {term}`nats <nat>`, the unit
+# The first two bars are what a VAE minimises. Both are measured in {term}`nats <nat>`, the unit
 # of surprise: if you gave the outcome probability $p$, you pay $-\log p$ nats.
+# The KL is small, so the live picture magnifies its bar. The hatched tip of the third bar
+# shows it to scale.
 #
 # - **{term}`Reconstruction <reconstruction>`** is the decoder's surprise at $x$, which is
 #   $-\log p(x \mid z)$. A white pixel that it called white with 90% costs 0.1 nats, and
@@ -234,6 +236,15 @@ figure
 # images, is as small as possible. Minus the sum is called **{term}`ELBO`**, evidence lower
 # bound. On average over ε, it's below $\log p(x)$, where $p(x)$ is the probability that a
 # code from the prior, decoded, gives exactly this image ({doc}`elbo`).
+#
+# Training can also minimise reconstruction + β · KL. {doc}`kl` trains seven small models
+# with different β, on digits of 8 × 8 pixels. Where scripts run, the slider shows them.
+# With a small β the KL is cheap, so codes are precise and copies finer. With a large β it is
+# expensive, so all codes become the prior, and all copies the same.
+#
+# ```{raw} html
+# :file: ../live/clouds.html
+# ```
 #
 # ## Twenty lines
 #

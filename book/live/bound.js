@@ -41,14 +41,32 @@ if (document.getElementById("bound")) (() => {
     const posterior = image.logLikelihood.map((_, i) => Math.exp(bound.logPosterior(image, i)));
     const { low, high } = image;
     const peak = Math.max(...posterior, bell.density(0, { mean: 0, sigma: image.encoder.sigma }));
-    const reach = Math.max(6, Math.ceil(1.4 * bound.terms(image, image.encoder).gap)); // of the bars, in nats
-    view = { low, high, top: 1.25 * peak, digits: high - low < 0.5 ? 3 : 2, posterior, reach };
-    find("window").textContent = 2 * reach;
+    view = { low, high, top: 1.25 * peak, posterior };
+    view.nats = span();
+    const [from, to] = view.nats;
+    find("ticks").replaceChildren(...bell.ticks(from, to - 0.04 * (to - from)).map(([nats]) => {
+      const tick = document.createElement("span");
+      tick.textContent = Number(nats.toFixed(6));
+      tick.style.left = `${place(nats)}%`;
+      return tick;
+    }));
     take(image.encoder);
   }
 
   // The limits of q: its mean in view, and tails that the grid holds, and is fine enough for.
   const limits = () => ({ mean: [view.low, view.high], sigma: [2 * image.step, (view.high - view.low) / 10] });
+
+  // What the bars show of the scale, as long as the image stays: all that the KL can take off, and what the encoder's q
+  // misses, and more.
+  function span() {
+    const { mean, sigma } = limits();
+    const dearest = Math.max(...mean.map((each) => bound.terms(image, { mean: each, sigma: sigma[0] }).kl));
+    const missed = bound.terms(image, image.encoder).gap;
+    return [-image.logProb - dearest, -image.logProb + Math.max(6, 1.4 * missed)];
+  }
+
+  // Where a number of nats is on the bars' scale, per cent.
+  const place = (nats) => (100 * (nats - view.nats[0])) / (view.nats[1] - view.nats[0]);
 
   function take({ mean, sigma }) {
     q = { mean: bell.clamp(mean, limits().mean), sigma: bell.clamp(sigma, limits().sigma) };
@@ -71,20 +89,23 @@ if (document.getElementById("bound")) (() => {
     const peak = bell.density(q.mean, q);
     picture.line([[q.mean, 0], [q.mean, peak]], "--vae-mu");
     picture.line([[q.mean, peak * Math.exp(-0.5)], [q.mean + q.sigma, peak * Math.exp(-0.5)]], "--vae-sigma", { dash: [5, 3] });
-    picture.dot(q.mean, Math.min(peak, view.top), "--vae-encoder");
+    picture.dot(q.mean, peak, "--vae-encoder");
     showBill(bound.terms(image, q));
   }
 
   const update = page.eachFrame(draw);
 
-  // Each bar begins where the one above it ends; they are cut on the left.
+  // Each bar begins where the one above it ends. Those that begin at zero have a break, and what is beyond the scale's
+  // end is torn off.
   function showBill({ reconstruction, kl, gap }) {
     const truth = -image.logProb;
-    const left = (nats) => 50 + (50 * (nats - truth)) / view.reach; // per cent
-    const bars = { reconstruction: [-Infinity, reconstruction], kl: [reconstruction, reconstruction + kl], gap: [truth, truth + gap] };
+    const sum = reconstruction + kl;
+    const bars = { reconstruction: [0, reconstruction], kl: [reconstruction, sum], gap: [truth, truth + gap], truth: [0, truth] };
     for (const [name, [from, to]] of Object.entries(bars)) {
-      const [start, end] = [from, to].map((nats) => bell.clamp(left(nats), [0, 100]));
-      Object.assign(find(`${name}-bar`).style, { left: `${start}%`, width: `${end - start}%` });
+      const [start, end] = [from, to].map((nats) => bell.clamp(place(nats), [0, 100]));
+      const left = place(from) < 100 ? `${start}%` : "calc(100% - 8px)"; // no more than the tear is left of it
+      Object.assign(find(`${name}-bar`).style, { left, width: `${end - start}%` });
+      find(`${name}-bar`).classList.toggle("idea-over", place(to) > 100);
     }
     for (const [name, value] of Object.entries({ reconstruction, kl, gap, truth })) find(name).textContent = value.toFixed(2);
     find("mean-value").textContent = page.signed(q.mean, 3);

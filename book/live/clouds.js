@@ -34,7 +34,7 @@ const clouds = (() => {
 
   const sum = ({ reconstruction, kl }) => reconstruction + kl;
   const name = ({ beta }) => NAMES.get(beta) ?? (beta < 1 ? "a cheap code" : "a dear code");
-  return { models, codes, rows, sum, name, least: Math.min(...models.map(sum)) };
+  return { models, codes, rows, sum, name };
 })();
 
 if (document.getElementById("clouds")) (() => {
@@ -43,6 +43,7 @@ if (document.getElementById("clouds")) (() => {
   const LIMIT = 4.6; // of the plane, in each direction
   const FULL = 28; // nats that fill a bar
   let chosen = clouds.models.findIndex(({ beta }) => beta === 1);
+  const bound = clouds.models[chosen];
 
   function drawPlane(model) {
     const { context, width } = page.sharpen(find("plane"));
@@ -73,12 +74,13 @@ if (document.getElementById("clouds")) (() => {
     drawPlane(model);
     const { pixels, shape } = clouds.rows(model);
     page.paint(find("copies"), pixels, shape);
-    const bars = { reconstruction: [0, reconstruction], kl: [reconstruction, kl], sum: [0, reconstruction + kl] };
-    for (const [name, [from, nats]] of Object.entries(bars)) {
-      Object.assign(find(`${name}-bar`).style, { left: `${(100 * from) / FULL}%`, width: `${(100 * nats) / FULL}%` });
+    const bars = { reconstruction, kl, sum: clouds.sum(model) };
+    const marks = { reconstruction: bound.reconstruction, kl: bound.kl, sum: clouds.sum(bound) };
+    for (const [name, nats] of Object.entries(bars)) {
+      find(`${name}-bar`).style.width = `${(100 * nats) / FULL}%`;
+      find(`${name}-mark`).style.left = `${(100 * marks[name]) / FULL}%`;
       find(name).textContent = nats.toFixed(2);
     }
-    find("least").style.left = `${(100 * clouds.least) / FULL}%`;
     find("parts").textContent = `KL: ${information.toFixed(2)} of information + ${(kl - information).toFixed(2)} of misfit`;
     find("beta-value").textContent = beta;
     find("name").textContent = `β = ${beta}, ${clouds.name(model)}`.replace(", =", " =");

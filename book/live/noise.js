@@ -44,7 +44,7 @@ if (document.getElementById("noise")) (() => {
   const root = document.getElementById("noise");
   const find = (name) => document.getElementById(`noise-${name}`);
   const [COUNT, PRIOR] = [400, { mean: 0, sigma: 1 }];
-  const view = { low: -4.5, high: 4.5, top: 0.5, digits: undefined };
+  const view = { low: -4.5, high: 4.5, top: 0.5 };
   let chosen = "square";
 
   const q = () => ({ mean: page.read(find("mean")), sigma: page.read(find("sigma")) });
@@ -57,7 +57,7 @@ if (document.getElementById("noise")) (() => {
     top.curve((at) => bell.density(at, PRIOR), "--vae-epsilon", { dash: [2, 4] });
     top.line([[epsilon, 0], [epsilon, bell.density(epsilon, PRIOR)]], "--vae-epsilon");
     top.dot(epsilon, 0.02, "--vae-epsilon");
-    const below = bell.plot(find("q"), { ...view, top: Math.max(0.5, 1.1 * bell.density(mean, { mean, sigma })), digits: 1 });
+    const below = bell.plot(find("q"), { ...view, top: Math.max(0.5, 1.1 * bell.density(mean, { mean, sigma })) });
     below.curve((at) => bell.density(at, { mean, sigma }), "--vae-encoder", { thickness: 2.5 });
     below.line([[mean, 0], [mean, bell.density(mean, { mean, sigma })]], "--vae-mu");
     below.line([[mean, 0.02], [z, 0.02]], "--vae-sigma", { dash: [5, 3] });
@@ -76,8 +76,7 @@ if (document.getElementById("noise")) (() => {
     const [f, samples] = [noise.FUNCTIONS[chosen], 2 ** page.read(find("samples"))];
     const truth = f.gradient(q());
     const reach = 3.5 * Math.max(...[noise.path, noise.score].map((each) => noise.spread(noise.estimates(each, f, q(), 1, COUNT))));
-    const digits = reach > 10 ? 0 : 1;
-    const picture = bell.plot(find("clouds"), { low: truth - reach, high: truth + reach, top: 1, digits });
+    const picture = bell.plot(find("clouds"), { low: truth - reach, high: truth + reach, top: 1 });
     const jitter = page.random(2);
     for (const [name, estimator, row, colour] of [["path", noise.path, 0.5, "--vae-z"], ["score", noise.score, 0, "--vae-decoder"]]) {
       const values = noise.estimates(estimator, f, q(), samples, COUNT);

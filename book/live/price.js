@@ -6,18 +6,19 @@ const price = (() => {
   // Both parts of the closed form, in nats: of a mean that is not 0, and of a width that is not 1.
   const parts = ({ mean, sigma }) => ({ place: mean ** 2 / 2, width: (sigma ** 2 - 1) / 2 - Math.log(sigma) });
 
-  // q log(q / p), whose integral is the divergence; negative where q is below the prior.
-  function integrand(z, q) {
-    const density = bell.density(z, q);
-    return density === 0 ? 0 : density * Math.log(density / bell.density(z, PRIOR));
+  // q log(q / p), whose integral is the divergence; negative where q is below the prior. It is a function of
+  // ε = (z - μ) / σ: q is as wide as any other then, and the integral is the same.
+  function integrand(epsilon, { mean, sigma }) {
+    const z = mean + sigma * epsilon;
+    return bell.density(epsilon, PRIOR) * ((z ** 2 - epsilon ** 2) / 2 - Math.log(sigma));
   }
 
   // The areas above and below the line, out to where q has ended.
   function areas(q) {
     const step = 0.002;
     let [above, below] = [0, 0];
-    for (let z = -16; z <= 16; z += step) {
-      const value = integrand(z, q) * step;
+    for (let epsilon = -10; epsilon <= 10; epsilon += step) {
+      const value = integrand(epsilon, q) * step;
       if (value > 0) above += value;
       else below -= value;
     }
@@ -30,9 +31,10 @@ const price = (() => {
 if (document.getElementById("price")) (() => {
   const root = document.getElementById("price");
   const find = (name) => document.getElementById(`price-${name}`);
-  const view = { low: -4.5, high: 4.5, top: 1.4, digits: 1 };
+  const view = { low: -4.5, high: 4.5, top: 1.4 };
+  const COSTS = { low: -4, high: 4, top: 2.9, bottom: -0.3 }; // room for every q within the limits: one scale for all
   const LIMITS = { mean: [-3, 3], sigma: [0.1, 2] };
-  const FULL = 6; // nats that fill a bar
+  const FULL = 6.5; // nats that fill a bar
   let q = { mean: 1, sigma: 0.5 };
 
   function take({ mean, sigma }) {
@@ -50,12 +52,14 @@ if (document.getElementById("price")) (() => {
     densities.line([[q.mean, 0], [q.mean, Math.min(peak, view.top)]], "--vae-mu");
     const shoulder = Math.min(peak * Math.exp(-0.5), view.top);
     densities.line([[q.mean, shoulder], [q.mean + q.sigma, shoulder]], "--vae-sigma", { dash: [5, 3] });
-    densities.dot(q.mean, Math.min(peak, view.top), "--vae-encoder");
+    densities.dot(q.mean, peak, "--vae-encoder");
 
-    const heights = Array.from({ length: 181 }, (_, i) => price.integrand(-4.5 + i / 20, q));
-    const costs = bell.plot(find("area"), { ...view, top: Math.max(1, 1.1 * Math.max(...heights)), bottom: -0.2, digits: undefined });
-    costs.area((z) => Math.max(0, price.integrand(z, q)), "--vae-encoder", 0.6);
-    costs.area((z) => Math.min(0, price.integrand(z, q)), "--pst-color-text-muted", 0.6);
+    const costs = bell.plot(find("area"), COSTS);
+    const unit = [[-3.7, 1.7], [-2.7, 1.7], [-2.7, 2.7], [-3.7, 2.7], [-3.7, 1.7]];
+    costs.line(unit, "--pst-color-text-muted", { thickness: 1 });
+    costs.text(-3.2, 2.2, "1 nat");
+    costs.area((epsilon) => Math.max(0, price.integrand(epsilon, q)), "--vae-encoder", 0.6);
+    costs.area((epsilon) => Math.min(0, price.integrand(epsilon, q)), "--pst-color-text-muted", 0.6);
 
     const { place, width } = price.parts(q);
     const { above, below } = price.areas(q);

@@ -12,12 +12,14 @@ vae.look = (decoder, image, { mean, logVariance }, epsilon) => {
   return { mean, logVariance, sigma, epsilon, z, logits, reconstruction, kl: vae.klDivergence(mean, logVariance) };
 };
 
+vae.PEN = 2.6 / 28; // how thick a stroke is, as a part of the image
+
 // A drawing as MNIST's digits were made: scaled into a box of 20 x 20, then centred by its mass in 28 x 28. Strokes are
-// lists of points [x, y]; the image is 784 numbers from 0 to 1.
+// lists of points [x, y], from 0 to 1; returned are the image, 784 numbers from 0 to 1, and where its strokes are in it.
 vae.digit = (strokes) => {
-  const [SIZE, BOX, PEN, MIDDLE] = [28, 20, 2.6, 14.5];
+  const [SIZE, BOX, PEN, MIDDLE] = [28, 20, 28 * vae.PEN, 14.5];
   const points = strokes.flat();
-  if (!points.length) return new Float32Array(SIZE * SIZE);
+  if (!points.length) return { image: new Float32Array(SIZE * SIZE), placed: [] };
   const [low, high] = [Math.min, Math.max].map((edge) => [0, 1].map((k) => edge(...points.map((point) => point[k]))));
   const extent = Math.max(high[0] - low[0], high[1] - low[1], 0.05); // a dot stays one
   const scale = (BOX - PEN) / extent;
@@ -26,19 +28,16 @@ vae.digit = (strokes) => {
   Object.assign(context, { lineWidth: PEN, lineCap: "round", lineJoin: "round", strokeStyle: "white" });
 
   function render(shift) {
+    const place = (point) => point.map((each, k) => scale * (each - (low[k] + high[k]) / 2) + shift[k]);
+    const placed = strokes.map((stroke) => stroke.map(place));
     context.fillRect(0, 0, SIZE, SIZE); // with black
-    context.beginPath();
-    for (const stroke of strokes) {
-      const placed = stroke.map((point) => point.map((each, k) => scale * (each - (low[k] + high[k]) / 2) + shift[k]));
-      context.moveTo(placed[0][0] - 1e-3, placed[0][1]); // a line without length would not be drawn
-      placed.forEach((point) => context.lineTo(...point));
-    }
-    context.stroke();
+    vae.trace(context, placed);
     const { data } = context.getImageData(0, 0, SIZE, SIZE);
-    return Float32Array.from({ length: SIZE * SIZE }, (_, i) => data[4 * i] / 255);
+    const image = Float32Array.from({ length: SIZE * SIZE }, (_, i) => data[4 * i] / 255);
+    return { image, placed: placed.map((stroke) => stroke.map((point) => point.map((each) => each / SIZE))) };
   }
 
-  const first = render([SIZE / 2, SIZE / 2]);
+  const first = render([SIZE / 2, SIZE / 2]).image;
   const mass = first.reduce((total, ink) => total + ink, 0);
   const centre = [(i) => i % SIZE, (i) => Math.floor(i / SIZE)].map(
     (along) => first.reduce((total, ink, i) => total + ink * (along(i) + 0.5), 0) / mass,
@@ -47,9 +46,20 @@ vae.digit = (strokes) => {
   return render(centre.map((each) => SIZE / 2 + Math.max(-room, Math.min(room, MIDDLE - each))));
 };
 
+// Draw strokes with the context's pen.
+vae.trace = (context, strokes) => {
+  context.beginPath();
+  for (const stroke of strokes) {
+    context.moveTo(stroke[0][0] - 1e-3, stroke[0][1]); // a line without length would not be drawn
+    stroke.forEach((point) => context.lineTo(...point));
+  }
+  context.stroke();
+};
+
 // The page's part, unless a test loads these functions alone
 if (document.getElementById("vae")) (() => {
   const LIMIT = 3.6; // of the plane, in each direction
+  const KL_FULL = 20; // nats that fill the line of the KL
   const COLOURS = [ // as in the book's figures
     "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf",
   ];
@@ -62,13 +72,13 @@ if (document.getElementById("vae")) (() => {
   const tint = (name) => getComputedStyle(root).getPropertyValue(name);
 
   const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
-  const state = { image: undefined, q: undefined, strokes: [], epsilon: [normal(), normal()], moved: undefined };
+  const state = { image: undefined, q: undefined, strokes: [], epsilon: [normal(), normal()] };
 
-  // What the reader made of the encoder's q: its mean where it was dragged to, its width as the slider says.
+  // What the reader made of the encoder's q: its mean under the mouse, or where it was left; its width as the slider says.
   function asked() {
     const times = 2 ** find("width").value;
     return {
-      mean: state.moved ?? state.q.mean,
+      mean: state.passed ?? state.moved ?? state.q.mean,
       logVariance: state.q.logVariance.map((each) => each + 2 * Math.log(times)),
     };
   }
@@ -89,11 +99,14 @@ if (document.getElementById("vae")) (() => {
     state.q = encode(image);
     find("hint").hidden = image.some((ink) => ink > 0);
     for (const each of find("choice").children) each.setAttribute("aria-pressed", each === button);
+    const { reconstruction, kl } = vae.look(decoder, image, state.q, state.epsilon);
+    const least = button ? 4 * (reconstruction + kl) : Math.max(800, state.full, reconstruction + kl);
+    state.full = [200, 400, 600, 800, 1200, 1600, 2400].find((each) => each >= least) ?? 4800;
     back();
   }
 
   function back() {
-    state.moved = undefined;
+    state.moved = state.passed = undefined;
     find("width").value = 0;
     update();
   }
@@ -108,8 +121,7 @@ if (document.getElementById("vae")) (() => {
     page.paint(canvas, image, decoder.shape);
     button.append(canvas);
     button.addEventListener("click", () => {
-      state.strokes = [];
-      showStrokes(false);
+      start();
       choose(image, button);
     });
     find("choice").append(button);
@@ -117,31 +129,49 @@ if (document.getElementById("vae")) (() => {
 
   const pad = find("pad");
   let pen = [0.5, 0.5]; // of the keyboard
-  let writing = false;
-  let fading;
+  let writing = false; // with the keyboard
+  let unsettled = false; // the drawing is shown as it was drawn, and not yet as the encoder sees it
+  let timer;
 
-  function showStrokes(visible) {
-    const { clientWidth: side } = pad;
-    [pad.width, pad.height] = [side * devicePixelRatio, side * devicePixelRatio];
-    const context = pad.getContext("2d");
-    context.scale(pad.width, pad.height);
-    Object.assign(context, { lineWidth: 1.5 / side, lineCap: "round", strokeStyle: "#ffb454", fillStyle: "#ffb454" });
-    context.beginPath();
-    for (const stroke of visible ? state.strokes : []) {
-      context.moveTo(...stroke[0]);
-      stroke.forEach((point) => context.lineTo(...point));
+  function start() {
+    state.strokes = [];
+    settle();
+  }
+
+  // From here on the drawing is what the encoder sees: the next stroke begins where the reader sees the last ones.
+  function settle() {
+    clearTimeout(timer);
+    unsettled = false;
+    state.strokes = vae.digit(state.strokes).placed;
+    showPad();
+  }
+
+  function begin() {
+    clearTimeout(timer);
+    unsettled = true;
+    state.strokes.push([]);
+  }
+
+  // The pad hides the image while the reader draws, so that there is one drawing only.
+  function showPad() {
+    const { context, width: side } = page.sharpen(pad);
+    context.scale(side, side);
+    if (unsettled) {
+      context.fillRect(0, 0, 1, 1);
+      Object.assign(context, { lineWidth: vae.PEN, lineCap: "round", lineJoin: "round", strokeStyle: "white" });
+      vae.trace(context, state.strokes);
     }
-    context.stroke();
+    context.fillStyle = "#ffb454";
     if (document.activeElement === pad && pad.matches(":focus-visible")) context.fillRect(pen[0] - 0.015, pen[1] - 0.015, 0.03, 0.03);
   }
 
-  function add(point) {
-    state.strokes.at(-1).push(point.map((each) => Math.max(0, Math.min(1, each))));
-    clearTimeout(fading);
-    fading = setTimeout(showStrokes, 1500, false); // then the image is seen as the encoder sees it
-    choose(vae.digit(state.strokes));
-    showStrokes(true);
+  function add(points) {
+    state.strokes.at(-1).push(...points.map((point) => point.map((each) => Math.max(0, Math.min(1, each)))));
+    choose(vae.digit(state.strokes).image);
+    showPad();
   }
+
+  const lift = () => { timer = setTimeout(settle, 800); }; // unless another stroke begins
 
   function point(event, canvas) {
     const box = canvas.getBoundingClientRect();
@@ -158,15 +188,17 @@ if (document.getElementById("vae")) (() => {
     canvas.addEventListener("pointermove", (event) => { if (canvas.hasPointerCapture(event.pointerId)) move(event); });
   }
 
-  drag(pad, () => state.strokes.push([]), (event) => {
+  drag(pad, begin, (event) => {
     const passed = event.getCoalescedEvents?.() ?? [];
-    (passed.length ? passed : [event]).forEach((each) => add(point(each, pad)));
+    add((passed.length ? passed : [event]).map((each) => point(each, pad)));
   });
+  pad.addEventListener("lostpointercapture", lift);
 
   pad.addEventListener("keydown", (event) => {
     if (event.key === " ") {
       writing = !writing;
-      if (writing) state.strokes.push([]);
+      if (writing) begin();
+      else lift();
     } else if (event.key in ARROWS) {
       const [right, up] = ARROWS[event.key];
       const step = event.shiftKey ? 0.2 : 0.05;
@@ -175,19 +207,18 @@ if (document.getElementById("vae")) (() => {
       return;
     }
     event.preventDefault(); // the page would scroll
-    if (writing) add(pen);
-    else showStrokes(true);
+    if (writing) add([pen]);
+    else showPad();
   });
-  pad.addEventListener("focus", () => showStrokes(true));
+  pad.addEventListener("focus", showPad);
   pad.addEventListener("blur", () => {
     writing = false;
-    showStrokes(false);
+    settle();
   });
 
   find("clear").addEventListener("click", () => {
-    state.strokes = [];
-    choose(vae.digit([]));
-    showStrokes(false);
+    start();
+    choose(vae.digit([]).image);
   });
 
   // The plane
@@ -333,12 +364,24 @@ if (document.getElementById("vae")) (() => {
 
   function move(mean) {
     state.moved = mean.map((each) => Math.max(-LIMIT, Math.min(LIMIT, each)));
+    state.passed = undefined;
     update();
   }
 
-  drag(plane, () => {}, (event) => {
+  function code(event) {
     const [x, y] = point(event, plane);
-    move([(2 * x - 1) * LIMIT, (1 - 2 * y) * LIMIT]);
+    return [(2 * x - 1) * LIMIT, (1 - 2 * y) * LIMIT];
+  }
+
+  drag(plane, () => {}, (event) => move(code(event)));
+  plane.addEventListener("pointermove", (event) => {
+    if (event.buttons) return;
+    state.passed = code(event);
+    update();
+  });
+  plane.addEventListener("pointerleave", () => {
+    state.passed = undefined;
+    update();
   });
   plane.addEventListener("keydown", (event) => {
     if (!(event.key in ARROWS)) return;
@@ -361,43 +404,58 @@ if (document.getElementById("vae")) (() => {
     page.paint(find("costs"), costs.map((each) => Math.min(each, 1)), decoder.shape);
   }
 
+  // One scale for as long as the image stays, the KL's larger by a factor; a bar beyond its end is torn off there.
   function showBill(now, encoders) {
     const [sum, theirs] = [now, encoders].map((each) => each.reconstruction + each.kl);
-    const top = [120, 160, 200, 240, 320, 400, 600, 800, 1200, 1600].find((each) => each > 1.04 * sum) ?? 3200;
-    const place = (element, from, to) => {
-      element.style.left = `${100 * from / top}%`;
-      element.style.width = `${100 * (to - from) / top}%`;
-    };
-    const bar = (name) => root.querySelector(`.vae-bar-${name}`);
-    place(bar("reconstruction"), 0, now.reconstruction);
-    place(bar("kl"), now.reconstruction, sum);
-    place(bar("sum"), 0, sum);
     const mine = sum !== theirs;
-    const mark = root.querySelector(".vae-mark");
-    mark.hidden = !mine;
-    mark.style.left = `${100 * theirs / top}%`;
+    const place = (element, from, to, full) => {
+      element.style.left = `${100 * from / full}%`;
+      element.style.width = `${100 * Math.max(0, Math.min(to, full) - from) / full}%`;
+      element.classList.toggle("vae-over", to > full);
+    };
+    const marks = root.querySelectorAll(".vae-mark");
+    [[encoders.reconstruction, state.full], [encoders.kl, KL_FULL], [theirs, state.full]].forEach(([nats, full], row) => {
+      marks[row].hidden = !mine;
+      marks[row].style.left = `${100 * Math.min(1, nats / full)}%`;
+    });
+    const bar = (name) => root.querySelector(`.vae-${name}`);
+    place(bar("bar-reconstruction"), 0, now.reconstruction, state.full);
+    place(bar("bar-kl"), 0, now.kl, KL_FULL);
+    place(bar("bar-sum"), 0, sum, state.full);
+    place(bar("tip"), now.reconstruction, sum, state.full);
     find("reconstruction").textContent = now.reconstruction.toFixed(1);
     find("kl").textContent = now.kl.toFixed(1);
     find("sum").textContent = `${sum.toFixed(1)} nats`;
-    const ticks = root.querySelector(".vae-ticks");
-    if (ticks.dataset.top !== String(top)) { // the bars' scale is another, and that is seen
-      if (ticks.dataset.top) ticks.animate({ color: [tint("--pst-color-primary"), ""], fontWeight: ["bold", "bold"] }, 1500);
-      ticks.dataset.top = top;
-      ticks.replaceChildren(...[0, 1, 2, 3, 4].map((quarter) => {
-        const tick = document.createElement("span");
-        tick.textContent = top * quarter / 4;
-        tick.style.left = `${25 * quarter}%`;
-        return tick;
-      }));
-    }
+    find("factor").textContent = `shown × ${state.full / KL_FULL}`;
+    showScale();
     find("back").disabled = !mine;
     const times = 2 ** find("width").value;
     find("times").textContent = `× ${times < 1 ? times.toFixed(2) : times.toPrecision(2)}`;
-    const bound = `ELBO = −(${now.reconstruction.toFixed(1)} + ${now.kl.toFixed(1)}) = −${sum.toFixed(1)} nats.`;
-    const saved = Math.abs(sum - theirs).toFixed(1);
-    find("caption").textContent = mine
-      ? `${bound} This q is yours, and ${saved} nats ${sum < theirs ? "cheaper" : "dearer"} than the encoder’s (the mark) with the same ε.`
-      : `${bound} Can you make the sum smaller? Drag q in the plane, and change its width.`;
+    find("caption").textContent = `ELBO = −(${now.reconstruction.toFixed(1)} + ${now.kl.toFixed(1)}) = −${sum.toFixed(1)} nats. ${remark(sum, theirs)}`;
+  }
+
+  function showScale() {
+    const ticks = root.querySelector(".vae-ticks");
+    if (ticks.dataset.top === String(state.full)) return;
+    // It is another scale, and that is seen
+    if (ticks.dataset.top) ticks.animate({ color: [tint("--pst-color-primary"), ""], fontWeight: ["bold", "bold"] }, 1500);
+    ticks.dataset.top = state.full;
+    ticks.replaceChildren(...[0, 1, 2, 3, 4].map((quarter) => {
+      const tick = document.createElement("span");
+      tick.textContent = state.full * quarter / 4;
+      tick.style.left = `${25 * quarter}%`;
+      return tick;
+    }));
+  }
+
+  function remark(sum, theirs) {
+    if (state.passed) return "q follows the mouse. Press to leave it here.";
+    if (sum !== theirs) {
+      const saved = Math.abs(sum - theirs).toFixed(1);
+      return `This q is yours, and ${saved} nats ${sum < theirs ? "cheaper" : "dearer"} than the encoder’s (the marks) with the same ε.`;
+    }
+    if (!find("hint").hidden) return "Draw something. The copy of nothing is a digit, too: the model knows nothing else.";
+    return "Can you make the sum smaller? Drag q in the plane, and change its width.";
   }
 
   // The middle

@@ -23,7 +23,7 @@ from . import live
 SHARED = ["decoder", "page"]
 WIDE = {"book/idea/vae", "book/live/training"}  # pages that take the room of the list of sections
 PAGES = {  # to the scripts that each loads, in this order
-    "book/idea/vae": [*SHARED, "encoder", "mnist-k2-encoder", "mnist-k2", "mnist", "vae"],
+    "book/idea/vae": [*SHARED, "encoder", "mnist-k2-encoder", "mnist-k2", "mnist", "vae", "bell", "betas", "clouds"],
     "book/idea/elbo": ["page", "bell", "posteriors", "bound"],
     "book/idea/kl": ["page", "bell", "price", "betas", "clouds"],
     "book/idea/reparameterization": ["page", "bell", "noise"],

@@ -111,15 +111,6 @@ def test_every_number_is_what_the_pages_lines_of_pytorch_compute(page, model):
     assert bill(numbers)[:2] == pytest.approx([expected[name].item() for name in BILL[:2]], abs=0.3)
 
 
-def test_the_bars_are_as_long_as_the_bill_says(page):
-    for digit in "014":
-        button(page, f"A {digit},").click()
-        reconstruction, kl, total = bill(shown(page))
-        assert total == pytest.approx(reconstruction + kl, abs=0.11)
-        ends = [each for name in BILL for each in bar(page, name)]
-        assert ends == pytest.approx([0, reconstruction, reconstruction, total, 0, total], abs=0.5)
-
-
 @pytest.mark.parametrize("scale", [0.1, 0.4, 0.9])
 def test_a_drawing_is_scaled_and_centred_as_mnists_digits_are(page, scale):
     for points in ([(0.1, 0.1), (0.8, 0.1), (0.3, 0.9)], [(0.5, 0), (0.5, 1)], [(0, 0.9), (0.9, 1)]):
@@ -157,7 +148,7 @@ def test_noise_moves_z_and_the_copy_but_not_q(page):
 
 
 def test_the_reader_can_take_the_encoders_place_and_give_it_back(page):
-    back, mark = button(page, "Back to the encoder’s q"), page.locator(".vae-mark")
+    back, mark = button(page, "Back to the encoder’s q"), page.locator(".vae-mark >> nth=2")
     before = shown(page)
     assert back.is_disabled()
     drag(page, "#vae-q", (0.3, 0.3), (0.75, 0.625))
