@@ -73,13 +73,6 @@ def bill(numbers):
     return [numbers[f"vae-{name}"] for name in BILL]
 
 
-def bar(page, name):
-    """Where a bar begins and ends, in nats."""
-    track, box = (page.locator(f".vae-{each}").first.bounding_box() for each in ("track", f"bar-{name}"))
-    nat = track["width"] / float(page.locator(".vae-ticks").get_attribute("data-top"))
-    return (box["x"] - track["x"]) / nat, (box["x"] + box["width"] - track["x"]) / nat
-
-
 def test_every_number_is_what_the_pages_lines_of_pytorch_compute(page, model):
     lines = "\n".join(page.locator(".vae-code li").all_text_contents())
 
