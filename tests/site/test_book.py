@@ -136,6 +136,21 @@ def test_the_pages_and_the_readme_show_what_the_records_hold(experiment, K):
     assert f"| {K} | {' | '.join(row)} |" in README
 
 
+@pytest.mark.parametrize(
+    "page", sorted(BOOK.glob("[!rl]*/*.ipynb")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
+def test_the_numbers_of_an_opening_are_in_the_outputs_of_its_page(page):
+    cells = nbformat.read(page, 4).cells
+    opening = next(cell.source for cell in cells if cell.cell_type == "markdown" and "**" in cell.source)
+    plain = re.sub(r"\$[^$]*\$|\{[a-z]+\}`[^`]*`|`[^`]*`", "", opening.partition("\n## ")[0])
+    told = re.findall(r"(?<![\d.,])\d[\d,]*(?:\.\d+)?(?=%| nats)|(?<![\d.,])\d+\.\d+(?! million)", plain)
+    texts = [str({**output.get("data", output), "image/png": ""}) for output in _outputs(page)]
+    found = [float(each.replace(",", "")) for each in re.findall(r"\d[\d,]*(?:\.\d+)?", " ".join(texts))]
+    for number in told:
+        value, digits = float(number.replace(",", "")), len(number.partition(".")[2])
+        assert any(value in (round(each, digits), round(100 * each, digits)) for each in found), number
+
+
 @pytest.fixture
 def book(tmp_path):
     """A book with one page, which judges C7 by one run that has a record."""
