@@ -61,7 +61,9 @@ class PretendedGPU(TorchDispatchMode):
         monkeypatch.setattr(module, "set_rng_state", lambda state, device: generator.set_state(state))
         monkeypatch.setattr(module, "manual_seed", generator.manual_seed)
         monkeypatch.setattr(module, "is_available", lambda: True)
-        monkeypatch.setattr(torch, "load", lambda *args, map_location, **options: self._put(load(*args, **options)))
+        monkeypatch.setattr(
+            torch, "load", lambda *args, map_location=None, **options: self._put(load(*args, **options))
+        )
         if kind == "cuda":
             monkeypatch.setattr(module, "_lazy_init", lambda: None)
             monkeypatch.setattr(module, "device", lambda device: nullcontext())

@@ -33,7 +33,8 @@ def opened(browser):
             page = pages[key] = context.new_page()
             page.on("console", lambda it: it.type == "error" and trouble.append(f"{page.url}: {it.text}"))
             page.on("pageerror", lambda error: trouble.append(f"{page.url}: {error}"))
-            page.on("requestfailed", lambda it: trouble.append(f"{page.url} misses {it.url}"))
+            if options.get("java_script_enabled", True):  # else scripts that are preloaded are refused
+                page.on("requestfailed", lambda it: trouble.append(f"{page.url} misses {it.url}"))
             page.on("request", lambda it: it.url.startswith(("file:", "data:")) or trouble.append(f"asked: {it.url}"))
             page.goto((PAGES / f"{name}.html").as_uri() + fragment)
         return pages[key]

@@ -188,7 +188,7 @@ def _refused(book, message, claim="C7"):
 
 
 def test_a_page_that_judges_otherwise_or_not_or_is_damaged_and_an_unknown_claim_are_refused(book):
-    _refused(book, "no claim 'C99'; known: C1, ", "C99")
+    _refused(book, "unknown claim 'C99'; known: C1, ", "C99")
     stored = claims.judgement("C7", book)._repr_mimebundle_()
     stored[claims.MIME]["values"] = {"kept": [1.0]}
     _write(book, stored)

@@ -94,6 +94,7 @@ def visit(page):
         if name in JUDGED:
             page.set_viewport_size(DESK)
             page.evaluate(THIN_OUT)
+            page.wait_for_timeout(400)  # after so long the theme lets what can be scrolled be focused
             found["inaccessible"] = axe(**LEVELS) + contrast()
         if name in IN_THE_DARK:
             page.emulate_media(color_scheme="dark")

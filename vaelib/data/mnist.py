@@ -53,7 +53,8 @@ def load(folder: Path, name: str) -> Dataset:
                 path.replace(raw / path.name)
         found, _ = _read(folder)
     elif missing:
-        raise ValueError(f"MNIST's {missing[0]} is missing: {others[0]} is damaged, or another data set's; {ADVICE}")
+        listed = ", ".join(map(str, others))
+        raise ValueError(f"MNIST's {missing[0]} is missing, and damaged or another data set's is {listed}; {ADVICE}")
     train, test = (
         Split(found[f"{part}-images-idx3-ubyte"].view(-1, 1, 28, 28), found[f"{part}-labels-idx1-ubyte"])
         for part in ("train", "t10k")
