@@ -61,7 +61,7 @@ def test_the_variables_that_the_page_names_are_those_that_the_package_reads():
 def test_the_commands_for_windows_are_those_of_the_makefile():
     """Less those that loop over files, which PowerShell does not list for a program."""
     commands = re.findall(r"^\t(\$\(BIN\)/.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    elsewhere = re.compile(r"\$\((NOTEBOOKS|PROFILE|UPGRADE)|--profile \$|uv pip compile")
+    elsewhere = re.compile(r"\$\((NOTEBOOKS|PROFILE|UPGRADE)|--profile \$|uv pip compile|train faces")
     commands = [
         re.sub(r" \$\(if .*", "", each) for each in commands if not elsewhere.search(each)
     ]  # as root: only here
