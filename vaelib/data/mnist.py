@@ -53,8 +53,8 @@ def load(folder: Path, name: str) -> Dataset:
                 path.replace(raw / path.name)
         found, _ = _read(folder)
     elif missing:
-        listed = ", ".join(map(str, others))
-        raise ValueError(f"MNIST's {missing[0]} is missing, and damaged or another data set's is {listed}; {ADVICE}")
+        listed = ", ".join(map(str, others)) + (" are" if len(others) > 1 else " is")
+        raise ValueError(f"MNIST's {missing[0]} is missing: {listed} damaged, or another data set's; {ADVICE}")
     train, test = (
         Split(found[f"{part}-images-idx3-ubyte"].view(-1, 1, 28, 28), found[f"{part}-labels-idx1-ubyte"])
         for part in ("train", "t10k")
