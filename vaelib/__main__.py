@@ -5,6 +5,7 @@ import platform
 from importlib.metadata import version
 
 from . import data, runs
+from .data import paths
 from .training import TrainConfig
 
 STOPPED = "stopped; the same command goes on from what was last saved"
@@ -17,7 +18,7 @@ def train(options: argparse.Namespace) -> None:
     dataset = data.load(options.dataset, options.data, options.skip_damaged)
     for config in configs:
         run = runs.train(dataset, config, options.runs, options.device, stream=options.stream)
-        print(f"{run.folder.name}: test ELBO {run.evaluation['test_elbo']:.2f} nats, in {run.folder}", flush=True)
+        paths.say(f"{run.folder.name}: test ELBO {run.evaluation['test_elbo']:.2f} nats, in {run.folder}")
 
 
 class Version(argparse.Action):

@@ -193,9 +193,11 @@ class _Reader:
         if hasattr(value, "fingerprint"):  # a data set, whose images need not be read again
             return value.fingerprint
         if isinstance(value, nn.Module):
-            return repr(value), self.hash(value.state_dict())
+            return self.hash(_state(value))
         if is_dataclass(value) or not _is_installed(sys.modules.get(type(value).__module__)):
             return self.hash(object.__getstate__(value))  # type: ignore[attr-defined]
+        if hasattr(value, "__dict__"):  # whose repr may leave out, or round, what it holds
+            return self.hash(_state(value))
         return re.sub("0x[0-9a-fA-F]+", "", repr(value))  # but for its address
 
     def _class(self, kind: type) -> object:
@@ -235,6 +237,12 @@ class _Reader:
         if not isinstance(value, ModuleType) or _is_installed(value):
             return self.hash(value)
         return [(name, self._global(vars(value)[name], attributes)) for name in sorted(attributes & vars(value).keys())]
+
+
+def _state(value: Any) -> dict[str, Any]:
+    """An object's attributes without those that use changes: its mode, and what properties have cached."""
+    kept = (key for key in vars(value) if key != "training" and not hasattr(getattr(type(value), key, None), "__get__"))
+    return {key: vars(value)[key] for key in kept}
 
 
 def _trees(function: Any) -> list[ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef]:

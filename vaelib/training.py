@@ -179,7 +179,7 @@ def fit(
                     if split is not None:
                         terms = evaluation.elbo(plain, split.images, labels=split.labels)
                         line |= _terms(name, *(each.mean().item() for each in terms))
-            state.require(math.isfinite(line["test_elbo"]), "the test ELBO is not finite")
+                        state.require(math.isfinite(line[f"{name}_elbo"]), f"the {name} ELBO is not finite")
             state.end_epoch(line | {"seconds": round(time.monotonic() - began, 3)}, noise)
             state.write_metrics(metrics)
             if on_epoch:

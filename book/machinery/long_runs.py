@@ -8,6 +8,7 @@ import argparse
 import gzip
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -15,10 +16,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from vaelib import TrainConfig, burda, data, files, objective, runs, training
 from vaelib.binarization import binarized
 
-from . import claims
+from .claims import digest, next_rules
 
 OBJECTIVES: dict[str, training.Objective] = {"vae": objective.negative_elbo, "iwae5": objective.ImportanceWeighted(5)}
-UNFINISHED = Path(__file__).parents[1] / "records" / "unfinished"
 EPOCHS = 400
 
 
@@ -26,24 +26,18 @@ def train(name: str, seed: int, digits: data.Dataset) -> runs.Run:
     """Burda's model of pixels that are binarized afresh, in batches of 20, with one cosine."""
     means = data.to_float(digits.train.images).mean(0)
     config = TrainConfig(50, EPOCHS, seed, batch_size=20)
-    builder = partial(binarized, builder=partial(burda.build, means=means))
-    schedule = partial(CosineAnnealingLR, T_max=EPOCHS)
-    optimizer = partial(torch.optim.Adam, eps=1e-4, fused=True)
-    folder = runs.default_root() / runs.name(digits.name, config, builder, OBJECTIVES[name], schedule, optimizer)
+    functions: dict[str, Any] = {
+        "builder": partial(binarized, builder=partial(burda.build, means=means)),
+        "objective": OBJECTIVES[name],
+        "schedule": partial(CosineAnnealingLR, T_max=EPOCHS),
+        "optimizer": partial(torch.optim.Adam, eps=1e-4, fused=True),
+    }
+    folder = runs.default_root() / runs.name(digits.name, config, **functions)
     if not folder.exists():
-        for kept in (UNFINISHED / f"{name}-s{seed}").glob("*.gz"):
+        for kept in (Path(__file__).parents[1] / "records" / "unfinished" / f"{name}-s{seed}").glob("*.gz"):
             folder.mkdir(parents=True, exist_ok=True)
             files.write(folder / kept.stem, gzip.decompress(kept.read_bytes()))
-    return runs.train(
-        digits,
-        config,
-        builder=builder,
-        objective=OBJECTIVES[name],
-        schedule=schedule,
-        optimizer=optimizer,
-        checkpoint_seconds=60,
-        tags={"rules": claims.digest(claims.next_rules())},
-    )
+    return runs.train(digits, config, checkpoint_seconds=60, tags={"rules": digest(next_rules())}, **functions)
 
 
 if __name__ == "__main__":
@@ -51,6 +45,5 @@ if __name__ == "__main__":
     parser.add_argument("training", nargs="+", help=f"such as vae:10; known are {', '.join(OBJECTIVES)}")
     mnist = data.load("mnist")
     for each in parser.parse_args().training:
-        name, _, seed = each.partition(":")
-        run = train(name, int(seed), mnist)
-        print(f"{run.folder.name}: log p(x) {run.evaluation['log_prob']:.2f} nats", flush=True)
+        name, seed = each.split(":")
+        print(train(name, int(seed), mnist).evaluation, flush=True)
