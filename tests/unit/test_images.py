@@ -371,3 +371,12 @@ def test_one_photograph_at_a_time_is_held(tmp_path):
     """
     told = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, check=True, text=True)
     assert int(told.stdout.split()[-1]) < 450_000  # kB
+
+
+@pytest.mark.parametrize("white", [4095, 65535])
+@pytest.mark.parametrize("maximum", [None, 4095, 65535])
+def test_a_file_that_says_its_maximum_is_read_by_it(tmp_path, white, maximum):
+    content = f"P5 8 8 {white}\n".encode() + np.full(64, white // 4, ">u2").tobytes()
+    for number in range(11):
+        (tmp_path / f"{number}.pgm").write_bytes(content)
+    assert data.image_folder(tmp_path, 8, grey=True, maximum=maximum).train.images.unique().tolist() == [64]

@@ -55,7 +55,7 @@ def image_folder(
     grey : images of one channel instead of three
     skip_damaged : leave what cannot be read out, with a warning, instead of refusing it
     maximum : what white is in files of one channel with more than 8 bits, such as 4095 for 12 bits; by default 65535
-        for whole numbers of 16 bits, while files of 32 bits or of floats need it
+        for whole numbers of 16 bits, while files of 32 bits or of floats need it. PGM and JPEG 2000 say it themselves
 
     Raises
     ------
@@ -126,13 +126,14 @@ def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -
         raise ValueError("no file, but a pipe or a device")
     with Image.open(file) as image:
         pages, profile = getattr(image, "n_frames", 1), image.info.get("icc_profile")
+        known = image.format in ("PPM", "JPEG2000")  # these say their maximum, and Pillow makes it 65535
         image.draft("RGB", (2 * max(size), 2 * max(size)))  # a JPEG is decoded at a fraction of its size
         white_is_zero = getattr(image, "tag_v2", {}).get(262) == 0  # which Pillow minds in files of 8 bits only
         image = ImageOps.exif_transpose(image)
     if image.mode[0] in "IF":  # more than 8 bits
-        if not (maximum or image.mode.startswith("I;16")):
+        if not (maximum or known or image.mode.startswith("I;16")):
             raise ValueError(f"pixels of kind {image.mode}; say by `maximum` what white is")
-        pixels = np.asarray(image) * (255 / (maximum or 65535))
+        pixels = np.asarray(image) * (255 / (65535 if known else maximum or 65535))
         if not np.isfinite(pixels).all():
             raise ValueError("pixels that are not finite")
         pixels = 255 - pixels if white_is_zero else pixels
