@@ -175,9 +175,12 @@ def negative_elbo(terms: Terms, fraction: float) -> Tensor:
 
 
 def options(objective: object) -> dict[str, Any]:
-    """What an objective asks of `models.VAE.terms`, by attributes."""
+    """What an objective asks of `models.VAE.terms`, by attributes. Raises ValueError if `samples` is no such number."""
     names = "samples", "fixed_posterior", "reparameterized"
-    return {name: getattr(objective, name) for name in names if hasattr(objective, name)}
+    asked = {name: getattr(objective, name) for name in names if hasattr(objective, name)}
+    if "samples" in asked:
+        asked["samples"] = whole_number("the objective's samples", asked["samples"])
+    return asked
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,8 @@ def load(
             f"give that function as `builder`"
         )
     expected = found = {name: (*each.shape,) for name, each in tensors.items()}
-    with suppress(Exception), torch.device("meta"):  # of shapes alone, before memory is taken for them
+    # Shapes alone, before memory is taken for them. A builder that needs values fails here; it is called again below
+    with suppress(Exception), torch.device("meta"):
         expected = architecture(_build(builder, shape, latent_dim))[1]
     if found != expected:
         raise ValueError(f"{path} does not fit what {qualified_name(builder)} builds; {advice}")

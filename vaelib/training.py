@@ -8,7 +8,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from numbers import Real
 from pathlib import Path
@@ -67,14 +67,13 @@ class TrainConfig:
     patience: int | None = None
 
     def __post_init__(self):
-        whole = {"latent_dim": 1, "epochs": 1, "seed": 0, "batch_size": 1} | (
-            {"patience": 1} if self.patience is not None else {}
-        )
-        for name, least in whole.items():
-            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
+        given = {each.name for each in fields(self) if each.default is not None or getattr(self, each.name) is not None}
+        for name, least in {"latent_dim": 1, "epochs": 1, "seed": 0, "batch_size": 1, "patience": 1}.items():
+            if name in given:
+                object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
         if self.seed >= 2**31:  # beyond, torch's generators repeat themselves
             raise ValueError(f"seed must be below 2**31, not {self.seed}")
-        for name in ("learning_rate", "max_grad_norm") if self.max_grad_norm is not None else ("learning_rate",):
+        for name in given & {"learning_rate", "max_grad_norm"}:
             value = getattr(self, name)
             if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < math.inf:
                 raise ValueError(f"{name} must be a positive number, not {value!r}")

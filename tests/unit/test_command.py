@@ -97,6 +97,11 @@ def test_a_gpu_that_is_not_there_is_one_line(monkeypatch, capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_device_of_another_kind_is_one_line(monkeypatch, capsys, tmp_path):
+    options = ["--latent-dim", 2, "--runs", tmp_path, "--device", "xpu"]
+    assert "must be 'cpu', 'cuda' or 'mps', not 'xpu'" in _error(monkeypatch, capsys, "train", "digits", *options)
+
+
 def test_a_folder_of_runs_that_cannot_be_made_is_one_line(monkeypatch, capsys, tmp_path):
     (tmp_path / "file").write_text("in the way")
     options = ["--latent-dim", 2, "--runs", tmp_path / "file", "--device", "cpu"]

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -242,3 +243,9 @@ def test_a_fixed_posterior_counts_batch_norm_and_a_running_average_once(tiny, x)
     before = model.encoder.average.module.mean.bias.clone()
     model.terms(x, fixed_posterior=True)
     torch.testing.assert_close(model.encoder.average.module.mean.bias, before + 0.1)
+
+
+@pytest.mark.parametrize("samples", [0, -1, 2.5, True])
+def test_an_objective_that_asks_for_no_whole_number_of_samples_is_refused(samples):
+    with pytest.raises(ValueError, match="the objective's samples must be a whole number of at least 1"):
+        objective.options(SimpleNamespace(samples=samples))

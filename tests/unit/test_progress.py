@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_a_bar_is_written_to_stderr_and_not_where_none_is_wanted():
     assert _shown(stderr=subprocess.PIPE, check=True, environment={"TQDM_DISABLE": "1"}).stderr == ""
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")  # noqa: PTH110
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
 def test_work_goes_on_where_a_bar_cannot_be_written():
-    with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
         assert _shown(stderr=full).stdout == "done\n"

@@ -8,13 +8,14 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from conftest import interrupt, same_runs
 from torch import nn
 from torch.distributions import Independent, StudentT
 from torch.optim.lr_scheduler import (
@@ -34,19 +35,6 @@ FILES = ["model.safetensors", "run.json"]
 
 def _names(folder):
     return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
-
-
-def _without_seconds(metrics):
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in metrics]
-
-
-def _assert_same(run, other):
-    """Weights and figures, bit for bit."""
-    weights, others = run.model().state_dict(), other.model().state_dict()
-    assert weights.keys() == others.keys()
-    assert all(torch.equal(tensor, others[name]) for name, tensor in weights.items())
-    assert _without_seconds(run.metrics) == _without_seconds(other.metrics)
-    assert run.evaluation == other.evaluation
 
 
 def _copy(run, root):
@@ -75,19 +63,6 @@ def _old(run, root, sums=True):
         checked = subprocess.run(["sha256sum", *names], cwd=folder, capture_output=True, text=True, check=True)
         (folder / "SHA256SUMS").write_text(checked.stdout)
     return folder
-
-
-def _interrupt(patch, module, name, call):
-    """Let the function's n-th call be interrupted, as by Ctrl-C."""
-    function, calls = getattr(module, name), []
-
-    def interrupted(*arguments, **options):
-        calls.append(1)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return function(*arguments, **options)
-
-    patch.setattr(module, name, interrupted)
 
 
 def _often_saved(patch):
@@ -176,7 +151,7 @@ def test_the_environment_names_the_folder_of_runs(monkeypatch, tmp_path, tiny):
 
 
 def test_the_same_seed_gives_the_same_run(trained, tiny, tmp_path):
-    _assert_same(runs.train(tiny, trained.config, tmp_path, "cpu"), trained)
+    assert same_runs(runs.train(tiny, trained.config, tmp_path, "cpu"), trained)
 
 
 def test_another_seed_gives_another_run(trained, tiny, tmp_path):
@@ -192,7 +167,7 @@ def test_a_run_neither_uses_nor_changes_the_global_random_state(trained, tiny, t
         before = torch.get_rng_state()
         run = runs.train(tiny, trained.config, tmp_path, "cpu")
         assert torch.equal(torch.get_rng_state(), before)
-    _assert_same(run, trained)
+    assert same_runs(run, trained)
 
 
 @pytest.mark.parametrize(
@@ -216,14 +191,14 @@ def test_a_run_neither_uses_nor_changes_the_global_random_state(trained, tiny, t
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(trained, tiny, tmp_path, monkeypatch, module, name, call):
     with monkeypatch.context() as patch:
         _often_saved(patch)
-        _interrupt(patch, module, name, call)
+        interrupt(patch, module, name, call)
         with pytest.raises(KeyboardInterrupt) as stopped:
             runs.train(tiny, trained.config, tmp_path, "cpu")
         if (module, name) != (runs, "load"):  # then all was done
             assert "run this again" in "".join(stopped.value.__notes__)
     assert not list(tmp_path.rglob("*.part"))
     run = runs.train(tiny, trained.config, tmp_path, "cpu")
-    _assert_same(run, trained)
+    assert same_runs(run, trained)
     assert _names(run.folder) == FILES
 
 
@@ -231,10 +206,10 @@ def test_a_run_interrupted_again_and_again_goes_on_as_if_it_had_not_been(trained
     _often_saved(monkeypatch)
     for _ in range(3):
         with monkeypatch.context() as patch:
-            _interrupt(patch, training._State, "take_step", 5)
+            interrupt(patch, training._State, "take_step", 5)
             with pytest.raises(KeyboardInterrupt):
                 runs.train(tiny, trained.config, tmp_path, "cpu")
-    _assert_same(runs.train(tiny, trained.config, tmp_path, "cpu"), trained)
+    assert same_runs(runs.train(tiny, trained.config, tmp_path, "cpu"), trained)
 
 
 def test_leftovers_of_a_killed_process_are_cleared_away(trained, tiny, tmp_path):
@@ -288,11 +263,11 @@ def test_a_run_whose_weights_were_deleted_is_trained_and_evaluated_again(trained
     folder = _copy(trained, tmp_path)
     (folder / "model.safetensors").unlink()
     with monkeypatch.context() as patch:
-        _interrupt(patch, evaluation, "evaluate", 1)
+        interrupt(patch, evaluation, "evaluate", 1)
         with pytest.raises(KeyboardInterrupt):
             runs.train(tiny, trained.config, tmp_path)
     assert not runs.is_complete(folder)  # the old figures are gone
-    _assert_same(runs.train(tiny, trained.config, tmp_path), trained)
+    assert same_runs(runs.train(tiny, trained.config, tmp_path), trained)
 
 
 @pytest.mark.parametrize(("setting", "value"), [("learning_rate", 0.01), ("batch_size", 64)])
@@ -333,14 +308,16 @@ def test_a_record_from_before_there_was_a_choice_of_precision_or_block_is_that_o
 def test_a_complete_run_of_version_0_1_0_is_read_and_left_as_it_is(trained, tiny, tmp_path, sums):
     folder = _old(trained, tmp_path, sums)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    _assert_same(runs.train(tiny, trained.config, tmp_path, "cpu"), trained)
+    assert same_runs(runs.train(tiny, trained.config, tmp_path, "cpu"), trained)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "evaluation.json", "model.safetensors"])
 def test_a_bit_of_a_run_of_version_0_1_0_that_was_changed_is_noticed(trained, tmp_path, name):
     path = _old(trained, tmp_path) / name
-    path.write_bytes(path.read_bytes()[:-3] + b"7" + path.read_bytes()[-2:])
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1  # a digit becomes another
+    path.write_bytes(content)
     with pytest.raises(ValueError, match=f"{re.escape(str(path))} is damaged"):
         runs.load(path.parent).model()
 
@@ -356,7 +333,7 @@ def test_a_run_with_other_data_is_refused(trained, tiny, tmp_path):
 
 def test_an_interrupted_run_with_other_settings_is_refused(trained, tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        _interrupt(patch, training._State, "take_step", 3)
+        interrupt(patch, training._State, "take_step", 3)
         with pytest.raises(KeyboardInterrupt):
             runs.train(tiny, trained.config, tmp_path, "cpu")
     monkeypatch.setattr(naming, "folder_name", lambda *_: trained.folder.name)
@@ -375,7 +352,7 @@ def test_a_loss_that_is_not_finite_leaves_no_weights(tiny, tmp_path):
 def test_a_damaged_checkpoint_is_refused_by_name(trained, tiny, tmp_path, monkeypatch, damage):
     with monkeypatch.context() as patch:
         _often_saved(patch)
-        _interrupt(patch, training._State, "record", 3)
+        interrupt(patch, training._State, "record", 3)
         with pytest.raises(KeyboardInterrupt):
             runs.train(tiny, trained.config, tmp_path, "cpu")
     checkpoint = tmp_path / trained.folder.name / "checkpoint"
@@ -437,7 +414,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 
 def test_figures_that_are_no_numbers_are_named(tiny, tmp_path):
-    with pytest.raises(ValueError, match=r"is trained, but its .*reconstruction_error.* is not finite; "):
+    with pytest.raises(ValueError, match=r"is trained, .* its .*reconstruction_error.* is not finite, so it has"):
         runs.train(tiny, TrainConfig(3, epochs=1), tmp_path, "cpu", builder=partial(models.mlp, encoder=_Heavy))
 
 
@@ -492,7 +469,7 @@ def test_threads_that_train_at_once_get_what_they_would_get_one_after_the_other(
     with ThreadPoolExecutor(3) as executor:
         together = list(executor.map(lambda each: runs.train(tiny, each, tmp_path / "together", "cpu"), settings))
     for run, each in zip(together, settings, strict=True):
-        _assert_same(run, runs.train(tiny, each, tmp_path / "alone", "cpu"))
+        assert same_runs(run, runs.train(tiny, each, tmp_path / "alone", "cpu"))
 
 
 def test_a_model_that_cannot_be_built_leaves_nothing(tiny, tmp_path):
@@ -564,10 +541,10 @@ def test_a_run_of_functions_of_ones_own_is_loaded_with_its_builder(own):
 def test_an_interrupted_run_of_functions_of_ones_own_goes_on(own, tiny, tmp_path, monkeypatch, call):
     with monkeypatch.context() as patch:
         _often_saved(patch)
-        _interrupt(patch, training._State, "take_step", call)
+        interrupt(patch, training._State, "take_step", call)
         with pytest.raises(KeyboardInterrupt):
             runs.train(tiny, own.config, tmp_path, "cpu", **OWN)
-    _assert_same(runs.train(tiny, own.config, tmp_path, "cpu", **OWN), own)
+    assert same_runs(runs.train(tiny, own.config, tmp_path, "cpu", **OWN), own)
 
 
 def test_a_compiled_model_trains_and_is_saved_as_what_it_is(trained, tiny, tmp_path):
@@ -586,7 +563,7 @@ def test_on_epoch_sees_every_epoch_and_changes_nothing(trained, tiny, tmp_path):
 
     run = runs.train(tiny, trained.config, tmp_path, "cpu", on_epoch=look)
     assert lines == run.metrics
-    _assert_same(run, trained)
+    assert same_runs(run, trained)
 
 
 @pytest.mark.parametrize(
@@ -602,7 +579,7 @@ def test_an_on_epoch_that_changes_the_model_is_refused(trained, tiny, tmp_path, 
 
     with pytest.raises(KeyboardInterrupt if stop else ValueError, match=None if stop else "on_epoch changed the model"):
         runs.train(tiny, trained.config, tmp_path, "cpu", on_epoch=spoil, checkpoint_seconds=100)
-    _assert_same(runs.train(tiny, trained.config, tmp_path, "cpu"), trained)
+    assert same_runs(runs.train(tiny, trained.config, tmp_path, "cpu"), trained)
 
 
 def test_an_epoch_after_which_on_epoch_raises_is_saved(trained, tiny, tmp_path):
@@ -616,7 +593,7 @@ def test_an_epoch_after_which_on_epoch_raises_is_saved(trained, tiny, tmp_path):
         with pytest.raises(LookupError):
             runs.train(tiny, trained.config, tmp_path, "cpu", on_epoch=prune, checkpoint_seconds=100)
     assert seen == [1, 2, 3]
-    _assert_same(runs.train(tiny, trained.config, tmp_path, "cpu"), trained)
+    assert same_runs(runs.train(tiny, trained.config, tmp_path, "cpu"), trained)
 
 
 def numbered(epoch):
@@ -634,9 +611,9 @@ def test_a_state_that_could_not_be_read_again_is_told_before_it_is_needed(tiny, 
         runs.train(tiny, TrainConfig(2, epochs=1), tmp_path, "cpu", schedule=schedule, checkpoint_seconds=0)
 
 
-def same(image_shape, latent_dim, made=[]):  # noqa: B006
-    made.append(models.mlp(image_shape, latent_dim))
-    return made[0]
+@cache
+def same(image_shape, latent_dim):
+    return models.mlp(image_shape, latent_dim)
 
 
 def test_a_builder_that_gives_one_model_twice_is_refused(tiny, tmp_path):
@@ -670,10 +647,10 @@ def test_schedules_of_torchs_are_resumed(tiny, tmp_path, monkeypatch, schedule):
     whole = runs.train(tiny, settings, tmp_path / "whole", "cpu", schedule=schedule)
     with monkeypatch.context() as patch:
         _often_saved(patch)
-        _interrupt(patch, training._State, "take_step", 18)
+        interrupt(patch, training._State, "take_step", 18)
         with pytest.raises(KeyboardInterrupt):
             runs.train(tiny, settings, tmp_path / "parts", "cpu", schedule=schedule)
-    _assert_same(runs.train(tiny, settings, tmp_path / "parts", "cpu", schedule=schedule), whole)
+    assert same_runs(runs.train(tiny, settings, tmp_path / "parts", "cpu", schedule=schedule), whole)
 
 
 def test_a_function_without_a_name_is_refused_before_anything_is_written(tiny, tmp_path):
@@ -717,12 +694,12 @@ def test_a_tensor_is_an_argument_that_a_run_is_named_by_and_loaded_with(tiny, tm
 
 def test_tags_are_kept_from_the_start_and_make_no_other_run(trained, tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        _interrupt(patch, training._State, "take_step", 3)
+        interrupt(patch, training._State, "take_step", 3)
         with pytest.raises(KeyboardInterrupt):
             runs.train(tiny, trained.config, tmp_path, "cpu", tags={"rules": "first"})
     run = runs.train(tiny, trained.config, tmp_path, "cpu", tags={"rules": "later"})
     assert run.record["tags"] == {"rules": "first"}
-    _assert_same(run, trained)
+    assert same_runs(run, trained)
 
 
 def _scaled(by, terms, fraction):
@@ -779,10 +756,10 @@ def test_a_colour_run_resumes_with_its_running_statistics(precision, tmp_path, m
     settings = TrainConfig(latent_dim=2, epochs=3, batch_size=16, precision=precision)
     whole = runs.train(colour, settings, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        _interrupt(patch, evaluation, "elbo", 2)
+        interrupt(patch, evaluation, "elbo", 2)
         with pytest.raises(KeyboardInterrupt):
             runs.train(colour, settings, tmp_path / "parts", checkpoint_seconds=0)
-    _assert_same(runs.train(colour, settings, tmp_path / "parts"), whole)
+    assert same_runs(runs.train(colour, settings, tmp_path / "parts"), whole)
 
 
 class _Heavy(nn.Module):
@@ -815,7 +792,7 @@ def test_the_figures_of_a_run_are_read_without_its_builder_but_not_its_model(own
 def test_a_stopped_training_says_from_where_it_goes_on(tiny, tmp_path, monkeypatch):
     for call, place in ((1, "the start, as nothing was saved"), (3, "where it was last saved")):
         with monkeypatch.context() as patch:
-            _interrupt(patch, training._State, "take_step", call)
+            interrupt(patch, training._State, "take_step", call)
             with pytest.raises(KeyboardInterrupt) as stopped:
                 runs.train(tiny, TrainConfig(2, epochs=2), tmp_path, "cpu", checkpoint_seconds=0)
         assert stopped.value.__notes__ == [f"tiny-k2-e2-s0 was stopped; run this again, and it goes on from {place}"]

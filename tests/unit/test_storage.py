@@ -201,8 +201,23 @@ def _drawn_constant(image_shape, latent_dim):
     return model
 
 
-def test_a_model_that_is_not_stored_whole_is_refused_with_both_numbers(tiny, tmp_path):
+class Drift(nn.Module):
+    scale = 1.0  # Python's own, so it is not stored
+
+    def forward(self, logits):
+        self.scale *= 1.001 if self.training else 1
+        return self.scale * logits
+
+
+def _drifting(image_shape, latent_dim):
+    model = small(image_shape, latent_dim)
+    model.decoder.logits.append(Drift())
+    return model
+
+
+@pytest.mark.parametrize("builder", [_drawn_constant, _drifting])
+def test_a_model_that_is_not_stored_whole_is_refused_with_both_numbers(tiny, tmp_path, builder):
     with pytest.raises(ValueError, match=r"with a test ELBO of -?\d.*but the model in .* has -?\d.*make it a buffer"):
-        runs.train(tiny, TrainConfig(2, 1, seed=1), tmp_path, "cpu", builder=_drawn_constant)
+        runs.train(tiny, TrainConfig(2, 1, seed=1), tmp_path, "cpu", builder=builder)
     (path,) = tmp_path.rglob("model.safetensors")
     assert safetensors.torch.load_file(path)
