@@ -55,9 +55,12 @@ def check_run(
             f"{type(objective).__name__} can change in training, and a resumed run would not know how; freeze the "
             f"dataclass, or make it an nn.Module with its state in buffers, and give its class"
         )
-    x, labels = (each[:2].to(device) for each in (data.train.images, data.train.labels))
-    if plain.conditional and not labels.numel():
+    if plain.conditional and not data.train.labels.numel():
         raise ValueError(f"the model is conditional, and {data.name!r} has no labels")
+    rows, labels = [0, 1], data.train.labels
+    if plain.conditional and labels.ndim == 1:  # the labels that an embedding may be too small for
+        rows = [int(labels.double().argmin()), int(labels.double().argmax())]
+    x, labels = (each[rows[: len(each)]].to(device) for each in (data.train.images, labels))
     check_model(plain, to_float(x), labels, mixed, objective, compiled=hasattr(model, "_orig_mod"))
     for split in data.splits().values():  # floats can have any value, and compiled models do not look
         with evaluating(plain), seeded(0, device), torch.no_grad():
@@ -142,11 +145,33 @@ def check_model(
         # Codes that are not finite mean that training diverged, which is reported elsewhere
         if z.isfinite().all() and not mean.isfinite().all():
             raise ValueError("the decoder returned a distribution without a finite mean, which is the image shown")
+        _check_images_apart(model, seen, z, given)
     model.latent_dim = q.event_shape[0]
     if isinstance(model.prior, Vamp) and model.prior.encoder is not model.encoder:
         raise ValueError("the VampPrior was made of another encoder than the model's; make it of this one")
     if objective is not None:
         _check_objective(model, x, labels, mixed, objective, q, compiled)
+
+
+def _check_images_apart(model: VAE, x: Tensor, z: Tensor, given: tuple[Tensor, ...]) -> None:
+    """Refuse a module for which the first image's density depends on which other image is in the batch."""
+    of_first = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    found = []
+    for rows in (torch.arange(len(x), device=x.device), of_first):
+        images, codes, *labels = (each[rows] for each in (x, z, *given))
+        with seeded(0, x.device):  # the same noise for a module that is random
+            q, likelihood = (
+                call(model.encoder, x.device, images, *labels),
+                call(model.decoder, x.device, codes, *labels),
+            )
+        with full_precision(x.device):
+            found.append({"encoder": q.log_prob(codes)[0], "decoder": likelihood.log_prob(images)[0]})
+    for module, value in found[0].items():
+        if not torch.isclose(value, found[1][module], rtol=1e-4, atol=1e-3, equal_nan=True):
+            raise ValueError(
+                f"the {module} mixes the images of a batch: the first image's log_prob is {value:.6g} nats beside one "
+                f"image and {found[1][module]:.6g} beside another, in evaluation mode; let it treat each by itself"
+            )
 
 
 def _check_objective(
@@ -175,6 +200,12 @@ def _check_objective(
         raise ValueError(
             f"the objective must return the loss of each image, a tensor of shape ({len(x)},) for {len(x)} images, "
             f"not {tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__}"
+        )
+    if not loss.isfinite().all() and all(weight.isfinite().all() for weight in model.parameters()):
+        least = {name: each.min().item() for name, each in tried._asdict().items() if name.startswith("log_")}
+        raise ValueError(
+            f"the loss of the first images is {loss.tolist()} before any training; the least values of its terms are "
+            f"{least}. Look for a log_prob that is not finite for these images or codes"
         )
     if not loss.requires_grad:
         raise ValueError("the objective's loss has no gradient: it detaches the terms, or computes without gradients")

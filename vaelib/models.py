@@ -286,6 +286,10 @@ def conv(
     Images whose sides are no multiples of 16 are continued to the right and downwards by their last pixels for the
     encoder, and what the decoder makes of that part is cut off. The parameters are those of `mlp`.
     """
+    if len(image_shape) != 3:
+        raise ValueError(
+            f"convolutions need images of shape (C, H, W), not {(*image_shape,)}; models.mlp takes any shape"
+        )
     channels, height, width = image_shape
     right, bottom = -width % 16, -height % 16  # none for the paper's images, 64 x 48
     smallest = (256, (height + bottom) // 16, (width + right) // 16)  # (256, 4, 3) for 64 x 48

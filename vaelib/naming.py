@@ -135,7 +135,8 @@ def meaning(*functions: Callable | None) -> str:
 
     The digits are a hash of the functions' syntax trees, so that comments and docstrings don't count, with all that
     they read: defaults, closures, globals, base classes, and other functions, each in the same way. They are the same
-    in every version of Python that this package runs with.
+    in every version of Python that this package runs with. What a function reads in other ways doesn't count:
+    environment variables, files, `globals()[...]`, `sys.modules[...]`. Pass such values as arguments.
 
     Raises
     ------

@@ -6,11 +6,12 @@ import json
 import math
 import pickle
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
-from numbers import Real
+from numbers import Number, Real
 from pathlib import Path
 
 import torch
@@ -253,7 +254,7 @@ class _State:
         self.noise: int | seeding.States = 2 * config.seed + 1
         self.history: list[dict] = []
         self.best: dict[str, Tensor] = {}
-        self.is_readable = False
+        self.unsaved, self.is_readable = _unsaved(self.modules), False
         self._start_epoch()
 
     def _start_epoch(self) -> None:
@@ -347,6 +348,13 @@ class _State:
                     "and Python's own numbers, strings, lists and tables; convert NumPy's numbers by float()"
                 ) from error
             self.is_readable = True
+            for name, value in _unsaved(self.modules).items():
+                if value != self.unsaved.get(name):
+                    warnings.warn(
+                        f"{name} changes in training and is in no checkpoint, so a resumed run will differ from an "
+                        f"uninterrupted one; make it a buffer: self.register_buffer(...)",
+                        stacklevel=2,
+                    )
         files.write(path, hashlib.sha256(buffer.getbuffer()).digest(), buffer.getbuffer())
 
     def read(self, path: Path) -> None:
@@ -372,6 +380,17 @@ class _State:
         self.step, self.seconds, self.totals, self.history = (
             state[key] for key in ("step", "seconds", "totals", "history")
         )
+
+
+def _unsaved(module: nn.Module) -> dict[str, str]:
+    """The numbers, strings and tensors of a module and its parts that its state_dict leaves out, written out."""
+    found = {}
+    for name, part in module.named_modules():
+        every = vars(part) | {key: part.get_buffer(key) for key in part._non_persistent_buffers_set}
+        for key, value in every.items():
+            if isinstance(value, Number | str | Tensor) and key != "training":
+                found[f"{name}.{key}"] = repr(value.tolist() if isinstance(value, Tensor) else value)
+    return found
 
 
 def _snapshot(model: nn.Module) -> dict[str, Tensor]:

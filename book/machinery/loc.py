@@ -6,7 +6,7 @@ import tokenize
 from pathlib import Path
 
 LIMITS = {  # lines of code below each folder
-    "vaelib": 3300,  # to be: 2,150 + 5%
+    "vaelib": 3350,  # to be: 2,150 + 5%
     "book/machinery": 997,  # 950 + 5%
     "tests": 7650,  # to be: 6,500 + 10%
 }

@@ -97,6 +97,29 @@ def _stranger(image_shape, latent_dim):
     return model
 
 
+class Centred(nn.Module):
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+def _centred_images(image_shape, latent_dim):
+    model = small(image_shape, latent_dim)
+    model.encoder.features.insert(0, Centred())
+    return model
+
+
+def _centred_codes(image_shape, latent_dim):
+    model = small(image_shape, latent_dim)
+    model.decoder.logits.insert(0, Centred())
+    return model
+
+
+def _three_classes(image_shape, latent_dim):
+    model = conditional(image_shape, latent_dim)
+    model.decoder.label = nn.Embedding(3, latent_dim)
+    return model
+
+
 discrete = partial(small, encoder=Discrete, prior=Uniform)
 
 
@@ -133,6 +156,10 @@ def _hooked(terms, fraction):
     return terms.divergence - terms.reconstruction
 
 
+def _infinite(terms, fraction):
+    return terms.divergence - terms.reconstruction / 0
+
+
 def _bare(data):
     return Dataset("bare", Split(data.train.images), Split(data.test.images))
 
@@ -161,6 +188,11 @@ def _no_optimizer(weights, lr):
         ({"builder": _stranger}, "VampPrior was made of another encoder"),
         ({"builder": _dropped, "objective": StickingTheLanding()}, "the encoder is random in training mode, as with"),
         ({"builder": conditional, "data": _bare}, "the model is conditional, and 'bare' has no labels"),
+        ({"builder": _centred_images}, r"encoder mixes the images of a batch: .* is -\d.*let it treat each by itself"),
+        ({"builder": _centred_codes}, "decoder mixes the images of a batch"),
+        ({"builder": partial(_centred_codes), "config": COARSE}, "decoder mixes the images of a batch"),
+        ({"builder": _three_classes}, r"the decoder failed.*index out of range"),
+        ({"objective": _infinite}, r"the loss of the first images is \[inf, inf\] before any training.*log_likelihood"),
         ({"builder": models.conv, "config": ONE_EACH}, "batch norm needs batches of two images or more"),
         ({"builder": models.conv, "data": _one}, "batch norm needs batches of two images or more"),
         ({"objective": Mutable()}, r"Mutable can change in training.*freeze the dataclass, or make it an nn\.Module"),

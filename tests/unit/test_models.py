@@ -306,3 +306,8 @@ def test_the_posterior_and_the_reconstruction_are_of_the_same_binary_pixels(bina
         z = q.rsample()
     assert torch.equal(terms.reconstruction, objective.bernoulli_log_prob(drawn, binary.decoder.logits(z)))
     assert torch.equal(terms.divergence, objective.kl_divergence(q.mean, q.log_variance))
+
+
+def test_convolutions_of_rows_of_numbers_are_refused():
+    with pytest.raises(ValueError, match=r"shape \(C, H, W\), not \(5,\); models.mlp takes any shape"):
+        models.conv((5,), 2)

@@ -367,6 +367,26 @@ def test_every_optimizer_and_an_objective_with_state_resume_bit_for_bit(fit, opt
     assert same_weights(fit("parts", config, **options)[0], whole)
 
 
+class Forgetful(nn.Module):
+    """An objective whose state is in no checkpoint."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.beta = kind, 1.0
+        self.register_buffer("buffer", torch.ones(()), persistent=False)
+
+    def forward(self, terms, fraction):
+        setattr(self, self.kind, getattr(self, self.kind) * 1.01)
+        return terms.divergence - terms.reconstruction
+
+
+@pytest.mark.parametrize("kind", ["beta", "buffer"])
+def test_state_that_no_checkpoint_holds_is_warned_of_once(fit, kind):
+    with pytest.warns(UserWarning, match=f"objective.{kind} changes in training and is in no checkpoint") as warned:
+        fit(objective=partial(Forgetful, kind), checkpoint_seconds=0)
+    assert sum("in no checkpoint" in str(each.message) for each in warned) == 1
+
+
 def test_an_early_stop_leaves_a_finished_run_with_the_best_weights(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "evaluate", partial(evaluation.evaluate, samples=10))
     held = tiny.hold_out(40)
