@@ -415,7 +415,7 @@ claims.judge(
 # **Five samples gain more than a nat, averaged or weighted.** Averaged, only noise is less: 1.2 nats. Weighted, 1.3, whose cause is not known: of the encoder's gradient no more
 # stands out of its noise than with one sample; the decoder's, which should gain by each sample {cite}`rainforth2018tighter`, was not measured. What weights are ahead of averages, 0.13, is one and a half errors over images, and -0.02 from 200 samples on all test images,
 # where the weighted trainings, whose posteriors are worse proposals, probably lose more by so few samples.
-# By the rule weights are ahead; we would not bet on it, and the ledger's "holds" for B1 rests on it. Burda et al. find the opposite proportion at the end of 3,280 epochs: 0.3 by averaging, another 0.9 by
+# So weights over averages are not decided, and the ledger's B1 is not decided either. Burda et al. find the opposite proportion at the end of 3,280 epochs: 0.3 by averaging, another 0.9 by
 # weights (their averages' KL is of samples too). Why is not known from here: a short training may suffer more from noise, or its model be too poor for the
 # bound's gap to matter.
 #

@@ -635,7 +635,7 @@ claims.judge(
 # **A second level gains, but no more than a wider decoder does.** By the rule it is the only one of these ways that gains: 0.72 nats (an error of 0.21 over seeds, and 0.18 over images), half of
 # what Burda et al. find after 3,280 epochs. In equal time it is behind in the bound. And plain training gains as much
 # from the same weights in its decoder, with the fewest active axes in the table. So the gain is that of weights in p(x), as far as we can tell: the second level's KL has the
-# noise of one sample, too. The ledger's "in part" for B4 is this gain alone, one error above what was asked, and if the control is right it is not the level's.
+# noise of one sample, too. In the ledger, the interval of this gain contains what was asked, so B4 is not decided by it.
 # (That the second level's axes are awake says little: the first level's prior moves too.) The seam lets it in as one
 # code of two parts, without a change in the package.
 #

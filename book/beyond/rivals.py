@@ -519,8 +519,8 @@ claims.judge(
 # four and a half nats would not be. With five updates, as theirs has, it fits the small
 # set far better than all others, and falls back on test images. For 50,000 they show no curve of it, and say that it cannot be applied
 # efficiently. Here, where each code started at random and was moved ten times on average, it is behind in both trainings, by seven nats and by 28 (which share of the proposals was accepted was not kept): by the rule of this page
-# that decides nothing. The ledger's "holds" is for the mean of two trainings on the large set; its ± is their standard deviation,
-# and its bounds were set when a training of a fifth of the length was known.
+# that decides nothing. In the ledger B5 is not decided: the intervals of two trainings contain zero.
+# Its bounds were set when a training of a fifth of the length was known.
 #
 # **Exact EM is first, but by little,** though its distance from AEVB still grows at the end. Codes that are drawn from the true posterior, in place of all of them with their
 # weights, cost a sixth of a nat, and so do five proposals of HMC. One proposal costs half a nat,

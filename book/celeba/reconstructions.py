@@ -261,13 +261,12 @@ for bound in (0.25, 0.1):
 
 # %% [markdown]
 # The second claim is that VAEs scale to images of many pixels with minimal
-# degradation. We ask how much of the images' variance the copies explain, and how much of
-# their fine detail.
+# degradation. We ask how much of the images' variance the copies explain.
 
 # %%
 on = f"{photos.name}, {count:,} + {test_count:,} images, K = {latent_dim}"
 share = (lost < 0.25).float().mean(1)
-claims.judge("C7", on, seeds, kept=share, mostly_kept=share, fine=fine)
+claims.judge("C7", on, seeds, kept=share, fine=fine)
 
 # %%
-claims.judge("C12", on, seeds, explained=explained, detail=fine)
+claims.judge("C12", on, seeds, explained=explained)

@@ -631,8 +631,8 @@ glue("kinds", round(kinds), display=False)
 #
 # The conditions are ours. On the grid of $q$'s, the closed form must be within $10^{-10}$
 # of the integral. On the large grid, it must be within a relative $10^{-12}$ of PyTorch's.
-# None of 400 Monte Carlo estimates may contradict it. The claim holds if all conditions do,
-# and holds in part if some do.
+# None of 400 Monte Carlo estimates may contradict it. The claim holds if all conditions are
+# met.
 
 # %% tags=["hide-input"]
 claims.judge(

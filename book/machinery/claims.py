@@ -9,12 +9,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from math import isfinite
+from math import inf, isfinite, sqrt
 from pathlib import Path
 from statistics import mean, stdev
 
 import torch
 import yaml
+from scipy.stats import t
 from tabulate import tabulate
 
 from vaelib import files
@@ -22,6 +23,12 @@ from vaelib.runs import Run, plus_minus
 from vaelib.runs import load as load_run
 
 MIME = "application/vnd.vaelib.claim+json"
+VERDICTS = {  # and how the ledger counts them
+    "holds": "hold",
+    "holds in part": "hold in part",
+    "does not hold": "do not hold",
+    "not decided": "are not decided",
+}
 CLAIMS = Path(__file__).with_name("claims.yml")
 
 
@@ -92,35 +99,43 @@ class Judgement:
         """What `claims.yml` says of the claim."""
         return rules()[self.claim]
 
+    def interval(self, key: str) -> tuple[float, float]:
+        """The 95% interval of a condition's mean, by Student's t over seeds or parts: from -inf to inf of one value.
+
+        A condition that `claims.yml` calls exact has one value, which is exact, or already the end of an interval.
+        """
+        values = self.values[key]
+        if len(values) == 1:
+            return (values[0], values[0]) if self.rule["conditions"][key].get("exact") else (-inf, inf)
+        half = t.ppf(0.975, len(values) - 1) * stdev(values) / sqrt(len(values))
+        return mean(values) - half, mean(values) + half
+
     @property
-    def passed(self) -> dict[str, bool]:
-        """Whether the mean of each condition's values is within its bound."""
-        found = {}
+    def met(self) -> dict[str, bool | None]:
+        """Whether each condition's interval is within its bound, or beyond it; None if the bound is in the interval."""
+        found: dict[str, bool | None] = {}
         for key, condition in self.rule["conditions"].items():
-            value = mean(self.values[key])
-            found[key] = value > condition["above"] if "above" in condition else value < condition["below"]
+            (low, high), bound = self.interval(key), condition.get("above")
+            if bound is None:
+                low, high, bound = -high, -low, -condition["below"]
+            found[key] = True if low > bound else False if high <= bound else None
         return found
 
     @property
     def verdict(self) -> str:
-        """ "holds" if all conditions do, "holds in part" if some do, else "does not hold"."""
-        return _verdict(self.passed)
-
-    @property
-    def narrow(self) -> bool:
-        """Whether a single condition that is met, or missed, narrowly decides the verdict."""
-        turned = (self.passed | {key: not met} for key, met in self.passed.items() if self._narrowly(key))
-        return any(_verdict(each) != self.verdict for each in turned)
+        """ "holds" if all conditions are met, "does not hold" if all are missed, "holds in part" if some are met and
+        some missed, else "not decided".
+        """
+        found = set(self.met.values())
+        if {True, False} <= found:
+            return "holds in part"
+        if found == {True}:
+            return "holds"
+        return "does not hold" if found == {False} else "not decided"
 
     def shown(self, key: str) -> str:
         """A condition's value in the form that `claims.yml` gives: mean ± standard deviation if there are several."""
         return plus_minus(self.values[key], self.rule["conditions"][key]["format"])
-
-    def _narrowly(self, key: str) -> bool:
-        """Whether the mean is nearer to the bound than the values are to each other."""
-        condition, values = self.rule["conditions"][key], self.values[key]
-        bound = condition.get("above", condition.get("below"))
-        return len(values) > 1 and abs(mean(values) - bound) < stdev(values)
 
     @property
     def summary(self) -> str:
@@ -133,13 +148,15 @@ class Judgement:
         for key, condition in self.rule["conditions"].items():
             way = "above" if "above" in condition else "below"
             bound = format(condition[way], condition.get("bound_format", condition["format"]))
-            met = f"{'yes' if self.passed[key] else 'no'}{', narrowly' if self._narrowly(key) else ''}"
-            rows.append((condition["says"], f"{way} {bound}", self.shown(key), met))
-        return tabulate(rows, ["condition", "asked", "measured", "met"], tablefmt="github", disable_numparse=True)
+            ends = [format(end, condition["format"]) for end in self.interval(key) if isfinite(end)]
+            between = " to ".join(ends) if len(self.values[key]) > 1 else "exact" if ends else "one value"
+            met = {True: "yes", False: "no", None: "undecided"}[self.met[key]]
+            rows.append((condition["says"], f"{way} {bound}", self.shown(key), between, met))
+        headers = ["condition", "asked", "measured", "95% interval", "met"]
+        return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
     def _repr_mimebundle_(self, **_) -> dict:
-        words, narrowly = self.rule["claim"], ", narrowly" if self.narrow else ""
-        text = f"**{self.claim} {self.verdict}{narrowly}.** {words} ({self.data}.)\n\n{self.table()}"
+        text = f"**{self.claim} {self.verdict}.** {self.rule['claim']} ({self.data}.)\n\n{self.table()}"
         return {"text/markdown": text, "text/plain": f"{self.claim} {self.verdict}: {self.summary}", MIME: asdict(self)}
 
 
@@ -151,7 +168,7 @@ def judge(claim: str, data: str, runs: Iterable[Run] = (), **values: float | Seq
     claim : such as "C7"
     data : what it was measured on, in words
     runs : those that the values come from
-    values : one for each condition of the claim; or several, a value for each seed or part, and their mean decides
+    values : for each condition of the claim several, one for each seed or part, or a single one
 
     Raises
     ------
@@ -216,7 +233,3 @@ def _rule(claim: str) -> dict:
     if claim not in rules():
         raise ValueError(f"unknown claim {claim!r}; known: {', '.join(rules())}")
     return rules()[claim]
-
-
-def _verdict(passed: Mapping[str, bool]) -> str:
-    return "holds" if all(passed.values()) else "holds in part" if any(passed.values()) else "does not hold"

@@ -1,7 +1,8 @@
 """A Sphinx extension, the directive `{ledger}`: the verdict on each claim, from what the stored pages measured.
 
 With a claim's number, such as C7, it shows that claim's conditions, else a table of the paper's claims; with `plain`, one
-for newcomers, without numbers; with `beyond`, one of the claims beyond the paper. A claim that no page judges, or that
+for newcomers, without numbers; with `beyond`, one of the claims beyond the paper; with `changes`, one of all verdicts
+before and after there was a "not decided". A claim that no page judges, or that
 rests on runs which have no record, or another one, ends the build.
 """
 
@@ -28,14 +29,15 @@ class Ledger(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         asked = self.arguments[0] if self.arguments else "all"
-        letter = {"all": "C", "plain": "C", "beyond": "B"}.get(asked)
+        letters = {"all": "C", "plain": "C", "beyond": "B", "changes": "CB"}.get(asked, "")
         try:
-            judgements = [claims.judgement(each, BOOK) for each in (claims.numbered(letter) if letter else [asked])]
+            numbers = [each for letter in letters for each in claims.numbered(letter)] or [asked]
+            judgements = [claims.judgement(each, BOOK) for each in numbers]
         except (ValueError, FileNotFoundError) as error:
             raise ExtensionError(f"the ledger of claims, in {self.get_location()}: {error}") from error
         for each in judgements:  # another judgement there, another ledger here
             self.env.note_dependency(str(BOOK / f"{each.rule['page']}.ipynb"))
-        shows = {"all": _table, "beyond": _table, "plain": _plain}.get(asked, _detail)
+        shows = {"all": _table, "beyond": _table, "plain": _plain, "changes": _changes}.get(asked, _detail)
         parent = nodes.Element()
         lines = StringList(shows(judgements).splitlines(), source="ledger")
         self.state.nested_parse(lines, self.content_offset, parent)
@@ -46,16 +48,19 @@ def _link(judgement: claims.Judgement, words: str) -> str:
     return f"{{doc}}`{words} </book/{judgement.rule['page']}>`"
 
 
-def _verdict(judgement: claims.Judgement) -> str:
-    return f"**{judgement.verdict}**{', narrowly' if judgement.narrow else ''}"
-
-
 def _table(judgements: list[claims.Judgement]) -> str:
-    rows = [(_link(each, each.claim), each.rule["claim"], _verdict(each), each.summary) for each in judgements]
+    rows = [(_link(each, each.claim), each.rule["claim"], f"**{each.verdict}**", each.summary) for each in judgements]
     count = Counter(each.verdict for each in judgements)
-    verdicts = f"{count['holds']} hold, {count['holds in part']} hold in part, {count['does not hold']} do not hold"
+    verdicts = ", ".join(f"{count[name]} {plural}" for name, plural in claims.VERDICTS.items())
     table = markdown_table(rows, ["", "claim", "verdict", "we measured"])
     return f"**Of these {len(judgements)} claims, {verdicts}.**\n\n{table}"
+
+
+def _changes(judgements: list[claims.Judgement]) -> str:
+    rows = [
+        (_link(each, each.claim), each.rule["before"], f"**{each.verdict}**", each.rule["why"]) for each in judgements
+    ]
+    return markdown_table(rows, ["", "before", "now", "why"])
 
 
 def _plain(judgements: list[claims.Judgement]) -> str:
@@ -67,7 +72,7 @@ def _detail(judgements: list[claims.Judgement]) -> str:
     (each,) = judgements
     trainings = f"; {len(each.runs)} published runs" if len(each.runs) > 1 else ""
     return (
-        f"**{each.rule['claim']}** The verdict: {_verdict(each)}. Measured on {each.data}{trainings}; from "
+        f"**{each.rule['claim']}** The verdict: **{each.verdict}**. Measured on {each.data}{trainings}; from "
         f"{{doc}}`/book/{each.rule['page']}`, see {{numref}}`{each.rule['figure']}`.\n\n{each.table()}"
     )
 

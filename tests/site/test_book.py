@@ -157,7 +157,7 @@ def book(tmp_path):
     book = tmp_path / "book"
     (book / "records" / "paper").mkdir(parents=True)
     shutil.copy(RECORDS / f"{RUN}.json", book / "records" / "paper")
-    found = claims.judge("C7", "test data", [runs.load(RECORDS / RUN)], kept=1, mostly_kept=1, fine=0.2)
+    found = claims.judge("C7", "test data", [runs.load(RECORDS / RUN)], kept=1, fine=0.2)
     _write(book, found._repr_mimebundle_())
     return book
 
@@ -173,7 +173,7 @@ def _write(book, bundle):
 def test_every_claim_is_judged_by_its_page_on_published_data_as_the_page_says(claim):
     name = claims.rules()[claim]["page"]
     found = claims.judgement(claim, BOOK)
-    assert found.verdict in ("holds", "holds in part", "does not hold")
+    assert found.verdict in claims.VERDICTS
     assert "faces" not in found.data
     assert found.runs or name.startswith(("idea/", "beyond/rivals"))
     page = nbformat.read(BOOK / f"{name}.ipynb", as_version=4)
@@ -192,7 +192,7 @@ def test_a_page_that_judges_otherwise_or_not_or_is_damaged_and_an_unknown_claim_
     stored = claims.judgement("C7", book)._repr_mimebundle_()
     stored[claims.MIME]["values"] = {"kept": [1.0]}
     _write(book, stored)
-    _refused(book, "C7 asks for kept, mostly_kept, fine, not kept")
+    _refused(book, "C7 asks for kept, fine, not kept")
     _write(book, {"text/plain": "nothing"})
     _refused(book, "does not judge C7; execute it")
     (book / f"{C7['page']}.ipynb").write_text("")
@@ -224,3 +224,11 @@ def test_newcomers_get_one_sentence_and_the_verdict_of_each_claim():
     for row, each in zip(ledger._plain(judged).splitlines()[2:], judged, strict=True):
         assert f"{claims.rules()[each.claim]['plain']} </book/" in row and f"**{each.verdict}**" in row
         assert not any(character.isdigit() for character in row)
+
+
+def test_what_changed_every_verdict_is_told():
+    judged = [claims.judgement(claim, BOOK) for claim in claims.rules()]
+    for row, each in zip(ledger._changes(judged).splitlines()[2:], judged, strict=True):
+        cells = [cell.strip() for cell in row.split("|")]
+        assert cells[2] == each.rule["before"] in claims.VERDICTS
+        assert cells[3] == f"**{each.verdict}**" and cells[4] == each.rule["why"]
