@@ -7,7 +7,7 @@ from pathlib import Path
 
 LIMITS = {  # lines of code below each folder
     "vaelib": 3350,  # to be: 2,150 + 5%
-    "book/machinery": 1013,  # to be: 950 + 5%
+    "book/machinery": 1060,  # to be: 950 + 5%
     "tests": 7665,  # to be: 6,500 + 10%
 }
 UNCOUNTED = {"readability.py"}
