@@ -1,6 +1,6 @@
 """The long trainings of the part "Beyond the paper": `python -m book.machinery.long_runs vae:10 iwae5:11`.
 
-Each is named by its objective and its seed. It is a run like any other: stopped, it goes on at the next call. A
+Each is named by what it minimises, and its seed. It is a run like any other: stopped, it goes on at the next call. A
 checkpoint in book/records/unfinished, which an earlier call on another machine left, is where it begins. In the end its
 record is published, with log p(x) from 5,000 samples, and the weights of the first seed in half precision.
 """
@@ -9,10 +9,10 @@ import argparse
 import gzip
 import math
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -22,19 +22,46 @@ from vaelib.binarization import binarized
 
 from .claims import digest, next_rules
 
-OBJECTIVES: dict[str, training.Objective] = {"vae": objective.negative_elbo, "iwae5": objective.ImportanceWeighted(5)}
-EPOCHS, FIRST = 400, 10
+
+@dataclass(frozen=True)
+class DReG:
+    """The importance-weighted bound with the gradient of Tucker et al., arXiv:1810.04152, for the encoder."""
+
+    samples: int = 5
+    fixed_posterior: ClassVar[bool] = True
+
+    def __call__(self, terms: objective.Terms, fraction: float) -> torch.Tensor:
+        weights = terms.log_weights.detach().softmax(0)  # (S, B)
+        if terms.codes.requires_grad:
+            by_weight = weights.unsqueeze(-1)
+            terms.codes.register_hook(lambda gradient: by_weight * gradient)
+        return -(weights * terms.log_weights).sum(0)
+
+
+weighted, averaged = objective.ImportanceWeighted, objective.MeanELBO
+TRAININGS: dict[str, tuple[training.Objective, int]] = {  # what is minimised, and for how many epochs
+    "vae": (objective.negative_elbo, 400),
+    "iwae5": (weighted(5), 400),
+    "dreg5": (DReG(5), 400),
+    "vae-short": (objective.negative_elbo, 12),
+    "mean5-short": (averaged(5), 12),
+    "iwae5-short": (weighted(5), 12),
+    "mean50-short": (averaged(50), 12),
+    "iwae50-short": (weighted(50), 12),
+}
+FIRST = 10  # of the seeds
 RECORDS = Path(__file__).parents[1] / "records"
 
 
 def train(name: str, seed: int, digits: data.Dataset) -> runs.Run:
     """Burda's model of pixels that are binarized afresh, in batches of 20, with one cosine."""
     means = data.to_float(digits.train.images).mean(0)
-    config = TrainConfig(50, EPOCHS, seed, batch_size=20)
+    aim, epochs = TRAININGS[name]
+    config = TrainConfig(50, epochs, seed, batch_size=20)
     functions: dict[str, Any] = {
         "builder": partial(binarized, builder=partial(burda.build, means=means)),
-        "objective": OBJECTIVES[name],
-        "schedule": partial(CosineAnnealingLR, T_max=EPOCHS),
+        "objective": aim,
+        "schedule": partial(CosineAnnealingLR, T_max=epochs),
         "optimizer": partial(torch.optim.Adam, eps=1e-4, fused=True),
     }
     folder = runs.default_root() / runs.name(digits.name, config, **functions)
@@ -56,6 +83,7 @@ def publish(name: str, seed: int, run: runs.Run, digits: data.Dataset, samples: 
         "log_prob_samples": samples,
     }
     published = replace(run, evaluation=run.evaluation | found)
+    folder.mkdir(parents=True, exist_ok=True)
     files.write(folder / f"burda-{name}-s{seed}.json", published.dumps())
     if seed == FIRST and run.builder:
         storage.save(model.half(), folder / f"burda-{name}.safetensors", run.builder)
@@ -65,7 +93,7 @@ def publish(name: str, seed: int, run: runs.Run, digits: data.Dataset, samples: 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m book.machinery.long_runs", description=__doc__)
-    parser.add_argument("training", nargs="+", help=f"such as vae:10; known are {', '.join(OBJECTIVES)}")
+    parser.add_argument("training", nargs="+", help=f"such as vae:10; known are {', '.join(TRAININGS)}")
     mnist = data.load("mnist")
     for each in parser.parse_args().training:
         name, seed = each.split(":")
