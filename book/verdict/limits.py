@@ -16,10 +16,15 @@
 # %% [markdown]
 # # What this book does not show
 #
-# **How far do its numbers reach, and who is in the pictures?** A reproduction is only worth what its limits allow. This page lists them: the data
-# and the computing at hand, the yardsticks, and the photographs themselves, whose labels and whose composition are counted here: a data set should
-# come with such an account {cite}`gebru2021datasheets`, and this one did not. With the quick profile the same cells count drawn faces, which
-# represent nobody: there, the tables show how the page works, and nothing about people.
+# **How far do the numbers of this book reach, and who is in the photographs?** The numbers
+# on faces rest on a twentieth of the paper's images. We estimate that 62% of the test
+# images show a person who is in the training images, too. The photographs show famous
+# people, and annotators labelled 77.8% of them *Young*.
+#
+# This page measures the limits of data, compute and metrics, and counts who is in the
+# photographs. A data set should come with such an account {cite}`gebru2021datasheets`, but
+# CelebA didn't. The quick profile uses drawn faces. Its tables show how the page works, and
+# nothing about people.
 
 # %% tags=["parameters"]
 import os
@@ -62,11 +67,12 @@ def show(rows, headers):
 
 
 # %% [markdown]
-# ## Data and computing
+# ## Data and compute
 #
-# CelebA has 202,599 photographs; the official split gives 162,770 of them to training and 19,962 to testing. The stored pages have seen a small
-# part of its training images, split by name. To make up for that a little, the models go over it more often than the paper's ten times; they still
-# make far fewer updates.
+# CelebA has 202,599 photographs. The official split uses 162,770 of them for training and
+# 19,962 for testing. The published pages use a small part of the official training images,
+# split by name. To make up for that a little, our models train for more than the paper's
+# ten epochs. They still make far fewer updates.
 
 # %%
 settings, batch = run.config, run.config.batch_size
@@ -84,23 +90,26 @@ headers = ["", "training images", "test images", "epochs", "updates"]
 show(table, headers)
 
 # %% [markdown]
-# Seen so early in training, what a large K could do with twenty times as many images is unknown. A model may overfit these images and not those;
-# and rare attributes are very rare here. Two more consequences:
+# We don't know how a large K does after longer training, on twenty times more images. A
+# model may overfit our images, but not all of CelebA, and rare attributes are very rare
+# here. Two more limits follow.
 #
-# *The same people on both sides.* The official split keeps each person on one side. A split by name, within the official training images, does not:
-# the names are in no order of persons, and the list of identities is not among the files used. There are about 20 photographs of a person in CelebA
-# {cite}`liu2015deep`. If each of the other 19 had an equal chance to be among the training images, a test image would share its person with one of
-# them with probability:
+# *Training and test images share people.* The official split keeps each person on one side.
+# Our split by name doesn't, because the names aren't in an order of persons, and the list
+# of identities isn't among the files that we use. CelebA has about 20 photographs per
+# person {cite}`liu2015deep`. If each of the other 19 is equally likely to be among our
+# training images, a test image shares its person with one of them with probability:
 
 # %%
 chance = 1 - (1 - count / 162_770) ** 19
 print(f"{chance:.0%} (a rough estimate, for CelebA only)")
 
 # %% [markdown]
-# So "test" means here: another photograph, and often not another person.
+# So "test" here means another photograph, and often not another person.
 #
-# *Few seeds.* What happens to a number under another seed is known for some K only. The paper's settings were not tuned here, neither were ours:
-# one learning rate, one batch size, one architecture.
+# *Few seeds.* We know how much a value varies between seeds for only some K. We didn't tune
+# the settings, neither the paper's nor ours: there is one learning rate, one batch size and
+# one architecture.
 
 # %%
 table = []
@@ -113,13 +122,16 @@ headers = ["K", "seeds", "ELBO: deviation over seeds"]
 show(table, [*headers, "standard error over test images"])
 
 # %% [markdown]
-# (Differences between models on the same images are known more exactly than either value: the images' own differences cancel.)
+# (Differences between models on the same images are known more exactly than either value,
+# because the variation between images cancels.)
 #
-# ## Yardsticks
+# ## Metrics
 #
-# *The judge.* Fréchet distances, the share of samples that passes as real, and the change of a smile are read from a small classifier that was
-# trained on the same training images. They say nothing beyond this book, and are no "FID". How well does the judge know what it judges? The area
-# under the ROC curve (AUC) on the test images, for attributes that at least ten of them have:
+# *The classifier.* We trained a small classifier on the same training images. It measures
+# Fréchet distances, the share of samples that pass as real, and the change of a smile. You
+# can't compare these values with numbers outside this book, and the distance isn't "FID".
+# How well does the classifier recognise attributes? We measure the area under the ROC curve
+# (AUC) on the test images, for attributes that at least ten of them have, and ten lack:
 
 # %%
 judge = features.train(photos, runs_folder)
@@ -138,8 +150,9 @@ for name in (*ranked[-3:][::-1], *ranked[:3]):
     print(f"{name}: {areas[name]:.2f}")
 
 # %% [markdown]
-# *Log-likelihoods.* They are lower bounds, from a finite number of posterior samples, of an objective that is no density
-# ({doc}`/book/verdict/slips`). How far up does the bound still climb? On 20 test images:
+# *Log-likelihoods.* These are lower bounds from a finite number of posterior samples, and
+# the likelihood isn't a density ({doc}`/book/verdict/slips`). How much does the bound rise
+# with more samples? On 20 test images:
 
 # %%
 small = photos.test.images[:20]
@@ -152,29 +165,41 @@ for samples in (10, 50, 250):
 show(table, ["samples", "log p(x), at least, nats", "Monte Carlo error"])
 
 # %% [markdown]
-# Where the last steps still climb, the true value is not reached, and the bound need not be equally tight for all models.
+# While the bound still rises, it is below the true value. The gap may also differ between
+# models.
 #
-# *The rules.* The paper states no conditions under which its claims would be false. Those of the verdicts are ours, some of them
-# rewritten after numbers were known ({doc}`claims` names them), and another threshold could turn a verdict. The numbers are given so that readers can apply their own.
+# *The rules.* The paper doesn't state under which conditions its claims would be false, so
+# the conditions are ours. We wrote some of them after we knew numbers ({doc}`claims` names
+# them). Another threshold could change a verdict, so we show the measured values, and you
+# can apply your own.
 #
 # ## Whose faces
 #
-# CelebA's photographs were collected from the web, of people who are famous {cite}`liu2015deep`. They did not agree to be in a data set; it is
-# offered for research that is not commercial, and this book shows some in its figures,
-# small and cropped, and includes none of the files. The faces are not a sample of humankind, nor of any
-# country, but of those whom photographers, search engines and magazines chose, often smiling, made up and well lit. What a model learns as *the*
-# face is an average over that choice.
+# CelebA's photographs of famous people were collected from the web {cite}`liu2015deep`.
+# These people didn't agree to be in a data set. It is offered for non-commercial research.
+# This book shows some photographs in its figures, small and cropped, and includes none of
+# the files. The faces aren't a sample of humankind, nor of any country. Photographers,
+# search engines and magazines chose them, often smiling, made up and well lit. When a model
+# learns *the* face, it learns an average over that choice.
 #
-# The 40 labels are two-valued, given by annotators of a company {cite}`liu2015deep`. For many that is a coarse description (is the mouth open?),
-# for some no description at all: *Attractive* is a judgement of those who labelled, and of no use as a fact about anybody. *Male* has two values
-# and was given by looks: it is no person's own word on their gender, knows no third answer, and the "direction of Male" is a direction of that
-# label. *Young*, *Pale_Skin*, *Big_Nose* and *Chubby* are opinions with a threshold. An audit found that two annotators agree in nearly all images
-# on 12 of the 40 labels only, and that the labels of duplicate images contradict each other {cite}`wu2022consistency`.
+# Annotators of a company gave each of the 40 labels two values {cite}`liu2015deep`. For
+# many labels that is a coarse description (is the mouth open?). For some it isn't a
+# description at all:
 #
-# ### Who is there
+# - *Attractive* is the annotators' judgement, and not a fact about anybody.
+# - *Male* was given by appearance. It isn't a person's own statement about their gender,
+#   and it allows no third answer. The "direction of Male" is a direction of that label.
+# - *Young*, *Pale_Skin*, *Big_Nose* and *Chubby* are opinions with a threshold.
 #
-# The share of each label in all images at hand (training and test), with the 95% interval (Wilson's) for the share in what the images are a sample
-# of. If names are in no order, that is the training part of CelebA, and no population of people.
+# An audit found that two annotators agree on nearly all images for only 12 of the 40
+# labels. It also found that the labels of duplicate images contradict each other
+# {cite}`wu2022consistency`.
+#
+# ### Who is in the photographs
+#
+# The table shows the share of each label among all our images, training and test. The 95%
+# interval (Wilson's) is for the population that these images are a sample of. If the names
+# aren't in any order, that is the training part of CelebA, and not a population of people.
 
 # %%
 chosen = "Male Young Attractive Smiling Heavy_Makeup Pale_Skin Eyeglasses"
@@ -202,13 +227,15 @@ for name in chosen:
 show(table, ["label", f"of {total:,}", "share", "95% interval"])
 
 # %% [markdown]
-# There is no label for skin colour but *Pale_Skin*, none for origin, and none for disability. For which skin a model does worse, as was asked of
-# commercial systems and answered with labels made for it {cite}`buolamwini2018gender`, cannot be asked here; that is a limit, and no sign that all
-# is well.
+# *Pale_Skin* is the only label for skin colour. There is none for origin, and none for
+# disability. For commercial systems, others made labels of skin colour and measured for
+# which skin the systems do worse {cite}`buolamwini2018gender`. We can't measure this here.
+# That is a limit, and not a sign that all is well.
 #
-# ### What comes together
+# ### Which labels occur together
 #
-# Labels do not come independently. The share of other labels among images labelled *Male* and among those not so labelled:
+# Labels aren't independent. The table shows the share of other labels among images with the
+# label *Male*, and among images without it:
 
 # %%
 male = everyone[:, photos.column("Male")]
@@ -229,15 +256,19 @@ headers = ["label", "Male", "not Male", "difference, points (95%)"]
 show(table, headers)
 
 # %% [markdown]
-# Fashion, the choice of who is photographed, and the annotators' own expectations all go into such a table, and it cannot separate them. A
-# direction fitted to one label takes along what comes with it ({doc}`/book/celeba/attributes` compares the directions; {doc}`/book/celeba/factors`
-# measures what leaks where the factors are independent). Whoever walks along "Male" and sees make-up vanish has seen the data's habits.
+# Fashion, the choice of who is photographed, and the annotators' own expectations all
+# affect this table, and it can't separate them. A direction that is fitted to one label
+# also changes the labels that occur with it. {doc}`/book/celeba/attributes` compares the
+# directions, and {doc}`/book/celeba/factors` measures this leakage where the factors are
+# independent. If you walk along "Male" and make-up vanishes, you see a correlation of the
+# data.
 #
-# ### Whom the model serves worse
+# ### Which groups are reconstructed worse
 #
-# The squared error per pixel of the reconstruction of test images (from the posterior mean), with and without each label: the difference, relative
-# to the mean error of all, ± its standard error. Many labels are compared, so with $A$ of them a difference counts only beyond the quantile of the
-# normal distribution for $0.05 / A$ (Bonferroni).
+# We compare the squared error per pixel of reconstructions (from the posterior mean) of
+# test images with and without each label. The table shows the difference relative to the
+# mean error, ± its standard error. Because we compare $A$ labels, a difference counts only
+# beyond the quantile of the normal distribution for $0.05 / A$ (Bonferroni).
 
 # %%
 errors = evaluation.reconstruction_error(model, photos.test.images)
@@ -270,7 +301,7 @@ for j in sorted({*ends, *named}, key=order.index):
     table.append((name, counted[j], value, "yes" if clear[j] else ""))
 show(table, ["label", "test images", "difference of the error", "clear"])
 
-# %% mystnb={"figure": {"caption": "Each point is a label: its share of the test images, and by how much the reconstruction of images with it is worse (above) or better (below) than without, relative to the mean error; bars are two standard errors. Named: those that are clearly worse.", "name": "fig-limits-groups"}, "image": {"alt": "A scatter plot of the relative difference of the reconstruction error against the share of each label, with error bars that grow towards rare labels."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Hats, glasses and the label Male have clearly larger errors. Each point is a label. Its height is the difference in error between images with and without the label, relative to the mean error. Bars are two standard errors. Labels with a clearly larger error are named.", "name": "fig-limits-groups"}, "image": {"alt": "A scatter plot of the relative difference of the reconstruction error against the share of each label, with error bars that grow towards rare labels."}} tags=["hide-input"]
 share = torch.tensor(counted) / test_count
 with plt.rc_context(plots.STYLE):
     figure, panel = plt.subplots(figsize=(plots.WIDTH, 2.8))
@@ -290,14 +321,17 @@ together = torch.stack([share, shift]).corrcoef()[0, 1]
 print(f"correlation of share and difference: {together:.2f}")
 
 # %% [markdown]
-# What covers a face and is rare costs most, where the table says so; but a common label may be among the clear ones too, and a larger error has more
-# than one cause: few examples to learn from, a lively background, a hat's edge, strong contrast. The table says that groups differ, and not why. And
-# it takes one label at a time, though labels come together.
+# Hats and glasses, which are rare and cover a face, have the largest errors. *Male* is
+# common, and its error is clearly larger, too. A larger error can have several causes: few
+# examples to learn from, a lively background, a hat's edge, or strong contrast. The table
+# shows that groups differ, and not why. It also takes one label at a time, although labels
+# occur together.
 #
 # ### Labels that contradict each other
 #
-# Some pairs of labels exclude each other by what the words mean. How often are both there? (Of *No_Beard* and *5_o_Clock_Shadow* one may argue; the
-# other pairs leave little room.)
+# Some pairs of labels exclude each other by their meaning. The table shows how often an
+# image has both. (*No_Beard* with *5_o_Clock_Shadow* is debatable. The other pairs leave
+# little room.)
 
 # %%
 pairs = "No_Beard Goatee,No_Beard Mustache,No_Beard Sideburns,"
@@ -315,7 +349,8 @@ for first, second in (pair.split() for pair in pairs.split(",")):
 show(table, ["label", "and", "both", "share of the rarer one"])
 
 # %% [markdown]
-# The opposite fault is silence. Every head has hair of some colour, or is bald, or covered:
+# The opposite error is a missing label. Every head has hair of some colour, or is bald, or
+# covered. How many images lack all of these labels?
 
 # %%
 answers = "Black_Hair Blond_Hair Brown_Hair Gray_Hair Bald Wearing_Hat"
@@ -326,11 +361,22 @@ print(
 )
 
 # %% [markdown]
-# Where labels contradict each other or are silent, a regression on codes is fitted to noise as well, and no code could make it accurate beyond the
-# labels' own consistency.
+# Where labels contradict each other or are missing, a regression on codes fits noise, too.
+# With any code, its accuracy is limited by how consistent the labels are.
 #
-# ## And so
+# ## Conclusion
 #
-# The verdicts of this book hold for these images, this many of them, these models and these rules. They tell how well the paper's statements can be
-# had again by someone with little data and a small computer. They do not tell what the models would do for faces of people who are not in the
-# pictures, and nothing here should be used to judge, sort or recognise anybody.
+# The verdicts of this book hold for these images, this many of them, these models and these
+# rules. They show how well you can reproduce the paper's claims with little data and a
+# small computer. They don't show what the models would do with faces of people who aren't
+# in the photographs. Don't use anything here to judge, sort or recognise anybody.
+#
+# | limit | what it could change |
+# |---|---|
+# | a twentieth of the paper's faces, fewer updates | results for a large K, and for rare attributes |
+# | the same people in training and test images | scores on test images, which may be too good |
+# | one to three seeds for faces | small differences between models |
+# | one classifier, trained on the same images | Fréchet distances, pass rates and attribute scores |
+# | a bound from a finite number of samples | differences of log p(x) between models |
+# | our conditions, some written after numbers were known | any verdict |
+# | labels that are coarse, contradictory or missing | shares of groups, accuracies, and who is reconstructed worse |

@@ -14,12 +14,15 @@
 # ---
 
 # %% [markdown]
-# # For those who judge reproductions
+# # Reproducibility report
 #
-# **What was reproduced, how, at what cost, and with what outcome?** This page
-# answers in the form that reproducibility challenges ask for, briefly; each part
-# leads to a page that has the whole. Its numbers are computed from the records of
-# the published runs.
+# **What did we reproduce, how, at what cost, and with what outcome?** Of the paper's
+# {glue:text}`claims` claims, the verdict is *holds* for {glue:text}`hold`, *holds in part*
+# for {glue:text}`part`, *does not hold* for {glue:text}`not`, and *not decided* for
+# {glue:text}`open`. On one CPU thread, the runs took {glue:text}`hours_digits` hours for
+# digits and {glue:text}`hours_faces` hours for faces. This page has the form that
+# reproducibility challenges ask for, and each part links to the page with the details. Its
+# numbers are computed from the records of the published runs.
 
 # %% tags=["hide-cell"]
 from collections import Counter
@@ -101,57 +104,58 @@ for name, number in numbers.items():
 # %% [markdown]
 # ## Scope
 #
-# The paper {cite}`astorga2025recreating` recreates Kingma and Welling's
-# variational autoencoder {cite}`kingma2022auto` on MNIST and on CelebA. What it
-# claims was cut into {glue:text}`claims` statements, from "one sample of the
-# posterior is enough" (C1) to "VAEs scale to high-dimensional images" (C12);
-# {doc}`/book/verdict/claims` lists them. For each, conditions with numbers decide
-# what "holds" means. The bounds are ours, since the paper gives none, and some
-# were sharpened after first measurements; that page says which.
+# The paper {cite}`astorga2025recreating` recreates Kingma and Welling's variational
+# autoencoder {cite}`kingma2022auto` on MNIST and on CelebA. We split its statements into
+# {glue:text}`claims` claims, from "one sample of the posterior is enough" (C1) to "VAEs
+# scale to high-dimensional images" (C12). {doc}`/book/verdict/claims` lists them. For each,
+# conditions with numbers decide what "holds" means. The paper doesn't give bounds, so they
+# are ours. Some were sharpened after first measurements, and that page names them.
 #
 # ## Methods
 #
-# *Models.* The paper's two, rebuilt in PyTorch from its text and, where this is
-# silent, its authors' scripts: fully connected for digits
-# ({glue:text}`weights_digits` weights at K = 2), convolutional for faces
-# ({glue:text}`weights_faces` at K = 64); Bernoulli likelihood, a Gaussian
-# posterior with diagonal covariance, N(0, I) as prior, the KL in closed form, one
-# posterior sample. A training by twenty lines of torch alone ends with the same
+# *Models.* We rebuilt the paper's two models in PyTorch from its text. Where the text
+# leaves something open, we followed the authors' scripts. The model for digits is fully
+# connected ({glue:text}`weights_digits` weights at K = 2), and the model for faces is
+# convolutional ({glue:text}`weights_faces` at K = 64). Both have a Bernoulli likelihood, a
+# Gaussian posterior with diagonal covariance, N(0, I) as prior, the KL in closed form, and
+# one posterior sample. A training loop of twenty lines of plain torch ends with the same
 # bits ({doc}`/book/idea/algorithm`).
 #
-# *Data.* All of MNIST, 60,000 + 10,000 images. Of CelebA a part at half size:
-# 8,100 images for training and 900 for testing, the first 9,000 of the official list
-# (which has no order that we know of), all of them from the official training split, where the
-# paper has 162,770 and 19,962. Digits of scikit-learn,
-# and faces drawn by code, whose factors are known, where a question needs no more.
+# *Data.* We use all of MNIST, 60,000 + 10,000 images. Of CelebA we use the first 9,000
+# images of the official list, at half size: 8,100 for training and 900 for testing. (We
+# know of no order in this list.) All of them are from the official training split. The
+# paper has 162,770 images for training and 19,962 for testing. Where a question doesn't
+# need more, we use scikit-learn's digits, and faces that are drawn by code and whose
+# factors are known.
 #
-# *Settings.* Adam, learning rate {glue:text}`rate`, batches of
-# {glue:text}`batch`; 10 epochs for digits (and 100, to see what comes later),
-# {glue:text}`epochs_faces` for faces; K = {glue:text}`dimensions_digits` for
-# digits, {glue:text}`dimensions_faces` for faces. Three seeds for digits; for
-# faces three at K = 64, two at 32 and 96, one elsewhere.
+# *Settings.* Both models are trained with Adam, a learning rate of {glue:text}`rate` and
+# batches of {glue:text}`batch`:
 #
-# *Where this departs from the paper.* Fewer faces, and so fewer updates, 1,920
-# instead of 12,720; several seeds instead of one; more yardsticks than the bound:
-# log p(x), active units, a classifier's recognition, Fréchet distances between
-# its features. Slips of the paper's text that one has to decide upon are in
-# {doc}`/book/verdict/slips`, each with what it is worth.
+# | | digits | faces |
+# |---|---|---|
+# | K | {glue:text}`dimensions_digits` | {glue:text}`dimensions_faces` |
+# | epochs | 10, and 100 to see what comes later | {glue:text}`epochs_faces` |
+# | seeds | three | three at K = 64, two at 32 and 96, one elsewhere |
 #
-# ## What it cost
+# *Differences from the paper.* We have fewer faces and therefore fewer updates, 1,920
+# instead of 12,720. We train with several seeds instead of one. Besides the bound, we
+# measure log p(x), active units, recognition by a classifier, and Fréchet distances in its
+# features. The paper's text has slips that force a choice. {doc}`/book/verdict/slips` lists
+# them, and measures what each choice changes.
 #
-# The {glue:text}`runs_digits` trainings of digits took {glue:text}`hours_digits`
-# hours in all, the {glue:text}`runs_faces` of faces {glue:text}`hours_faces`, one
-# CPU thread each, on shared machines (so the times are upper bounds; which processors, the records
-# do not say), with torch
-# {glue:text}`torch`. No GPU was used. Watt-hours were not measured. One command
-# repeats all of it, and another a small version on embedded data, with the whole
-# book, in some minutes ({doc}`/book/run`).
+# ## Cost
+#
+# The {glue:text}`runs_digits` runs of digits took {glue:text}`hours_digits` hours in all,
+# and the {glue:text}`runs_faces` runs of faces {glue:text}`hours_faces` hours, each on one
+# CPU thread. Other work shared the machines, so these times are upper bounds. The records
+# don't contain the type of processor. We used torch {glue:text}`torch` and no GPU, and we
+# didn't measure energy. One command repeats everything. Another runs a small version on
+# embedded data and builds the whole book, in some minutes ({doc}`/book/run`).
 #
 # ## Results
 #
-# Of the {glue:text}`claims` claims, {glue:text}`hold` hold, {glue:text}`part` hold in part, {glue:text}`not` do not hold, and
-# {glue:text}`open` are not decided. Each verdict is about the data beside it, and no further. All rest on seeds that were used
-# while the rules were written, so all of them are exploratory.
+# The table shows the verdict on each claim, and the data that it is about. All verdicts are
+# exploratory, because they rest on seeds that we used while we wrote the rules.
 
 # %% tags=["hide-input"]
 rows = [
@@ -166,32 +170,38 @@ headers = ["claim", "verdict", "measured on"]
 Markdown(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
 
 # %% [markdown]
-# The one number of the authors' that
-# can be compared, a test −ELBO of 144.87 nats at K = 2, lies
-# {glue:text}`away` standard deviations from our {glue:text}`elbo` over three
-# seeds.
+# The authors give one number that can be compared: a test −ELBO of 144.87 nats at K = 2.
+# Ours is {glue:text}`elbo` nats (mean ± standard deviation over three seeds), so theirs is
+# {glue:text}`away` standard deviations away.
 #
-# What a reader of the paper should know:
+# If you know the paper, note three results:
 #
-# - The gain beyond two dimensions is large, up to about a dozen (C5).
-# - We don't see that very many dimensions make samples of faces worse, on a
-#   twentieth of the paper's images (C10).
-# - A step along the difference of two means changes more than one of the same
-#   length along the regression's weights, but it is not better per change of the
-#   picture ({doc}`/book/verdict/directions`).
+# - **More than two dimensions help a lot,** up to about a dozen (C5, which denies it, does
+#   not hold).
+# - **Whether very many dimensions make faces worse is not decided** (C10). On a twentieth
+#   of the paper's images, we can't see a difference.
+# - **A step along the difference of two means changes more than a step of the same length
+#   along the regression's weights.** But it isn't better per change of the picture
+#   ({doc}`/book/verdict/directions`).
+#
+# | limit | what it could change |
+# |---|---|
+# | a twentieth of the paper's faces | everything about faces |
+# | three seeds, used while we wrote the rules | every verdict: all are exploratory |
+# | bounds of our own | verdicts near a bound |
+#
+# {doc}`/book/verdict/limits` measures these and other limits.
 #
 # ## What was easy, what was difficult
 #
-# *Easy.* The architectures and the objective are given in full. The digits train
-# in minutes on one core. The authors' scripts answer most of what the text leaves
-# open.
+# *Easy.* The paper gives the architectures and the objective in full. The digits train in
+# minutes on one core. The authors' scripts settle most of what the text leaves open.
 #
-# *Difficult.* Claims are made in words, so half of the work was to say what would
-# make each of them true. Text and scripts differ in places. CelebA was at hand in
-# part only, so what is said of faces may change with all of them;
-# {doc}`/book/verdict/limits` says how far the numbers reach. The paper reports
-# single trainings, so that whether a difference is one could not be told from it.
+# *Difficult.* The paper makes its claims in words, so half of our work was to define what
+# would make each of them true. Text and scripts differ in places. We had only part of
+# CelebA, so results on faces may change with all of it. And the paper reports single runs,
+# so you can't see whether a difference is larger than the variation between seeds.
 #
-# ## What was asked of the authors
+# ## Contact with the authors
 #
-# Nothing. Their text, scripts and logs were read; they have not seen this book.
+# We asked them nothing. We read their text, scripts and logs. They haven't seen this book.
