@@ -24,16 +24,14 @@ plots           grids and curves
 
 import getpass
 import os
-import tempfile
 from importlib import import_module
-from pathlib import Path
 
 import torch
 
 try:
     getpass.getuser()
-except (KeyError, OSError):  # a user without a name, for whom torch finds no folder (pytorch #140765)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir(), f"torchinductor-{os.getuid()}")))
+except (KeyError, OSError):  # a container's user without a name, for which torchvision and torch's Adam would ask
+    os.environ["LOGNAME"] = str(os.getuid())
 
 from . import (
     baselines,

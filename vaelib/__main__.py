@@ -2,7 +2,6 @@
 
 import argparse
 import platform
-from importlib.metadata import version
 
 from . import data, runs
 from .data import paths
@@ -15,6 +14,8 @@ def train(options: argparse.Namespace) -> None:
     names = "epochs", "batch_size", "learning_rate", "precision"
     chosen = {name: getattr(options, name) for name in names}
     configs = [TrainConfig(size, seed=seed, **chosen) for seed in options.seed for size in options.latent_dim]
+    if options.data and options.dataset in data.WITHOUT_FILES:
+        raise ValueError(f"{options.dataset} comes with the package, not from a folder; leave --data out")
     dataset = data.load(options.dataset, options.data, options.skip_damaged)
     for config in configs:
         run = runs.train(dataset, config, options.runs, options.device, stream=options.stream)
@@ -26,7 +27,7 @@ class Version(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         for package in ("vaelib", "torch", "torchvision", "numpy"):
-            print(package, version(package))
+            print(package, runs.package_version(package))
         print("Python", platform.python_version())
         print(platform.platform())
         print(runs.device_name(runs.choose_device()))

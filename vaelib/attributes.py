@@ -52,7 +52,7 @@ class Attribute:
 
     def score(self, codes: Tensor) -> Tensor:
         """The classifier's log-odds, (N,), that the attribute is there, for codes (N, K)."""
-        return torch.from_numpy(self.classifier.decision_function(codes.cpu().numpy())).float()
+        return torch.from_numpy(self.classifier.decision_function(_full(codes).numpy())).float()
 
 
 def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> dict[str, Attribute]:
@@ -75,19 +75,19 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
         If the shapes do not fit, the labels have other values, an attribute is there, or is missing, in fewer codes
         than there are folds, or the codes do not vary, or their means with and without an attribute are equal.
     """
-    if codes.ndim != 2 or labels.shape != (len(codes), len(names)):
+    codes, labels = _full(codes), torch.as_tensor(labels).cpu()
+    if codes.ndim != 2 or labels.shape != (len(codes), len(set(names))):
         raise ValueError(
-            f"expected codes (N, K) and labels (N, {len(names)}), a column for each name, "
-            f"not {tuple(codes.shape)} and {tuple(labels.shape)}"
+            f"expected codes (N, K) and labels (N, A), a column for each of {len(names)} different names, "
+            f"not {tuple(codes.shape)} and {tuple(labels.shape)} for {', '.join(names)}"
         )
     values = set(labels.unique().tolist())
     if not (values <= {0, 1} or values <= {-1, 1}):
         raise ValueError(f"labels must be bool, 0 and 1, or -1 and 1; these have {sorted(values)[:5]}")
-    if not (codes != codes[0]).any():
-        raise ValueError("all codes are the same, so they hold no attribute: did the model learn anything?")
-    codes, labels = codes.detach().cpu(), labels.cpu() > 0
+    if not codes.isfinite().all() or not (codes != codes[:1]).any():
+        raise ValueError("all codes are the same, or some not finite, so they hold no attribute: did the model learn?")
     x, found = codes.numpy(), {}
-    columns = zip(names, labels.T.numpy(), strict=True)
+    columns = zip(names, (labels > 0).T.numpy(), strict=True)
     for name, column in progress.bar(columns, total=len(names), desc="attributes", delay=2):
         present = int(column.sum())
         if min(present, len(column) - present) < folds:
@@ -131,6 +131,12 @@ def traverse(model: VAE, codes: Tensor, direction: Tensor, steps: Tensor) -> Ten
 
 def _classifier() -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+
+
+def _full(codes: Tensor) -> Tensor:
+    """Codes on the CPU, in single precision or better, for NumPy."""
+    codes = torch.as_tensor(codes).detach().cpu()
+    return codes.to(torch.promote_types(codes.dtype, torch.float32))
 
 
 def _unit(vector) -> Tensor:

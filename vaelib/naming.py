@@ -61,7 +61,7 @@ def qualified_name(function: Callable) -> str:
         arguments = [*map(_value, function.args), *(f"{key}={_value(each)}" for key, each in function.keywords.items())]
         return f"{qualified_name(function.func)}({', '.join(arguments)})"
     if is_dataclass(function) and not isinstance(function, type):
-        arguments = [f"{key}={_value(each)}" for key, each in _arguments(function).items()]
+        arguments = [f"{each.name}={_value(getattr(function, each.name))}" for each in fields(function)]
         return f"{qualified_name(type(function))}({', '.join(arguments)})"
     bound = inspect.ismethod(function) and not isinstance(function.__self__, type)  # type: ignore[attr-defined]
     if bound or not hasattr(function, "__qualname__"):
@@ -323,10 +323,6 @@ def _is_installed(place: ModuleType | str | None) -> bool:
         place = getattr(place, "__file__", None)
     own, path = str(Path(__file__).parent) + os.sep, place or ""
     return path.startswith(("<frozen", "<__array", own, *INSTALLED)) or "dist-packages" in path
-
-
-def _arguments(instance: object) -> dict[str, object]:
-    return {field.name: getattr(instance, field.name) for field in fields(instance)}  # type: ignore[arg-type]
 
 
 def _value(value: object) -> str:

@@ -3,7 +3,8 @@
 While it is trained, the folder holds
 
 `config.json`
-    what it is: settings, functions, data; versions and device
+    what it is: settings, functions, data; versions and device; once it is trained, also its metrics, and a checksum of
+    the weights, so that an evaluation that is stopped starts from nothing that has changed since
 `metrics.jsonl`
     one line an epoch, see `training.fit`
 `checkpoint`
@@ -79,7 +80,10 @@ class Run:
         """
         if not self.builder:
             raise ValueError(f"{self.folder} was read without the function that built its model; give it to `load`")
-        return storage.load(self.folder / WEIGHTS, device, self.builder, self.record.get("weights"))
+        path = self.folder / WEIGHTS
+        if not files.exists(path):
+            raise FileNotFoundError(f"there is no {path}: a record alone has a run's figures, not its weights")
+        return storage.load(path, device, self.builder, self.record.get("weights"))
 
     def dumps(self) -> str:
         """The text of `run.json`: tables of names and values, then a line for each epoch, and a checksum of them."""
@@ -209,7 +213,7 @@ def _build(data: Dataset, config: TrainConfig, device: torch.device, builder: Ca
 
 def _claim(folder: Path, record: dict, tags: Mapping[str, str] | None, device: torch.device) -> dict:
     """Write what the run is, or make sure that it is what was begun here, and note where it is gone on with."""
-    place = {package: _version(package) for package in ("vaelib", "torch", "torchvision", "numpy")}
+    place = {package: package_version(package) for package in ("vaelib", "torch", "torchvision", "numpy")}
     place |= {"python": platform.python_version(), "device": device_name(device)}
     place["float32_matmul_precision"] = torch.get_float32_matmul_precision()
     begun = next((path for path in (folder / CONFIG, folder / RECORD) if files.exists(path)), None)
@@ -218,11 +222,16 @@ def _claim(folder: Path, record: dict, tags: Mapping[str, str] | None, device: t
     else:
         found = _read(begun, GO_ON)
         _refuse_another(folder, found, record)
-        record = {key: value for key, value in found.items() if key not in ("metrics", "evaluation", "weights")}
+        outdated = ("metrics", "evaluation", "weights") if begun.name == RECORD else ()  # of weights that were deleted
+        record = {key: value for key, value in found.items() if key not in outdated}
         record.setdefault("meaning", "")
         record["resumed"] = [*record.get("resumed", []), place]
-    files.write(folder / CONFIG, json.dumps(record | {"sha256": _checksum(record)}, indent=1) + "\n")
+    _write_config(folder, record)
     return record
+
+
+def _write_config(folder: Path, record: dict) -> None:
+    files.write(folder / CONFIG, json.dumps(record | {"sha256": _checksum(record)}, indent=1) + "\n")
 
 
 def _complete(
@@ -230,17 +239,19 @@ def _complete(
 ) -> None:
     path, device = folder / WEIGHTS, model.device
     try:
-        if not (files.exists(path) and files.exists(folder / METRICS) and _has_all(_lines(folder / METRICS), config)):
-            for outdated in (RECORD, *OLD):  # of weights that were deleted
+        if not (files.exists(path) and "weights" in record):
+            for outdated in (RECORD, *OLD):
                 (folder / outdated).unlink(missing_ok=True)
-            training.fit(model, data, config, folder, *options)
+            lines = training.fit(model, data, config, folder, *options)
             if data.fingerprint != record["data"]["fingerprint"]:
                 raise ValueError(
                     f"the images or labels of {data.name!r} changed while {folder.name} was trained on them; delete "
                     f"{folder}, and train again on data that stay as they are"
                 )
             storage.save(model, path, builder)
-        metrics = evaluation.evaluate(storage.load(path, device, builder), data)
+            record |= {"weights": storage.sha256(path), "metrics": lines}  # what METRICS has, which has no checksum
+            _write_config(folder, record)
+        metrics = evaluation.evaluate(storage.load(path, device, builder, record["weights"]), data)
     except torch.OutOfMemoryError as error:
         raise RuntimeError(
             f"{device} has too little memory for {folder.name}; make batch_size ({config.batch_size}) smaller, leave "
@@ -255,7 +266,7 @@ def _complete(
             f"{folder.name} is trained, and its weights are in {path}, but its {', '.join(wrong)} is not finite, so it "
             f"has no record: look for a posterior without a finite mean, or a log_prob that is not finite on all images"
         )
-    lines = _lines(folder / METRICS)
+    lines = record.pop("metrics")
     last = lines[training.best_epoch(lines) - 1 if config.patience else -1]["test_elbo"]
     tolerance = 1e-5 if device.type == "cpu" else 1e-3  # a GPU rounds otherwise where weights are laid out otherwise
     if not math.isclose(metrics["test_elbo"], last, rel_tol=tolerance):
@@ -264,7 +275,6 @@ def _complete(
             f"{metrics['test_elbo']:.6g}: something that it computes with is not stored with its weights, such as a "
             f"Python attribute, a buffer with persistent=False, or a constant that the builder draws; make it a buffer"
         )
-    record = record | {"weights": storage.sha256(path)}
     files.write(folder / RECORD, Run(folder, config, record, lines, metrics).dumps())
     for leftover in (*(folder / name for name in (CHECKPOINT, METRICS, CONFIG, *OLD)), *folder.glob("*.part")):
         leftover.unlink(missing_ok=True)
@@ -314,7 +324,7 @@ def load(path: Path | str, builder: Callable[..., models.VAE] | None = models.bu
         epochs = _read(folder / CONFIG, GO_ON)["settings"]["epochs"]
         raise FileNotFoundError(f"{folder} is not finished ({done} of {epochs} epochs); `train` goes on with it")
     config, metrics, evaluated = TrainConfig(**record["settings"]), record.pop("metrics"), record.pop("evaluation")
-    if not _has_all(metrics, config):
+    if len(metrics) != config.epochs and not (config.patience and 0 < len(metrics) < config.epochs):
         raise ValueError(f"{path} is damaged: {len(metrics)} epochs, not {config.epochs}; {ADVICE}")
     if builder and record["functions"].get("builder") != naming.qualified_name(builder):
         raise ValueError(
@@ -372,10 +382,11 @@ def device_name(device: torch.device) -> str:
     return f"{device.type.upper()}, {torch.get_num_threads()} threads"
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """Such as "0.2.0"; "unknown" of what is imported from a folder."""
     try:
         return version(package)
-    except PackageNotFoundError:  # imported from a folder
+    except PackageNotFoundError:
         return "unknown"
 
 
@@ -402,7 +413,7 @@ def _read(path: Path, advice: str = ADVICE) -> dict:
     if unknown := record["settings"].keys() - {each.name for each in fields(TrainConfig)}:
         raise ValueError(
             f"{path} was written by another vaelib ({record.get('environment')}), with settings that this "
-            f"one ({_version('vaelib')}) does not have: {', '.join(sorted(unknown))}; use that one"
+            f"one ({package_version('vaelib')}) does not have: {', '.join(sorted(unknown))}; use that one"
         )
     try:
         TrainConfig(**record["settings"])
@@ -422,10 +433,6 @@ def _read_old(folder: Path) -> dict:
     figures = _parse((folder / OLD[0]).read_bytes(), folder / OLD[0], ADVICE)
     read = _read(folder / CONFIG) | {"metrics": _lines(folder / METRICS), "evaluation": figures}
     return read | ({"weights": weights[0]} if weights else {})
-
-
-def _has_all(metrics: list[dict], config: TrainConfig) -> bool:
-    return len(metrics) == config.epochs or bool(config.patience and 0 < len(metrics) < config.epochs)
 
 
 def _lines(path: Path) -> list[dict]:

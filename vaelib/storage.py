@@ -91,11 +91,8 @@ def load(
         recipe = json.loads(metadata["vaelib"])
         name, shape, latent_dim = current_name(recipe["builder"]), tuple(recipe["image_shape"]), recipe["latent_dim"]
         sizes = (*shape, latent_dim)
-        if (
-            not shape
-            or not all(isinstance(size, int) and 0 < size < 2**31 for size in sizes)
-            or math.prod(sizes) > 2**40
-        ):
+        possible = shape and all(isinstance(size, int) and 0 < size < 2**31 for size in sizes)
+        if not possible or math.prod(sizes) > 2**40:
             raise ValueError(f"no images have the shape {shape} and {latent_dim!r} latent dimensions")
         if recipe["sha256"] != _checksum(tensors):
             raise ValueError("its checksum does not match")

@@ -330,15 +330,17 @@ class _State:
         if self.best:
             self.model.load_state_dict(self.best)
 
-    def write(self, path: Path, seconds: float, noise: int | seeding.States | None = None) -> None:
-        """A checkpoint is its SHA-256 sum (32 bytes), then what torch.save makes of the state."""
-        self.check_weights()
+    def _content(self, seconds: float = 0.0, noise: int | seeding.States | None = None) -> dict:
         state = {"identity": self.identity, "step": self.step, "seconds": seconds, "totals": self.totals}
         state |= {"history": self.history, "shuffle": self.before_shuffling}
         state |= {"noise": noise or seeding.state(self.model.device), "modules": self.modules.state_dict()}
         state |= {"optimizer": self.optimizer.state_dict(), "best": self.best}
-        state |= {"schedule": self.schedule.state_dict() if self.schedule else None}
-        torch.save(state, buffer := io.BytesIO())
+        return state | {"schedule": self.schedule.state_dict() if self.schedule else None}
+
+    def write(self, path: Path, seconds: float, noise: int | seeding.States | None = None) -> None:
+        """A checkpoint is its SHA-256 sum (32 bytes), then what torch.save makes of the state."""
+        self.check_weights()
+        torch.save(self._content(seconds, noise), buffer := io.BytesIO())
         if not self.is_readable:  # which the first of a training tells
             try:
                 torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
@@ -363,7 +365,12 @@ class _State:
         if hashlib.sha256(content[32:]).digest() != content[:32]:
             raise ValueError(f"{path} is damaged: its checksum does not match; {advice}")
         state = torch.load(io.BytesIO(content[32:]), map_location=device, weights_only=True)
-        found = {key: value for key, value in state.get("identity", {}).items() if value is not None}
+        if state.keys() != self._content().keys():
+            raise ValueError(
+                f"{path} is a checkpoint of another version of vaelib, as the folder's config.json tells: finish this "
+                f"training with that version, or delete the checkpoint to start over with this one"
+            )
+        found = {key: value for key, value in state["identity"].items() if value is not None}
         if different := naming.difference(found, self.identity):
             raise ValueError(f"{path} is of a training {different}; {advice}")
         self.modules.load_state_dict(state["modules"])
@@ -376,10 +383,8 @@ class _State:
             self.schedule.load_state_dict(state["schedule"])
         self.shuffle.set_state(state["shuffle"].cpu())
         self.before_shuffling = self.shuffle.get_state()
-        self.noise, self.best = state["noise"], state.get("best", {})
-        self.step, self.seconds, self.totals, self.history = (
-            state[key] for key in ("step", "seconds", "totals", "history")
-        )
+        self.noise, self.best = state["noise"], state["best"]
+        self.step, self.seconds, self.totals, self.history = map(state.get, ("step", "seconds", "totals", "history"))
 
 
 def _unsaved(module: nn.Module) -> dict[str, str]:

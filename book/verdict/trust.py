@@ -27,7 +27,8 @@
 # - *It goes on as if nothing had happened.* A stopped training, resumed on the same kind of processor with as many threads, ends with the same weights and
 #   metrics as an uninterrupted one: every bit, on the CPU.
 # - *Its records are of what was trained.* One process at a time holds a run; what it was made of, data, settings and functions, is written by whoever holds it. A run
-#   knows the checksums of its files, and what no longer agrees with them is refused by name.
+#   knows the checksums of its weights and its metrics, already before its evaluation has ended, and what no longer agrees with them is refused by name.
+# - *It leaves another version's work to that version.* A checkpoint that this version cannot go on from is refused, and the message says which version can finish it.
 # - *It runs nothing that a file says.* Weights and checkpoints are numbers; a made-up file is an error message.
 #
 # ## What was tried
@@ -75,5 +76,7 @@ print(f"{campaign['platform']}, torch {campaign['torch']}")
 #   same weights. How near, the spread over seeds tells.
 # - *That it sees all that a function does.* A record has a hash of what your functions (a model, an objective) do and of what they read, so that a
 #   changed function is another run. What they take from files, from the network or from the clock is not in it.
+# - *That a training is alone with its random numbers.* A thread of your own that draws from torch's global generators while a model trains in the same process
+#   changes what the model draws. So do Python's and NumPy's random numbers in an objective: no seed of a run decides them.
 # - *Disks that lie.* A disk that calls written what is only in its memory can lose it, whatever a program does.
 # - *More than was tried.* The campaign ran on Linux alone, and chance decided its moments: `python tests/system/campaign.py --seed 1` tries others.

@@ -41,7 +41,7 @@ from PIL import Image
 from tabulate import tabulate
 
 from book.machinery import profiles, publish
-from vaelib import TrainConfig, data, runs, training
+from vaelib import TrainConfig, data, evaluation, runs, training
 from vaelib.data import Dataset, Split
 
 CLEAR = (ValueError, FileNotFoundError, RuntimeError, OSError)  # what may be raised, with the name of a file
@@ -57,6 +57,8 @@ def child(work: Callable, *arguments) -> tuple[int, int]:
     reading, writing = os.pipe()
     if process := os.fork():
         os.close(writing)
+        with contextlib.suppress(OSError):  # which the child may have done, and ended
+            os.setpgid(process, process)
         return process, reading
     os.setpgid(0, 0)
     os.close(reading)
@@ -331,6 +333,11 @@ def train_nothing(dataset: Dataset, root: Path) -> dict:
     return digest(runs.train(dataset, SETTINGS, root, "cpu").folder)
 
 
+def train_without_evaluation(dataset: Dataset, root: Path) -> dict:
+    evaluation.evaluate = nothing_to_do
+    return train(dataset, root)
+
+
 def cut_powers(table: Table, place: Path, dataset: Dataset, expected: dict, trials: int, chance) -> None:
     what = "power cut (a file layer that forgets what was not synced)"
     work = partial(train, dataset)
@@ -462,13 +469,16 @@ def damage_files(table: Table, place: Path, pages: Path, dataset: Dataset, expec
         time.sleep(chance.uniform(0.1, 1))
         os.killpg(started[0], signal.SIGKILL)
         ended(started)
-    checkpoint = next(stopped.rglob("checkpoint"))
+    alone(train_without_evaluation, dataset, place / "evaluated")
     images = faces(place / "faces", 30)
     decoded = alone(decode, images)["result"]
     jpegs = sorted((images / "celeba").rglob("*.jpg"))
     read_run = (partial(digest, run), expected)
     readers = [(f"a run's {path.name}", path, *read_run) for path in sorted(run.iterdir()) if path.name != ".lock"]
-    readers.append(("a checkpoint", checkpoint, partial(train, dataset, stopped), expected))
+    for root, when in ((stopped, "training"), (place / "evaluated", "evaluation")):
+        paths = sorted(path for path in next(root.iterdir()).iterdir() if path.name != ".lock")
+        go_on = partial(train, dataset, root)
+        readers += [(f"{path.name} of a run stopped in its {when}", path, go_on, expected) for path in paths]
     read_images = (partial(decode, images), decoded)
     readers += [("a cache", path, *read_images) for path in sorted((images / "celeba").glob("celeba-*"))]
     readers.append(("a page", jobs(pages)[0].page, partial(page, pages), alone(page, pages)["result"]))

@@ -55,9 +55,17 @@ def test_the_direction_is_the_covariance_within_the_kinds_times_the_gradient():
     assert attribute.gradient @ attribute.direction < 0.9
 
 
+@pytest.mark.parametrize("form", [torch.Tensor.numpy, torch.Tensor.bfloat16, torch.Tensor.requires_grad_])
+def test_codes_of_other_kinds_are_taken(planted, found, form):
+    codes, labels, _ = planted
+    again = attributes.fit(form(codes.clone()), labels.numpy(), ["Planted", "Chance"])["Planted"]
+    torch.testing.assert_close(again.direction, found["Planted"].direction, rtol=0, atol=0.01)
+    assert again.score(form(codes.clone())).shape == (len(codes),)
+
+
 def test_codes_that_do_not_vary_are_refused():
     labels = (torch.arange(100) < 50)[:, None]
-    with pytest.raises(ValueError, match="all codes are the same, so they hold no attribute"):
+    with pytest.raises(ValueError, match="all codes are the same, or some not finite, so they hold no attribute"):
         attributes.fit(torch.full((100, 3), 0.3), labels, ["Bald"])
 
 
@@ -101,9 +109,10 @@ def test_labels_of_other_numbers_are_refused(labels):
         attributes.fit(torch.randn(len(labels), 2), labels, ["Bald"])
 
 
-def test_names_that_do_not_fit_the_labels_are_refused():
-    with pytest.raises(ValueError, match=r"labels \(N, 2\), a column for each name, not \(100, 2\) and \(100, 1\)"):
-        attributes.fit(torch.randn(100, 2), torch.ones(100, 1, dtype=torch.bool), ["Bald", "Smiling"])
+@pytest.mark.parametrize(("columns", "names"), [(1, ["Bald", "Smiling"]), (2, ["Bald", "Bald"])])
+def test_names_that_do_not_fit_the_labels_are_refused(columns, names):
+    with pytest.raises(ValueError, match=r"a column for each of 2 different names, not \(100, 2\) and \(100, \d\)"):
+        attributes.fit(torch.randn(100, 2), torch.ones(100, columns, dtype=torch.bool), names)
 
 
 def test_a_walk_passes_through_its_start():

@@ -15,6 +15,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -544,6 +545,14 @@ def test_a_user_without_home_and_name_needs_none(tmp_path, arrays):
     digits, no_home, mistyped, other = told.splitlines()
     assert digits == "1497" and "VAELIB_DATA" in no_home and "no folder /mistyped" in mistyped
     assert "another data set's" in other  # the sums stand in for the real ones here alone
+
+
+def test_an_output_that_takes_no_more_ends_nothing(monkeypatch):
+    def full(text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=full))
+    paths.say("what is done goes on")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])

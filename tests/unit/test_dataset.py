@@ -16,6 +16,12 @@ def test_the_same_pixels_cut_elsewhere_are_other_data(pixels):
     assert first.fingerprint == again.fingerprint != other.fingerprint
 
 
+def test_eight_attributes_are_no_class_numbers_of_the_same_bytes(tiny):
+    numbers = [Split(each.images, torch.ones(len(each)).long()) for each in (tiny.train, tiny.test)]
+    bits = [Split(each.images, each.labels.view(torch.bool).view(-1, 8)) for each in numbers]
+    assert Dataset("a", *bits, "01234567").fingerprint != Dataset("a", *numbers, "01").fingerprint
+
+
 def test_a_part_of_a_data_set_is_other_data(tiny):
     half = replace(tiny, train=Split(tiny.train.images[:100], tiny.train.labels[:100]))
     assert half.fingerprint != tiny.fingerprint

@@ -168,6 +168,14 @@ def test_colours_are_those_of_srgb(tmp_path, mode, profile, expected):
     assert (colour.int() - torch.tensor(expected)).abs().max() <= 3
 
 
+@pytest.mark.parametrize(("mode", "colour"), [("I;16", 300), ("RGB", (300, 0, 0))])
+def test_a_transparent_colour_of_16_bits_is_told(tmp_path, mode, colour):
+    for n in range(2):
+        Image.new(mode, (8, 8)).save(tmp_path / f"{n}.png", transparency=colour)
+    with pytest.raises(ValueError, match=r"0.png \(a transparent colour of 16 bits"):
+        data.image_folder(tmp_path, 8)
+
+
 def test_images_are_cropped_to_the_middle(tmp_path):
     image = Image.new("RGB", (400, 40), RED)
     image.paste(BLUE, (180, 0, 220, 40))
@@ -248,11 +256,21 @@ def test_the_classes_are_told(tmp_path, names, classes):
 
 
 @pytest.mark.parametrize(
-    "names", [("train", "unseen"), ("images_background", "images_evaluation"), ("bus", "train", "tram")]
+    "names",
+    [
+        ("train", "unseen"),
+        ("images_background", "images_evaluation"),
+        ("bus", "train", "tram"),
+        ("test_tube", "training_shoes"),
+        ("test", "test_labels", "train"),
+        ("cat/test", "cat/test_masks", "cat/train"),
+        ("testA", "testB", "trainA", "trainB"),
+    ],
 )
 def test_folders_that_may_be_parts_are_no_classes(tmp_path, names):
     _greys(tmp_path, [f"{name}/1.png" for name in names])
-    with pytest.raises(ValueError, match=f"unclear whether the folders {', '.join(names)} are classes: name the parts"):
+    folders = ", ".join(sorted({part for name in names for part in name.split("/")}))
+    with pytest.raises(ValueError, match=f"unclear whether the folders {folders} are classes: name the parts"):
         data.image_folder(tmp_path, 8)
 
 
@@ -311,7 +329,7 @@ def test_unreadable_files_are_named_all_at_once(tmp_path):
     with pytest.raises(ValueError, match=re.escape(f"5 images in {folder.parent} cannot be read; mend")) as error:
         data.image_folder(folder.parent, 16)
     assert all(f"deep/{name}" in str(error.value) for name in ("4.png", "cut.jpg", "text.png", "gone.png", "5.heic"))
-    assert "pillow_heif" in str(error.value)
+    assert "cut.jpg (empty, damaged, or no image; HEIC needs pillow_heif" in str(error.value)
     with pytest.warns(UserWarning, match="left out"):
         mine = data.image_folder(folder.parent, 16, skip_damaged=True)
     assert len(_all(mine)) == 4 and "left out: 5 (" in mine.origin

@@ -458,6 +458,14 @@ def test_a_checkpoint_of_another_training_is_refused(fit, tmp_path, checkpoint, 
         fit(**change)
 
 
+def test_a_checkpoint_of_another_version_is_left_to_that_version(fit, tmp_path, checkpoint, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "checkpoint").write_bytes(checkpoint)
+    monkeypatch.setattr(training._State, "_content", lambda state: {"model": 0})
+    with pytest.raises(ValueError, match=r"of another version of vaelib, .* finish this training with that version"):
+        fit()
+
+
 def test_a_checkpoint_of_other_images_or_another_device_is_refused(fit, tiny, tmp_path, checkpoint, monkeypatch):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "checkpoint").write_bytes(checkpoint)

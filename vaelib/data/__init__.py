@@ -1,6 +1,5 @@
 """`load(name)` returns a data set by name, `image_folder(path, size)` your own images; `Dataset` wraps tensors."""
 
-import getpass
 import os
 from importlib import import_module
 from pathlib import Path
@@ -13,14 +12,10 @@ from .images import image_folder
 
 __all__ = ["Dataset", "Split", "image_folder", "load", "to_float"]
 
-try:
-    getpass.getuser()
-except (KeyError, OSError):  # a container's user without a name, for which torchvision and torch's Adam would ask
-    os.environ["LOGNAME"] = str(os.getuid())
-
 _MODULES = {"digits": "digits", "celeba": "celeba"}
 _MODULES |= dict.fromkeys(("faces", "faces-small"), "synthetic_faces")
 _MODULES |= dict.fromkeys(("mnist", "fashion-mnist", "kmnist", "qmnist"), "mnist")
+WITHOUT_FILES = ("digits", "faces", "faces-small")
 _MODULES |= {f"emnist-{part}": "mnist" for part in ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")}
 
 
@@ -55,7 +50,7 @@ def load(name: str, folder: str | Path | None = None, skip_damaged: bool = False
         raise ValueError(f"skip_damaged is for CelebA's photographs; {name!r} has none that could be left out")
     module = import_module(f".{_MODULES[name]}", __name__)  # only now: torchvision takes longer to import than torch
     with torch.device("cpu"):  # whatever the default device is
-        if _MODULES[name] in ("digits", "synthetic_faces"):
+        if name in WITHOUT_FILES:
             return module.load(name)
         place = paths.root(folder)
         if (folder or os.environ.get("VAELIB_DATA")) and not place.is_dir():  # its name may be mistyped

@@ -135,9 +135,10 @@ class Dataset:
             return self.loaded[1]
         digest = hashlib.sha256(repr(self.image_shape).encode())
         for part, split in self.splits().items():
-            # Without labels between the images of two splits, only the shapes tell where one ends. (Labelled bytes keep
-            # the fingerprints that records of version 0.1.0 have.)
-            if part == "validation" or not split.labels.numel() or split.images.dtype != torch.uint8:
+            # Without labels between the images of two splits, only the shapes tell where one ends; and eight attributes
+            # take as many bytes as a class number. (Other labelled bytes keep the fingerprints that records of version
+            # 0.1.0 have.)
+            if part == "validation" or split.labels[:1].numel() in (0, 8) or split.images.dtype != torch.uint8:
                 digest.update(repr((part, split.images.shape, split.images.dtype, split.labels.shape)).encode())
             for content in _bytes(split):
                 digest.update(content)
@@ -161,9 +162,8 @@ class Dataset:
         if not 0 < count < len(self.train):
             raise ValueError(f"expected to hold out from 1 to {len(self.train) - 1} training images, not {count}")
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed), device="cpu")
-        validation, train = (
-            Split(self.train.images[rows], self.train.labels[rows]) for rows in (order[:count], order[count:].sort()[0])
-        )
+        held, kept = order[:count], order[count:].sort()[0]
+        validation, train = (Split(self.train.images[rows], self.train.labels[rows]) for rows in (held, kept))
         return replace(self, train=train, validation=validation)
 
     @property

@@ -5,7 +5,7 @@ import re
 import zlib
 from contextlib import suppress
 from io import BytesIO
-from itertools import takewhile
+from itertools import chain, takewhile
 from numbers import Integral
 from pathlib import Path
 
@@ -24,9 +24,8 @@ PARTS = {
     "validation": "val|valid|validation|dev",
 }
 STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow knows by name, and does not read
-PHONE = {".heic", ".heif"}  # often a JPEG all the same
 HINTS = {
-    UnidentifiedImageError: "save it in another format; for HEIC, pillow_heif.register_heif_opener() is needed first: ",
+    UnidentifiedImageError: "empty, damaged, or no image; HEIC needs pillow_heif.register_heif_opener() first: ",
     Image.DecompressionBombError: "a larger PIL.Image.MAX_IMAGE_PIXELS is needed: ",
 }
 
@@ -42,10 +41,10 @@ def image_folder(
     """All images in a folder and its subfolders, of any format that Pillow reads, cropped to the middle and scaled.
 
     Subfolders are classes; if some images are in none, "all" is the only one. Every tenth image, in the order of their
-    paths and from the first on, is for testing. But folders such as `train` and `test` (or `val`), at any depth, are
-    the two splits, and what is beside them is left out. Links are followed, and no folder is read twice. One image at a
-    time is held at full size. Hidden files, and those without an image's suffix, are left out. Colours are converted to
-    sRGB. A line is printed that says what was read, and what was not.
+    paths and from the first on, is for testing. But folders such as `train` and `test` (or `val`), at any depth, whose
+    names have all else in common, are the two splits, and what is beside them is left out. Links are followed, and no
+    folder is read twice. One image at a time is held at full size. Hidden files, and those without an image's suffix,
+    are left out. Colours are converted to sRGB. A line is printed that says what was read, and what was not.
 
     Parameters
     ----------
@@ -105,7 +104,8 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is no folder")
     Image.init()
-    suffixes = {end for end, kind in Image.registered_extensions().items() if kind in {*Image.OPEN} - STUBS} | PHONE
+    suffixes = {end for end, kind in Image.registered_extensions().items() if kind in {*Image.OPEN} - STUBS}
+    suffixes |= {".heic", ".heif"}  # often a JPEG all the same
     found, others, seen = [], [], set()
     for here, folders, names in os.walk(path, onerror=lambda error: others.append(error.filename), followlinks=True):
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
@@ -115,9 +115,8 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
         seen.add(real)
         for name in (name for name in names if not name.startswith(".")):
             (found if Path(name).suffix.lower() in suffixes else others).append(Path(here, name))
-    return sorted(Path(each).relative_to(path) for each in found), sorted(
-        os.path.relpath(each, path) for each in others
-    )
+    others = sorted(os.path.relpath(each, path) for each in others)
+    return sorted(each.relative_to(path) for each in found), others
 
 
 def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -> tuple[Image.Image, int]:
@@ -130,6 +129,9 @@ def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -
         image.draft("RGB", (2 * max(size), 2 * max(size)))  # a JPEG is decoded at a fraction of its size
         white_is_zero = getattr(image, "tag_v2", {}).get(262) == 0  # which Pillow minds in files of 8 bits only
         image = ImageOps.exif_transpose(image)
+    hidden = image.info.get("transparency")
+    if (image.mode[0] in "IF" and hidden is not None) or (isinstance(hidden, tuple) and max(hidden) > 255):
+        raise ValueError("a transparent colour of 16 bits, which Pillow does not see; save it with an alpha channel")
     if image.mode[0] in "IF":  # more than 8 bits
         if not (maximum or known or image.mode.startswith("I;16")):
             raise ValueError(f"pixels of kind {image.mode}; say by `maximum` what white is")
@@ -155,12 +157,14 @@ def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -
 def _split(read: list[Path]) -> tuple[list[int], list[int], list[str], torch.Tensor]:
     """Which images are for training, which for testing, the classes' names, and each image's class."""
     folders = [file.parts[:-1] for file in read]
-    parts = [next(filter(None, map(_part, each)), "") for each in folders]
+    marks = [next(filter(any, map(_part, each)), ("", "")) for each in folders]
+    parts = [part for part, _ in marks]
     rows = {part: [row for row, each in enumerate(parts) if each == part] for part in PARTS}
     train, test = rows["train"], rows["test"] or rows["validation"]
-    if train and test:
-        pairs = zip(folders, parts, strict=True)
-        folders = [tuple(folder for folder in each if _part(folder) != part) for each, part in pairs]
+    several = len({marks[row][1] for row in (*train, *test)}) > 1  # such as test and test_labels
+    if train and test and not several:
+        paths = zip(folders, marks, strict=True)
+        folders = [tuple(folder for folder in each if _part(folder) != mark) for each, mark in paths]
     else:
         train, test = [row for row in range(len(read)) if row % 10], list(range(0, len(read), 10))
     used = [folders[row] for row in (*train, *test)]
@@ -168,19 +172,22 @@ def _split(read: list[Path]) -> tuple[list[int], list[int], list[str], torch.Ten
     depth = sum(1 for _ in takewhile(lambda level: len({*level}) == 1, levels))  # folders around all are no classes
     names = sorted({each[depth] for each in used}) if all(used) else ["all"]
     classes = [each[depth] if len(each) > depth else "" for each in folders]
-    if (marked := [name for name in names if _part(name)]) and len(names) > 1:
+    told = sorted({*chain(*folders)}) if several else names
+    if (marked := [name for name in told if any(_part(name))]) and len(told) > 1:
         raise ValueError(
-            f"it is unclear whether the folders {', '.join(names[:10])} are classes: name the parts train and test, "
+            f"it is unclear whether the folders {', '.join(told[:10])} are classes: name the parts train and test, "
             f"and rename {marked[0]} if it is a class"
         )
     return train, test, names, torch.tensor([names.index(each) if each in names else 0 for each in classes])
 
 
-def _part(folder: str) -> str:
-    """The part that a folder is for, by a word of its name; "" if it is for none."""
-    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", folder)]
-    forms = {part: f"({known})(s?(set|data|daten|images?|imgs?))?" for part, known in PARTS.items()}
-    return next((part for part, form in forms.items() if any(re.fullmatch(form, word) for word in words)), "")
+def _part(folder: str) -> tuple[str, str]:
+    """The part that a folder is for, by a word of its name, and the rest of its name; two empty words if for none."""
+    for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", folder):
+        for part, known in PARTS.items():
+            if re.fullmatch(f"({known})(s?(set|data|daten|images?|imgs?))?", word.lower()):
+                return part, folder.replace(word, "", 1).lower()
+    return "", ""
 
 
 def _plain(name: str) -> str:

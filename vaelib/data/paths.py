@@ -5,7 +5,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .. import files
@@ -34,9 +34,13 @@ def named(variable: str, otherwise: str | Path) -> Path:
 
 
 def say(text: str) -> None:
-    """Print a line. Characters that the output's encoding lacks, as a file's name may have, are printed as escapes."""
+    """Print a line, if there is still somewhere to print it: what is done goes on after a closed pipe or a full disk.
+
+    Characters that the output's encoding lacks, as a file's name may have, are printed as escapes.
+    """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    with suppress(OSError):
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def some(names: Collection[str], most: int = 3) -> str:

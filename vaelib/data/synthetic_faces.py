@@ -66,10 +66,8 @@ def load(name: str) -> Dataset:
 
     The labels are the ATTRIBUTES, one column each.
     """
-    splits = []
-    for seed, count in enumerate(COUNTS[name]):
-        images, factors = generate(count, seed)
-        splits.append(Split(images, attributes(factors)))
+    drawn = [generate(count, seed) for seed, count in enumerate(COUNTS[name])]
+    splits = [Split(images, attributes(factors)) for images, factors in drawn]
     return Dataset(name, *splits, names=tuple(ATTRIBUTES))
 
 
