@@ -21,7 +21,7 @@
 # picture behind claim C10 doesn't show dead spots, because nearly all K = 96 samples are too dark (mean 0.26, photographs 0.46), nearly all K = 128
 # samples are too bright (0.66), and the authors' second series has normal samples at both K.
 #
-# We measure without a classifier. Square brackets hold 95% bootstrap intervals over tiles, without the variation between training runs.
+# We measure without a classifier. Square brackets hold bootstrap intervals (95 percent) over tiles, without the variation between training runs.
 
 # %% tags=["parameters"]
 import os
