@@ -1,5 +1,5 @@
-// What the interactive pages share: colours, random numbers, painting images, waiting for the next frame, and coming into
-// view once all is loaded.
+// What the interactive pages share: colours, random numbers, painting images, pointers, waiting for the next frame, and
+// coming into view once all is loaded.
 "use strict";
 
 const page = (() => {
@@ -72,7 +72,25 @@ const page = (() => {
     return Number(value);
   }
 
+  const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1] };
+
+  // Where on a canvas a pointer is, as fractions of its width and height.
+  function point(event, canvas) {
+    const box = canvas.getBoundingClientRect();
+    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  }
+
+  function drag(canvas, begin, move) {
+    canvas.addEventListener("pointerdown", (event) => {
+      if (event.button) return;
+      canvas.setPointerCapture(event.pointerId);
+      begin();
+      move(event);
+    });
+    canvas.addEventListener("pointermove", (event) => { if (canvas.hasPointerCapture(event.pointerId)) move(event); });
+  }
+
   const show = () => document.documentElement.classList.add("live-on");
 
-  return { COLOURS, random, normal, sharpen, paint, eachFrame, signed, read, show };
+  return { COLOURS, ARROWS, random, normal, sharpen, paint, eachFrame, signed, read, point, drag, show };
 })();

@@ -1,11 +1,10 @@
-// A VAE that learns while one looks on. `learner` computes; here is the order of the batches, and what is shown of it.
+// A VAE that learns while one looks on. `learner` computes, `course` has the data; here is what is shown of it.
 //
 // All is done on the page's own thread, in slices shorter than a frame, so that it answers meanwhile.
 "use strict";
 
 (() => {
-  const [SIDE, HIDDEN, BATCH] = [8, 128, 64];
-  const PIXELS = SIDE * SIDE;
+  const { SIDE, PIXELS, train, test, testLabels, testImages, select } = course;
   const SLICE = 10; // milliseconds of training in a frame
   const DRAW_EVERY = 4; // frames; in these nothing is trained
   const TILES = 14; // of the decoded plane, in each direction
@@ -14,11 +13,6 @@
   const root = document.getElementById("training");
   const find = (name) => document.getElementById(`training-${name}`);
 
-  const pixels = Float64Array.from(live.digits.pixels, (each) => parseInt(each, 17) / 16);
-  const numbers = [...live.digits.labels.keys()];
-  const [train, test] = [numbers.filter((i) => i % 6), numbers.filter((i) => i % 6 === 0)];
-  const testLabels = test.map((i) => live.digits.labels[i]);
-  const testImages = select(test);
   const shown = page.COLOURS.flatMap((_, digit) => test.filter((i) => live.digits.labels[i] === digit).slice(0, 2));
   const shownImages = select(shown);
   const references = bounds();
@@ -26,12 +20,6 @@
   let seed = 0;
   let state;
   let running = false;
-
-  function select(chosen) {
-    const images = new Float64Array(chosen.length * PIXELS);
-    chosen.forEach((i, at) => images.set(pixels.subarray(i * PIXELS, (i + 1) * PIXELS), at * PIXELS));
-    return images;
-  }
 
   // Between what prices the reconstruction of test images moves: perfect copies, as grey pixels are never certain; and
   // the mean training image for all of them.
@@ -46,34 +34,19 @@
     ];
   }
 
-  function noise(count) {
-    const on = find("noise").checked;
-    return Float64Array.from({ length: 2 * count }, () => (on ? page.normal(state.uniform) : 0));
-  }
+  const noise = (count) => course.noise(state, count, find("noise").checked);
 
   // New weights. The same ones, and the same batches and noise, whenever the page is opened.
   function begin() {
-    const uniform = page.random(++seed);
-    const layers = learner.build(PIXELS, HIDDEN, 2, uniform);
-    state = { uniform, layers, order: [], updates: 0, sums: [0, 0], summed: 0, every: 20, history: [] };
+    state = { ...course.begin(++seed), sums: [0, 0], summed: 0, every: 20, history: [] };
     measure();
     if (!running) say("Not trained yet: its weights are random. Press “Start”.");
     draw();
   }
 
-  // An update: the next 64 training images, in an order that is shuffled when too few are left.
   function update() {
-    if (state.order.length < BATCH) {
-      state.order = [...train];
-      for (let i = state.order.length - 1; i > 0; i--) {
-        const j = Math.floor((i + 1) * state.uniform());
-        [state.order[i], state.order[j]] = [state.order[j], state.order[i]];
-      }
-    }
-    const batch = select(state.order.splice(-BATCH));
-    const settings = { beta: BETAS[find("beta").value], rate: RATES[find("rate").value] };
-    const { reconstruction, kl } = learner.step(state.layers, batch, noise(BATCH), settings);
-    state.updates++;
+    const settings = { beta: BETAS[find("beta").value], rate: RATES[find("rate").value], noisy: find("noise").checked };
+    const { reconstruction, kl } = course.update(state, course.next(state), settings);
     state.summed++;
     state.sums = [state.sums[0] + reconstruction, state.sums[1] + kl];
     if (state.updates % state.every === 0) measure();
@@ -145,22 +118,9 @@
 
   function drawPlane(codes, limit) {
     const canvas = find("plane");
-    const { context, width } = page.sharpen(canvas);
-    const place = ([x, y]) => [(x / limit + 1) * (width / 2), (1 - y / limit) * (width / 2)];
+    const { context, width, place } = course.scenery(canvas, limit);
     Object.assign(context, { font: "11px sans-serif", textAlign: "center", textBaseline: "middle" });
-    context.strokeStyle = context.fillStyle = getComputedStyle(canvas).color;
-    context.globalAlpha = 0.35;
-    context.beginPath();
-    for (let radius = 1; radius <= 3; radius++) {
-      context.moveTo(...place([radius, 0]));
-      context.arc(width / 2, width / 2, (radius / limit) * (width / 2), 0, 2 * Math.PI);
-    }
-    context.moveTo(0, width / 2);
-    context.lineTo(width, width / 2);
-    context.moveTo(width / 2, 0);
-    context.lineTo(width / 2, width);
-    context.stroke();
-    context.globalAlpha = 1;
+    context.fillStyle = getComputedStyle(canvas).color;
     for (const z of [-limit / 2, limit / 2]) {
       const [x, y] = place([z, z]);
       const text = page.signed(z, 0);

@@ -12,58 +12,11 @@ vae.look = (decoder, image, { mean, logVariance }, epsilon) => {
   return { mean, logVariance, sigma, epsilon, z, logits, reconstruction, kl: vae.klDivergence(mean, logVariance) };
 };
 
-vae.PEN = 2.6 / 28; // how thick a stroke is, as a part of the image
-
-// A drawing as MNIST's digits were made: scaled into a box of 20 x 20, then centred by its mass in 28 x 28. Strokes are
-// lists of points [x, y], from 0 to 1; returned are the image, 784 numbers from 0 to 1, and where its strokes are in it.
-vae.digit = (strokes) => {
-  const [SIZE, BOX, PEN, MIDDLE] = [28, 20, 28 * vae.PEN, 14.5];
-  const points = strokes.flat();
-  if (!points.length) return { image: new Float32Array(SIZE * SIZE), placed: [] };
-  const [low, high] = [Math.min, Math.max].map((edge) => [0, 1].map((k) => edge(...points.map((point) => point[k]))));
-  const extent = Math.max(high[0] - low[0], high[1] - low[1], 0.05); // a dot stays one
-  const scale = (BOX - PEN) / extent;
-  const canvas = new OffscreenCanvas(SIZE, SIZE);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  Object.assign(context, { lineWidth: PEN, lineCap: "round", lineJoin: "round", strokeStyle: "white" });
-
-  function render(shift) {
-    const place = (point) => point.map((each, k) => scale * (each - (low[k] + high[k]) / 2) + shift[k]);
-    const placed = strokes.map((stroke) => stroke.map(place));
-    context.fillRect(0, 0, SIZE, SIZE); // with black
-    vae.trace(context, placed);
-    const { data } = context.getImageData(0, 0, SIZE, SIZE);
-    const image = Float32Array.from({ length: SIZE * SIZE }, (_, i) => data[4 * i] / 255);
-    return { image, placed: placed.map((stroke) => stroke.map((point) => point.map((each) => each / SIZE))) };
-  }
-
-  const first = render([SIZE / 2, SIZE / 2]).image;
-  const mass = first.reduce((total, ink) => total + ink, 0);
-  const centre = [(i) => i % SIZE, (i) => Math.floor(i / SIZE)].map(
-    (along) => first.reduce((total, ink, i) => total + ink * (along(i) + 0.5), 0) / mass,
-  );
-  const room = (SIZE - BOX) / 2; // further, and the box would stick out
-  return render(centre.map((each) => SIZE / 2 + Math.max(-room, Math.min(room, MIDDLE - each))));
-};
-
-// Draw strokes with the context's pen.
-vae.trace = (context, strokes) => {
-  context.beginPath();
-  for (const stroke of strokes) {
-    context.moveTo(stroke[0][0] - 1e-3, stroke[0][1]); // a line without length would not be drawn
-    stroke.forEach((point) => context.lineTo(...point));
-  }
-  context.stroke();
-};
-
 // The page's part, unless a test loads these functions alone
 if (document.getElementById("vae")) (() => {
   const LIMIT = 3.6; // of the plane, in each direction
   const KL_FULL = 20; // nats that fill the line of the KL
-  const COLOURS = [ // as in the book's figures
-    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf",
-  ];
-  const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1] };
+  const { COLOURS, ARROWS } = page;
   const { labels, codes, digits } = live.mnist;
   const { encode } = vae.encoder(live["mnist-k2-encoder"]);
   const decoder = vae.decoder(live["mnist-k2"]);
@@ -71,7 +24,7 @@ if (document.getElementById("vae")) (() => {
   const find = (name) => document.getElementById(`vae-${name}`);
   const tint = (name) => getComputedStyle(root).getPropertyValue(name);
 
-  const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
+  const normal = () => page.normal(Math.random);
   const state = { image: undefined, q: undefined, strokes: [], epsilon: [normal(), normal()] };
 
   // What the reader made of the encoder's q: its mean under the mouse, or where it was left; its width as the slider says.
@@ -127,98 +80,10 @@ if (document.getElementById("vae")) (() => {
     find("choice").append(button);
   }
 
-  const pad = find("pad");
-  let pen = [0.5, 0.5]; // of the keyboard
-  let writing = false; // with the keyboard
-  let unsettled = false; // the drawing is shown as it was drawn, and not yet as the encoder sees it
-  let timer;
-
-  function start() {
-    state.strokes = [];
-    settle();
-  }
-
-  // From here on the drawing is what the encoder sees: the next stroke begins where the reader sees the last ones.
-  function settle() {
-    clearTimeout(timer);
-    unsettled = false;
-    state.strokes = vae.digit(state.strokes).placed;
-    showPad();
-  }
-
-  function begin() {
-    clearTimeout(timer);
-    unsettled = true;
-    state.strokes.push([]);
-  }
-
-  // The pad hides the image while the reader draws, so that there is one drawing only.
-  function showPad() {
-    const { context, width: side } = page.sharpen(pad);
-    context.scale(side, side);
-    if (unsettled) {
-      context.fillRect(0, 0, 1, 1);
-      Object.assign(context, { lineWidth: vae.PEN, lineCap: "round", lineJoin: "round", strokeStyle: "white" });
-      vae.trace(context, state.strokes);
-    }
-    context.fillStyle = "#ffb454";
-    if (document.activeElement === pad && pad.matches(":focus-visible")) context.fillRect(pen[0] - 0.015, pen[1] - 0.015, 0.03, 0.03);
-  }
-
-  function add(points) {
-    state.strokes.at(-1).push(...points.map((point) => point.map((each) => Math.max(0, Math.min(1, each)))));
-    choose(vae.digit(state.strokes).image);
-    showPad();
-  }
-
-  const lift = () => { timer = setTimeout(settle, 800); }; // unless another stroke begins
-
-  function point(event, canvas) {
-    const box = canvas.getBoundingClientRect();
-    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
-  }
-
-  function drag(canvas, begin, move) {
-    canvas.addEventListener("pointerdown", (event) => {
-      if (event.button) return;
-      canvas.setPointerCapture(event.pointerId);
-      begin();
-      move(event);
-    });
-    canvas.addEventListener("pointermove", (event) => { if (canvas.hasPointerCapture(event.pointerId)) move(event); });
-  }
-
-  drag(pad, begin, (event) => {
-    const passed = event.getCoalescedEvents?.() ?? [];
-    add((passed.length ? passed : [event]).map((each) => point(each, pad)));
-  });
-  pad.addEventListener("lostpointercapture", lift);
-
-  pad.addEventListener("keydown", (event) => {
-    if (event.key === " ") {
-      writing = !writing;
-      if (writing) begin();
-      else lift();
-    } else if (event.key in ARROWS) {
-      const [right, up] = ARROWS[event.key];
-      const step = event.shiftKey ? 0.2 : 0.05;
-      pen = [pen[0] + step * right, pen[1] - step * up].map((each) => Math.max(0, Math.min(1, each)));
-    } else {
-      return;
-    }
-    event.preventDefault(); // the page would scroll
-    if (writing) add([pen]);
-    else showPad();
-  });
-  pad.addEventListener("focus", showPad);
-  pad.addEventListener("blur", () => {
-    writing = false;
-    settle();
-  });
-
+  const start = pad(find("pad"), { size: 28, box: 20, pen: 2.6 / 28, changed: (image) => choose(image) });
   find("clear").addEventListener("click", () => {
     start();
-    choose(vae.digit([]).image);
+    choose(new Float32Array(28 * 28));
   });
 
   // The plane
@@ -369,11 +234,11 @@ if (document.getElementById("vae")) (() => {
   }
 
   function code(event) {
-    const [x, y] = point(event, plane);
+    const [x, y] = page.point(event, plane);
     return [(2 * x - 1) * LIMIT, (1 - 2 * y) * LIMIT];
   }
 
-  drag(plane, () => {}, (event) => move(code(event)));
+  page.drag(plane, () => {}, (event) => move(code(event)));
   plane.addEventListener("pointermove", (event) => {
     if (event.buttons) return;
     state.passed = code(event);

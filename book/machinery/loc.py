@@ -7,8 +7,8 @@ from pathlib import Path
 
 LIMITS = {  # lines of code below each folder
     "vaelib": 3350,  # to be: 2,150 + 5%
-    "book/machinery": 1310,  # to be: 950 + 5%
-    "tests": 7820,  # to be: 6,500 + 10%
+    "book/machinery": 1312,  # to be: 950 + 5%
+    "tests": 7920,  # to be: 6,500 + 10%
 }
 UNCOUNTED = {"readability.py"}
 SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}

@@ -21,14 +21,15 @@ from vaelib.data import digits
 from . import live
 
 SHARED = ["decoder", "page"]
-WIDE = {"book/idea/vae", "book/live/training"}  # pages that take the room of the list of sections
+WIDE = {"book/intro", "book/idea/vae", "book/live/training"}  # pages that take the room of the list of sections
 PAGES = {  # to the scripts that each loads, in this order
-    "book/idea/vae": [*SHARED, "encoder", "mnist-k2-encoder", "mnist-k2", "mnist", "vae", "bell", "betas", "clouds"],
+    "book/intro": ["page", "digits", "learner", "course", "pad", "toy"],
+    "book/idea/vae": [*SHARED, "encoder", "mnist-k2-encoder", "mnist-k2", "mnist", "pad", "vae", "bell", "betas", "clouds"],
     "book/idea/elbo": ["page", "bell", "posteriors", "bound"],
     "book/idea/kl": ["page", "bell", "price", "betas", "clouds"],
     "book/idea/reparameterization": ["page", "bell", "noise"],
     "book/live/plane": [*SHARED, "mnist-k1", "mnist-k2", "mnist", "plane"],
-    "book/live/training": ["page", "digits", "learner", "training"],
+    "book/live/training": ["page", "digits", "learner", "course", "training"],
     "book/live/faces": [*SHARED, "convolutional", "celeba-k64", "celeba", "photo", "faces"],
 }
 ASKED_FOR = ["celeba-k64-mean"]  # that a page loads when its reader wants it

@@ -84,7 +84,8 @@ def visit(page):
 
     def look(name):
         page.set_viewport_size(PHONE["viewport"])
-        page.emulate_media(color_scheme="light")
+        motion = "no-preference" if name == "book/intro.html" else "reduce"  # its toy is for those who want it to move
+        page.emulate_media(color_scheme="light", reduced_motion=motion)
         page.goto((HTML / name).as_uri())
         page.evaluate("window.MathJax?.startup.promise")
         found = page.evaluate(READ) | {"played": page.evaluate(SEEN)}
