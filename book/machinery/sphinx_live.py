@@ -21,21 +21,11 @@ from vaelib.data import digits
 from . import live
 
 SHARED = ["decoder", "page"]
+DIGITS = ["encoder", "mnist-k2-encoder", "mnist-k2", "mnist"]
 WIDE = {"book/intro", "book/idea/vae", "book/live/training"}  # pages that take the room of the list of sections
 PAGES = {  # to the scripts that each loads, in this order
     "book/intro": ["page", "digits", "learner", "course", "pad", "toy"],
-    "book/idea/vae": [
-        *SHARED,
-        "encoder",
-        "mnist-k2-encoder",
-        "mnist-k2",
-        "mnist",
-        "pad",
-        "vae",
-        "bell",
-        "betas",
-        "clouds",
-    ],
+    "book/idea/vae": [*SHARED, *DIGITS, "pad", "vae", "bell", "betas", "clouds"],
     "book/idea/elbo": ["page", "bell", "posteriors", "bound"],
     "book/idea/kl": ["page", "bell", "price", "betas", "clouds"],
     "book/idea/reparameterization": ["page", "bell", "noise"],
