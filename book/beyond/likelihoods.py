@@ -406,7 +406,7 @@ def laplacian(x):
 ramp = torch.linspace(0, 1, 8).expand(1, 1, 8, 8)
 assert laplacian(ramp) < 1e-6 < laplacian(ramp.round())  # an edge is sharp
 judges = {
-    kind: features.train(dataset, runs_folder)
+    kind: features.load(dataset, runs_folder)[0]
     for kind, (dataset, *_) in studied.items()
 }
 real = {

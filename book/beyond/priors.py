@@ -320,7 +320,7 @@ own = {
 
 # %% tags=["hide-input"]
 judges = {
-    each.name: features.train(each, runs_folder)
+    each.name: features.load(each, runs_folder)[0]
     for each in (digits, photos)
 }
 real = {

@@ -242,7 +242,7 @@ plots.panels(ten, columns=11, panels_in_row=2)
 # directions, walked just as far, under the score for smiling.
 
 # %%
-judge = features.train(photos, runs_folder)
+judge = features.load(photos, runs_folder)[0]
 walked = 40 if "paper" in profile else 10  # test images
 walkers = evaluation.encode(model, photos.test.images[:walked])[0]
 smile = photos.column("Smiling")

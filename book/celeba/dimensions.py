@@ -248,7 +248,7 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".3g"))
 # other. A blurred face is close to the average and passes more easily than a photograph.)
 
 # %%
-judge = features.train(photos, runs_folder)
+judge = features.load(photos, runs_folder)[0]
 real = features.extract(judge, photos.test.images)
 radius = torch.cdist(real, real).kthvalue(2, dim=1).values  # 1st: itself
 

@@ -129,7 +129,7 @@ scale = raw.mean(0), raw.std(0)
 truth, test_truth = visible(train_factors), visible(test_factors)
 
 # %%
-judge = features.train(drawn, runs_folder)
+judge = features.load(drawn, runs_folder)[0]
 train_codes = evaluation.encode(model, drawn.train.images)[0]
 seen = features.extract(judge, decode(train_codes))
 reader = RidgeCV([0.1, 1, 10, 100]).fit(seen.numpy(), truth.numpy())

@@ -118,7 +118,7 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".4f"))
 # We leave out attributes that fewer than ten of the test images have, or lack.
 
 # %%
-judge = features.train(photos, runs_folder)
+judge = features.load(photos, runs_folder)[0]
 labels = photos.test.labels
 present = labels.sum(0)
 usable = (present >= 10) & (present <= test_count - 10)

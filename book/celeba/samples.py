@@ -145,7 +145,7 @@ print(f"{recited:.0%} of reconstructed training images find their original")
 # the best to hope for, and with the average face, repeated, the worst.
 
 # %%
-judge = features.train(photos, runs_folder)
+judge = features.load(photos, runs_folder)[0]
 tests = data.to_float(photos.test.images)
 real = features.extract(judge, photos.test.images)
 average = data.to_float(photos.train.images).mean(0)

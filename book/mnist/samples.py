@@ -58,7 +58,7 @@ print(f"{plan.short.epochs} epochs, seeds {plan.short.seeds}")
 # accuracy on the test images shows how far you can trust it.
 
 # %%
-judge = features.train(digits, runs_folder)
+judge = features.load(digits, runs_folder)[0]
 
 
 def look(images):

@@ -94,7 +94,7 @@ def study(experiment, latent_dim):
         latent_dim, plan.short.epochs, plan.short.seeds[0], plan.batch_size
     )
     run = train(images, settings, runs_folder)
-    model, judge = run.model(), features.train(images, runs_folder)
+    model, judge = run.model(), features.load(images, runs_folder)[0]
     labels = images.test.labels
     if digits := labels.ndim == 1:
         labels = torch.nn.functional.one_hot(labels.long()).bool()

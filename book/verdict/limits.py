@@ -134,7 +134,7 @@ show(table, [*headers, "standard error over test images"])
 # (AUC) on the test images, for attributes that at least ten of them have, and ten lack:
 
 # %%
-judge = features.train(photos, runs_folder)
+judge = features.load(photos, runs_folder)[0]
 labels = photos.test.labels
 with torch.inference_mode():
     pixels = data.to_float(photos.test.images).split(500)

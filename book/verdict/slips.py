@@ -266,7 +266,7 @@ usable = (labels.sum(0) >= 10) & ((~labels).sum(0) >= 10)
 names = [photos.names[i] for i in usable.nonzero().flatten()]
 found = attributes.fit(means, labels[:, usable], names)
 best = sorted(found.values(), key=lambda each: -each.auc.mean())[:10]
-judge = features.train(photos, runs_folder)
+judge = features.load(photos, runs_folder)[0]
 starts, ends = means[:40], torch.tensor([-4.0, 4.0])
 
 

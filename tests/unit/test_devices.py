@@ -94,9 +94,9 @@ def test_within_an_epoch_only_the_looks_at_the_loss_make_a_gpu_wait(gpu, images,
 def test_a_classifier_for_features_trains_on_a_gpu(gpu, digits, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "EPOCHS", 1)
     few = Dataset("few", Split(digits.train.images[:150], digits.train.labels[:150]), digits.test, digits.names)
-    expected = features.train(few, tmp_path / "cpu", "cpu")
+    (expected,) = features.train(few, tmp_path / "cpu", "cpu")
     with gpu:
-        network = features.train(few, tmp_path / "gpu", gpu.device)
+        (network,) = features.train(few, tmp_path / "gpu", gpu.device)
     assert not any(isinstance(each, OnGPU) for each in network.parameters())
     assert all(torch.equal(*pair) for pair in zip(network.parameters(), expected.parameters(), strict=True))
 

@@ -1,12 +1,18 @@
-"""The classifier whose features measure looks, and the distance between them."""
+"""The classifiers in whose features samples are measured, and the distances between features."""
 
+import hashlib
+import os
+import re
 from dataclasses import replace
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
-from vaelib import features
+from vaelib import data, features
 from vaelib.data import Dataset, Split, to_float
+
+PUBLISHED = sorted(features.PUBLISHED.glob("*.safetensors"))
 
 
 @pytest.fixture(scope="module")
@@ -20,15 +26,21 @@ def halved(digits):
 def trained(halved, tmp_path_factory):
     """The digits' classifier, and the folder in which it was trained."""
     folder = tmp_path_factory.mktemp("runs")
-    return features.train(halved, folder, "cpu"), folder
+    (network,) = features.load(halved, folder, "cpu")
+    return network, folder
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 64, 48)])
-def test_a_classifier_takes_digits_and_faces(shape):
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 64, 48), (1, 7, 7), (2, 5, 1)])
+def test_a_classifier_takes_images_of_every_size(shape):
     network = features.classifier(shape, 7).eval()
     images = torch.rand(5, *shape)
     assert network(images).shape == (5, 7)
     assert features.extract(network, images).shape == (5, features.FEATURES)
+
+
+def test_rows_of_numbers_are_refused():
+    with pytest.raises(ValueError, match=r"images of shape \(C, H, W\), not \(30,\)"):
+        features.classifier((30,), 7)
 
 
 def test_it_learns_classes_and_is_trained_only_once(halved, trained, monkeypatch):
@@ -37,18 +49,29 @@ def test_it_learns_classes_and_is_trained_only_once(halved, trained, monkeypatch
         right = network(to_float(halved.test.images)).argmax(1) == halved.test.labels
     assert right.float().mean() > 0.95
     monkeypatch.setattr(features, "_fit", lambda *_: pytest.fail("trained again"))
-    again = features.train(halved, root, "cpu")
+    (again,) = features.load(halved, root, "cpu")
     assert not again.training
     pair = [features.extract(each, halved.test.images) for each in (network, again)]
     assert torch.equal(*pair)
     assert {path.suffix for path in root.iterdir() if path.name != ".lock"} == {".safetensors"}
 
 
-def test_features_have_a_scale(halved, trained):
-    found = features.extract(trained[0], halved.train.images)
-    alive = found.std(0) > 1e-3
-    assert alive.sum() > features.FEATURES / 2
-    assert found[:, alive].std(0).mean() == pytest.approx(1, abs=0.2)
+def test_each_seed_gives_a_classifier_of_its_own_and_a_stopped_call_resumes(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "EPOCHS", 1)
+    few = replace(digits, train=Split(digits.train.images[:150], digits.train.labels[:150]))
+    (first,) = features.train(few, tmp_path, "cpu", seeds=[1])
+    again, second = features.train(few, tmp_path, "cpu", seeds=[1, 2])
+    assert torch.equal(first[-1].weight, again[-1].weight)
+    assert not torch.equal(first[-1].weight, second[-1].weight)
+    assert len(list(tmp_path.glob("classifier-*.safetensors"))) == 2
+
+
+def test_no_feature_is_dead_and_all_have_one_scale(halved, trained):
+    network, _ = trained
+    with torch.inference_mode():
+        unscaled = network[:-2](to_float(halved.test.images))
+    assert unscaled.var(0).min() > 1e-3
+    assert features.extract(network, halved.train.images).std(0) == pytest.approx(1, abs=0.2)
 
 
 def test_it_learns_attributes(tmp_path):
@@ -57,16 +80,16 @@ def test_it_learns_attributes(tmp_path):
     labels = torch.zeros(1024, 2, dtype=torch.bool)
     labels[::2, 0], labels[::3, 1] = True, True
     split = Split(images, labels)
-    network = features.train(Dataset("colours", split, split, ("Red", "Green")), tmp_path, "cpu")
+    (network,) = features.load(Dataset("colours", split, split, ("Red", "Green")), tmp_path, "cpu")
     with torch.inference_mode():
         assert ((network(to_float(images)) > 0) == labels).all()
 
 
 def test_a_damaged_file_of_weights_is_named(digits, tmp_path):
-    path = tmp_path / f"features-digits-{digits.fingerprint}.safetensors"
+    path = tmp_path / f"classifier-digits-{digits.fingerprint}-s0.safetensors"
     path.write_bytes(b"no weights")
     with pytest.raises(ValueError, match=rf"{path} is damaged .*; delete it"):
-        features.train(digits, tmp_path, "cpu")
+        features.load(digits, tmp_path, "cpu")
 
 
 def test_the_distance_is_that_of_normal_distributions():
@@ -77,25 +100,91 @@ def test_the_distance_is_that_of_normal_distributions():
     assert features.frechet_distance(a, b) == pytest.approx(10 + 3 * (2 - 1) ** 2, rel=0.03)
 
 
-def test_too_few_images_for_a_covariance_are_refused():
+def test_the_kernel_distance_is_the_mean_over_pairs_of_different_images():
+    a, b = (
+        torch.randn(count, 4, generator=torch.Generator().manual_seed(count), dtype=torch.double) for count in (6, 5)
+    )
+
+    def mean(x, y, same):
+        pairs = [(i, j) for i in range(len(x)) for j in range(len(y)) if not (same and i == j)]
+        return sum(((x[i] @ y[j]).item() / 4 + 1) ** 3 for i, j in pairs) / len(pairs)
+
+    expected = mean(a, a, True) + mean(b, b, True) - 2 * mean(a, b, False)
+    assert features.kernel_distance(a, b) == pytest.approx(expected)
+    assert features.kernel_distance(a.float(), b.float()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_kernel_distance_of_sets_from_one_distribution_is_0_on_average():
+    sets = torch.randn(200, 2, 20, 4, generator=torch.Generator().manual_seed(0))
+    found = torch.tensor([features.kernel_distance(*pair) for pair in sets])
+    assert found.min() < 0
+    assert found.mean().abs() < 3 * found.std() / len(found) ** 0.5
+
+
+def test_the_kernel_distance_of_many_images_is_computed_in_blocks():
+    a, b = torch.randn(2, 2500, 3, generator=torch.Generator().manual_seed(0)).double()
+    kernel = [(x @ y.T / 3 + 1) ** 3 for x, y in ((a, a), (b, b), (a, b))]
+    within = sum((each.sum() - each.trace()) / (2500 * 2499) for each in kernel[:2])
+    assert features.kernel_distance(a, b) == pytest.approx((within - 2 * kernel[2].mean()).item())
+
+
+def test_too_few_images_for_a_distance_are_refused():
     with pytest.raises(ValueError, match="8 features need more images than that for a covariance, not 100 and 8"):
         features.frechet_distance(torch.randn(100, 8), torch.randn(8, 8))
+    with pytest.raises(ValueError, match="at least 2 images of each kind, not 100 and 1"):
+        features.kernel_distance(torch.randn(100, 8), torch.randn(1, 8))
 
 
 def test_a_last_batch_of_one_image_and_classes_of_every_whole_kind_are_learned(halved, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "EPOCHS", 1)
     count = features.BATCH + 1
     few = replace(halved, train=Split(halved.train.images[:count], halved.train.labels[:count].short()))
-    assert len(features.train(few, tmp_path, "cpu")) > 0
-
-
-def test_images_that_three_convolutions_cannot_halve_are_refused(tiny, tmp_path):
-    with pytest.raises(ValueError, match="8 x 8 or more, not of 7 x 7"):
-        features.train(tiny, tmp_path, "cpu")
+    assert len(features.load(few, tmp_path, "cpu")) == 1
 
 
 def test_labels_that_are_all_the_same_teach_nothing(digits, tmp_path):
     same = Split(digits.train.images, torch.zeros_like(digits.train.labels))
     with pytest.raises(ValueError, match="'same' have the same labels"):
-        features.train(Dataset("same", same, digits.test, digits.names), tmp_path)
+        features.load(Dataset("same", same, digits.test, digits.names), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+# The published classifiers
+
+
+def test_five_are_published_for_mnist_and_five_for_the_faces_in_3_megabytes():
+    seeds = [re.fullmatch(r"classifier-(mnist|celeba)-\w{16}-s(\d+)", path.stem).groups() for path in PUBLISHED]
+    assert seeds == [(name, str(seed)) for name in ("celeba", "mnist") for seed in range(10, 15)]
+    assert sum(path.stat().st_size for path in PUBLISHED) < 3e6
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_a_published_classifier_is_whole_and_its_features_fit(path, monkeypatch):
+    card = (features.PUBLISHED / "README.md").read_text("utf-8")
+    assert f"{hashlib.sha256(path.read_bytes()).hexdigest()[:16]} |" in card
+    shape, outputs = ((1, 28, 28), 10) if "mnist" in path.name else ((3, 64, 48), 40)
+    split = Split(torch.randint(256, (8, *shape), dtype=torch.uint8), torch.zeros(8, outputs, dtype=torch.bool))
+    network = features._read(path, Dataset("few", split, Split(255 - split.images, split.labels), ("",) * outputs))
+    found = features.extract(network, split.images)
+    assert found.dtype == torch.float32
+    assert found.isfinite().all()
+    assert found.std(0).min() > 0
+
+
+@pytest.mark.skipif("VAELIB_DATA" not in os.environ, reason="needs MNIST and CelebA (VAELIB_DATA)")
+@pytest.mark.parametrize("name", ["mnist", "celeba"])
+def test_the_published_classifiers_know_their_test_images_and_have_no_dead_features(name):
+    images = data.load(name)
+    classifiers = features.load(images)
+    if len(classifiers) == 1:
+        pytest.skip("this is another part of CelebA")
+    pixels, labels = to_float(images.test.images), images.test.labels
+    for network in classifiers:
+        with torch.inference_mode():
+            unscaled = torch.cat([network[:-2](part) for part in pixels.split(500)])
+            logits = network[-2:](unscaled)
+        assert unscaled.var(0).min() > 1e-3
+        if name == "mnist":
+            assert (logits.argmax(1) == labels).float().mean() > 0.99
+        else:
+            assert roc_auc_score(labels, logits, average=None).mean() > 0.86
