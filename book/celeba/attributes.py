@@ -40,7 +40,6 @@ from operator import attrgetter
 import matplotlib.pyplot as plt
 import torch
 from IPython.display import Markdown
-from myst_nb import glue
 from tabulate import tabulate
 
 from book.machinery import claims, profiles
@@ -409,13 +408,13 @@ print(
     f"Δ moves {further.sum()} of {len(names)} attributes further, median {gain:.1f} times as far"
 )
 print(f"and {cleaner.sum()} further for what it moves of the others")
-glue("direction_gain", gain.item(), display=False)
 
 # %% [markdown]
 # Both directions leak, since in these photographs attributes come together;
-# neither can tell a cause from a companion. Per unit of length, $\Delta$ shows
-# more. `attributes.fit` calls it the `direction`, which a walk should take, and
-# $d$ the `gradient`.
+# neither can tell a cause from a companion. For the same length of the code's step,
+# $\Delta$ changes the attribute more than $d$, but it also changes the picture more
+# ({doc}`/book/verdict/directions` compares both with the authors' $w$).
+# `attributes.fit` calls $\Delta$ the `direction` and $d$ the `gradient`.
 #
 # ## Which directions are the same?
 #
