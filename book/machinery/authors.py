@@ -1,7 +1,4 @@
-"""The pictures that the paper's authors published: their files, the tiles in them, and measures of tiles.
-
-Measures that need a classifier (attributes kept, faces that pass, digits recognised) belong at the end of this file.
-"""
+"""The pictures that the paper's authors published: their files, the tiles in them, and measures of tiles."""
 
 from collections.abc import Callable
 from pathlib import Path

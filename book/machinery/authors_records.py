@@ -184,8 +184,8 @@ def main(part: str) -> None:
     root = os.environ.get("VAELIB_AUTHORS")
     if part == "pictures" and not root:
         raise SystemExit("VAELIB_AUTHORS isn't set; name by it a clone of github.com/patrickmastorga/ML-Project")
-    found = pictures(Path(root)) if root and part == "pictures" else trained(data.load("celeba"))
     name = {"pictures": "authors.json", "trained": "authors_trained.json"}[part]
+    found = pictures(Path(root)) if root and part == "pictures" else trained(data.load("celeba"))
     files.write(BOOK / "records" / name, json.dumps(found, indent=1) + "\n")
 
 

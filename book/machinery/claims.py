@@ -102,10 +102,10 @@ class Judgement:
     def interval(self, key: str) -> tuple[float, float]:
         """The 95% interval of a condition's mean, by Student's t over seeds or parts: from -inf to inf of one value.
 
-        A condition that `claims.yml` calls exact has one value, which is exact, or already the end of an interval.
+        Equal values count as one: they are of a coarse measure, such as a share of seven. A condition that `claims.yml` calls exact has one value, which is exact, or already the end of an interval.
         """
         values = self.values[key]
-        if len(values) == 1:
+        if len({*values}) == 1:
             return (values[0], values[0]) if self.rule["conditions"][key].get("exact") else (-inf, inf)
         half = t.ppf(0.975, len(values) - 1) * stdev(values) / sqrt(len(values))
         return mean(values) - half, mean(values) + half
@@ -149,7 +149,7 @@ class Judgement:
             way = "above" if "above" in condition else "below"
             bound = format(condition[way], condition.get("bound_format", condition["format"]))
             ends = [format(end, condition["format"]) for end in self.interval(key) if isfinite(end)]
-            between = " to ".join(ends) if len(self.values[key]) > 1 else "exact" if ends else "one value"
+            between = "one value" if not ends else "exact" if condition.get("exact") else " to ".join(ends)
             met = {True: "yes", False: "no", None: "undecided"}[self.met[key]]
             rows.append((condition["says"], f"{way} {bound}", self.shown(key), between, met))
         headers = ["condition", "asked", "measured", "95% interval", "met"]

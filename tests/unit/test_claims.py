@@ -56,7 +56,7 @@ def test_a_mistake_in_the_claims_is_told_by_file_claim_and_condition(tmp_path, m
         ({"kept": MET, "fine": OPEN}, "not decided"),
         ({"kept": MET, "fine": MET}, "holds in part"),
         ({"fine": 0.2}, "not decided"),  # one value has no interval
-        ({"fine": [0.5, 0.5]}, "holds in part"),  # bounds are open
+        ({"fine": [0.2, 0.2, 0.2]}, "not decided"),  # nor have equal ones
     ],
 )
 def test_a_claim_holds_if_all_conditions_are_met_and_is_not_decided_unless_one_is_missed(values, verdict):
