@@ -197,8 +197,9 @@ Markdown(
 # The gradient $d$ divides by $s$, so it goes furthest where $s$ is small and the
 # dimension says little. Multiplying by $s$ brings the steps back to what the
 # model uses. Multiplying by $\Sigma$ also restores what dimensions share. What
-# remains between $\Sigma d$ and $\Delta$ is the regression's own error, because it
-# has to find $K$ weights together.
+# remains between $\Sigma d$ and $\Delta$ may be the regression's own error, because
+# it has to find $K$ weights together. (These tables are of an earlier classifier. The
+# next one is of the five that the package has now, and of one model.)
 #
 # ## Longer, or better?
 #
@@ -291,8 +292,8 @@ for name, (length, change, leak) in ratios.items():
 # For the same length of the code's step, $\Delta$ changes the attribute a tenth more
 # than the authors' $w$. But its steps also change the picture more. For the same
 # change of the picture, $w$ is ahead of $\Delta$ for 34 of 40 attributes, and $d$ is
-# further ahead. Per change of the other attributes, the interval contains one: no
-# direction is better. So which direction is best depends on what you hold equal.
+# further ahead. Per change of the other attributes, the interval contains one: we see
+# no difference. So which direction is best depends on what you hold equal.
 #
 # `attributes.fit` gives $\Delta$ as the `direction` of an attribute. It needs only
 # two means, and it can't lead into dimensions that the model doesn't use, because

@@ -180,9 +180,9 @@ Markdown(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
 #   not hold).
 # - **Whether very many dimensions make faces worse is not decided** (C10). On a twentieth
 #   of the paper's images, we can't see a difference.
-# - **A step along the difference of two means changes more than a step of the same length
-#   along the regression's weights.** But it isn't better per change of the picture
-#   ({doc}`/book/verdict/directions`).
+# - **A step along the difference of two means changes an attribute more than a step of the
+#   same length along the regression's weights,** by the median over attributes. Per change
+#   of the picture, it changes it less ({doc}`/book/verdict/directions`).
 #
 # | limit | what it could change |
 # |---|---|

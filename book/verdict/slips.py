@@ -505,8 +505,7 @@ show(table, headers, ",.0f")
 # | MNIST | 1, 2, 4, 8, 16, 64 | 1, 2, 3, 4, 6, 10, 16, 24, 32 |
 # | CelebA | 2, 8, 16, 32, 64, 96 | 2, 8, 16, 32, 64, 96, 128 |
 #
-# We train the text's. The authors' pictures of K = 96 and 128 look as if their training had
-# ended too early: they are blurred, compared with K = 64. The text blames "dead spots" of the
+# We train the text's. {doc}`pictures` measures the authors' pictures of K = 96 and 128. The text blames "dead spots" of the
 # prior. Is a large K undertrained here? Then its ELBO would be below that of a smaller K, and
 # would still be rising faster.
 
