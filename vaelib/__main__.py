@@ -27,7 +27,7 @@ class Version(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         for package in ("vaelib", "torch", "torchvision", "numpy"):
-            print(package, runs.package_version(package))
+            print(package, runs._package_version(package))
         print("Python", platform.python_version())
         print(platform.platform())
         print(runs.device_name(runs.choose_device()))

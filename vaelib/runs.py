@@ -213,7 +213,7 @@ def _build(data: Dataset, config: TrainConfig, device: torch.device, builder: Ca
 
 def _claim(folder: Path, record: dict, tags: Mapping[str, str] | None, device: torch.device) -> dict:
     """Write what the run is, or make sure that it is what was begun here, and note where it is gone on with."""
-    place = {package: package_version(package) for package in ("vaelib", "torch", "torchvision", "numpy")}
+    place = {package: _package_version(package) for package in ("vaelib", "torch", "torchvision", "numpy")}
     place |= {"python": platform.python_version(), "device": device_name(device)}
     place["float32_matmul_precision"] = torch.get_float32_matmul_precision()
     begun = next((path for path in (folder / CONFIG, folder / RECORD) if files.exists(path)), None)
@@ -382,7 +382,7 @@ def device_name(device: torch.device) -> str:
     return f"{device.type.upper()}, {torch.get_num_threads()} threads"
 
 
-def package_version(package: str) -> str:
+def _package_version(package: str) -> str:
     """Such as "0.2.0"; "unknown" of what is imported from a folder."""
     try:
         return version(package)
@@ -413,7 +413,7 @@ def _read(path: Path, advice: str = ADVICE) -> dict:
     if unknown := record["settings"].keys() - {each.name for each in fields(TrainConfig)}:
         raise ValueError(
             f"{path} was written by another vaelib ({record.get('environment')}), with settings that this "
-            f"one ({package_version('vaelib')}) does not have: {', '.join(sorted(unknown))}; use that one"
+            f"one ({_package_version('vaelib')}) does not have: {', '.join(sorted(unknown))}; use that one"
         )
     try:
         TrainConfig(**record["settings"])
