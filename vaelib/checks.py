@@ -5,7 +5,6 @@ import math
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,7 +49,8 @@ def check_run(
     device = plain.device
     if isinstance(objective, type):
         raise ValueError(f"the objective is a class; give an instance of it: {objective.__name__}(...)")
-    if is_dataclass(objective) and not objective.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+    dataclass = getattr(objective, "__dataclass_params__", None)
+    if dataclass and not dataclass.frozen:
         raise ValueError(
             f"{type(objective).__name__} can change in training, and a resumed run would not know how; freeze the "
             f"dataclass, or make it an nn.Module with its state in buffers, and give its class"

@@ -147,14 +147,14 @@ def kl_by_dimension(q: Distribution, p: Distribution) -> Tensor | None:
         return objective.kl_by_dimension(q.mean, q.log_variance)
     if type(q) is type(p) is DiagonalNormal:
         return objective.kl_by_dimension(*_standardized(q, p))
-    independent = type(q) is type(p) is Independent and q.reinterpreted_batch_ndims == p.reinterpreted_batch_ndims == 1
-    if independent:
-        q, p = q.base_dist, p.base_dist  # type: ignore[attr-defined]
+    bases = [each.base_dist for each in (q, p) if type(each) is Independent and each.reinterpreted_batch_ndims == 1]
+    if len(bases) == 2:
+        q, p = bases
     # These contain distributions, and torch asks for the KL of what they contain by its own rule for subclasses
     containers = Independent, TransformedDistribution, MixtureSameFamily
     if (type(q), type(p)) not in _KL_REGISTRY or isinstance(q, containers) or isinstance(p, containers):
         return None
-    return torch_kl(q, p) if independent else torch_kl(q, p).unsqueeze(-1)
+    return torch_kl(q, p) if len(bases) == 2 else torch_kl(q, p).unsqueeze(-1)
 
 
 def mean_and_log_variance(q: Distribution, samples: int = 100) -> tuple[Tensor, Tensor]:

@@ -4,10 +4,10 @@
 keeps some of their samples as a picture. Both need CelebA, and `pictures` needs MNIST, too.
 """
 
+import argparse
 import io
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
@@ -37,12 +37,9 @@ def pictures(root: Path) -> dict[str, dict]:
 
     def tiles(name: str, rows: int, columns: int, size: tuple[int, int] = (64, 48)) -> Tensor:
         images, error = authors.tiles(authors.read(root, f"models/{name}.png"), rows, columns, size)
-        errors[name] = [
-            len(error),
-            int((error < authors.EXACT).sum()),
-            round(error[error < authors.EXACT].max().item(), 2),
-        ]
-        return images[error < authors.EXACT]
+        right = error < authors.EXACT
+        errors[name] = [len(error), int(right.sum()), round(error[right].max().item(), 2)]
+        return images[right]
 
     errors: dict[str, list[float]] = {}
     photos, real = data.load("celeba"), data.load("mnist")
@@ -59,7 +56,7 @@ def pictures(root: Path) -> dict[str, dict]:
     with torch.no_grad():
         copies = {
             "the authors' K = 64, sampled code": tiles("celeba_vae_64/reconstructed_images", 4, 4),
-            "celeba-k64, sampled code": face.decode(reparameterize(means, log_variances, torch.manual_seed(0))),
+            "celeba-k64, sampled code": face.decode(reparameterize(means, log_variances, torch.Generator().manual_seed(0))),
             "celeba-k64, mean code": face.decode(means),
         }
     rows = {name: authors.reconstructions(each, originals, average) for name, each in copies.items()}
@@ -180,14 +177,17 @@ def trained(photos: data.Dataset) -> dict[str, dict]:
     return measured
 
 
-def main(part: str) -> None:
-    root = os.environ.get("VAELIB_AUTHORS")
-    if part == "pictures" and not root:
-        raise SystemExit("VAELIB_AUTHORS isn't set; name by it a clone of github.com/patrickmastorga/ML-Project")
-    name = {"pictures": "authors.json", "trained": "authors_trained.json"}[part]
-    found = pictures(Path(root)) if root and part == "pictures" else trained(data.load("celeba"))
-    files.write(BOOK / "records" / name, json.dumps(found, indent=1) + "\n")
+def record(name: str, found: dict) -> None:
+    """Write measures as a file of the book."""
+    files.write(BOOK / "records" / f"{name}.json", json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(prog="python -m book.machinery.authors_records", description=__doc__)
+    parser.add_argument("part", choices=("pictures", "trained"))
+    if parser.parse_args().part == "trained":
+        record("authors_trained", trained(data.load("celeba")))
+    elif root := os.environ.get("VAELIB_AUTHORS"):
+        record("authors", pictures(Path(root)))
+    else:
+        parser.error("VAELIB_AUTHORS isn't set; name by it a clone of github.com/patrickmastorga/ML-Project")

@@ -41,8 +41,8 @@ from tabulate import tabulate
 from book.machinery import authors, authors_records
 from vaelib import plots, storage
 
-if profile == "paper" and os.environ.get("VAELIB_AUTHORS"):
-    authors_records.main("pictures")
+if profile == "paper" and (clone := os.environ.get("VAELIB_AUTHORS")):
+    authors_records.record("authors", authors_records.pictures(Path(clone)))
 records = Path("../records")
 found = json.loads((records / "authors.json").read_bytes())
 trained = json.loads((records / "authors_trained.json").read_bytes())
