@@ -175,7 +175,7 @@ def negative_elbo(terms: Terms, fraction: float) -> Tensor:
 
 
 def options(objective: object) -> dict[str, Any]:
-    """What an objective asks of `models.VAE.terms`, by attributes. Raises ValueError if `samples` is no such number."""
+    """What an objective asks of `models.VAE.terms`, by attributes. Raises ValueError if `samples` isn't positive."""
     names = "samples", "fixed_posterior", "reparameterized"
     asked = {name: getattr(objective, name) for name in names if hasattr(objective, name)}
     if "samples" in asked:

@@ -133,6 +133,11 @@ def fit(
     ValueError
         If `checks.check_run` finds something, on_epoch changes the model, or the checkpoint is damaged, of another run,
         or could not be read again.
+
+    Warns
+    -----
+    UserWarning
+        At the first checkpoint, if something has changed in training that no checkpoint holds.
     """
     if not checkpoint_seconds >= 0:  # nor is nan
         raise ValueError(f"checkpoint_seconds must be 0 or more, not {checkpoint_seconds!r}")

@@ -56,7 +56,9 @@ def pictures(root: Path) -> dict[str, dict]:
     with torch.no_grad():
         copies = {
             "the authors' K = 64, sampled code": tiles("celeba_vae_64/reconstructed_images", 4, 4),
-            "celeba-k64, sampled code": face.decode(reparameterize(means, log_variances, torch.Generator().manual_seed(0))),
+            "celeba-k64, sampled code": face.decode(
+                reparameterize(means, log_variances, torch.Generator().manual_seed(0))
+            ),
             "celeba-k64, mean code": face.decode(means),
         }
     rows = {name: authors.reconstructions(each, originals, average) for name, each in copies.items()}

@@ -118,7 +118,7 @@ class Judgement:
             (low, high), bound = self.interval(key), condition.get("above")
             if bound is None:
                 low, high, bound = -high, -low, -condition["below"]
-            found[key] = True if low > bound else False if high <= bound else None
+            found[key] = None if low <= bound < high else low > bound
         return found
 
     @property

@@ -15,8 +15,8 @@ __all__ = ["Dataset", "Split", "image_folder", "load", "to_float"]
 _MODULES = {"digits": "digits", "celeba": "celeba"}
 _MODULES |= dict.fromkeys(("faces", "faces-small"), "synthetic_faces")
 _MODULES |= dict.fromkeys(("mnist", "fashion-mnist", "kmnist", "qmnist"), "mnist")
-WITHOUT_FILES = ("digits", "faces", "faces-small")
 _MODULES |= {f"emnist-{part}": "mnist" for part in ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")}
+WITHOUT_FILES = ("digits", "faces", "faces-small")
 
 
 def load(name: str, folder: str | Path | None = None, skip_damaged: bool = False) -> Dataset:

@@ -183,10 +183,10 @@ def _split(read: list[Path]) -> tuple[list[int], list[int], list[str], torch.Ten
 
 def _part(folder: str) -> tuple[str, str]:
     """The part that a folder is for, by a word of its name, and the rest of its name; two empty words if for none."""
-    for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", folder):
+    for word in re.finditer(r"[A-Z]?[a-z]+|[A-Z]+", folder):
         for part, known in PARTS.items():
-            if re.fullmatch(f"({known})(s?(set|data|daten|images?|imgs?))?", word.lower()):
-                return part, folder.replace(word, "", 1).lower()
+            if re.fullmatch(f"({known})(s?(set|data|daten|images?|imgs?))?", word[0].lower()):
+                return part, (folder[: word.start()] + folder[word.end() :]).lower()
     return "", ""
 
 
