@@ -102,7 +102,7 @@ def one_level(
     return VAE(encoder, decoders.Bernoulli(output), prior, image_shape)
 
 
-# %%
+# %% tags=["hide-input"]
 studied = {}
 
 
@@ -284,7 +284,7 @@ plots.lines(
 # come with the package (and need [zuko](https://zuko.readthedocs.io)). The planar flow is here:
 
 
-# %%
+# %% tags=["hide-input"]
 class PlanarFlow(Distribution):
     """Codes z + u tanh(w·z + b), layer after layer, and their density."""
 
@@ -388,7 +388,7 @@ study("deeper encoder", 1, model=partial(narrow, posterior=deeper))
 # 75 numbers: posterior and prior are chains of two Gaussians, and the decoder uses $z_1$ only.
 
 
-# %%
+# %% tags=["hide-input"]
 class Chain(Distribution):
     """Codes from one distribution, then more of another, given those."""
 

@@ -119,7 +119,7 @@ for dataset, which, sizes in (
 # Dead spots are blue on the right map.
 
 
-# %%
+# %% tags=["hide-input"]
 def posterior(model, images):
     return distributions.DiagonalNormal(*evaluation.encode(model, images))
 
@@ -213,7 +213,7 @@ plots.rows({name: decode(plane, each) for name, each in shown.items()})
 # - a **second VAE**, whose "images" are the codes {cite}`dai2019diagnosing`.
 
 
-# %%
+# %% tags=["hide-input"]
 def gaussian(q):
     codes = q.sample()
     return MultivariateNormal(codes.mean(0), codes.T.cov())
@@ -237,7 +237,7 @@ def mixture(q):
     return MixtureSameFamily(Categorical(weights), parts)
 
 
-# %%
+# %% tags=["hide-input"]
 def descend(module, loss, q):
     optimizer = torch.optim.Adam(module.parameters())
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -289,7 +289,7 @@ for title, codes in q.items():
 # train from scratch.
 
 
-# %%
+# %% tags=["hide-input"]
 def vamp(image_shape, latent_dim):
     model = models.build(image_shape, latent_dim)
     model.prior = priors.Vamp(model.encoder, image_shape, 100)

@@ -77,7 +77,7 @@ print(
 # method (they used Adagrad), and no prior on the weights.
 
 
-# %%
+# %% tags=["hide-input"]
 def build(shape, K, hidden):
     pixels = math.prod(shape)
     features = nn.Sequential(nn.Flatten(), nn.Linear(pixels, hidden))
@@ -106,7 +106,7 @@ def build(shape, K, hidden):
 # Their Monte Carlo EM has five updates per batch. We show it, too.
 
 
-# %%
+# %% tags=["hide-input"]
 def learn(loss, model, x, which, state, optimizer):
     optimizer.zero_grad()
     loss(model, x).mean().backward()
@@ -137,7 +137,7 @@ methods = {
 # see the same batches.
 
 
-# %%
+# %% tags=["hide-input"]
 def study(step, images, K, hidden, score, shares, seed=0, length=seen):
     """The model; what `score` says of it after these shares of `length`."""
     with seeded(seed):
@@ -162,7 +162,7 @@ def study(step, images, K, hidden, score, shares, seed=0, length=seen):
 # We compute the ELBO of 1,000 test images, for one run of each method with 500 hidden units.
 
 
-# %%
+# %% tags=["hide-input"]
 def bound(model):
     with seeded(1):
         likelihood, kl = model.elbo(test[:1000])
@@ -202,7 +202,7 @@ plt.show()
 # place. We therefore average p(x) over four chains.
 
 
-# %%
+# %% tags=["hide-input"]
 def estimated(model, images):
     with seeded(1):
         four = images.repeat(4, 1, 1, 1)
@@ -285,7 +285,7 @@ for name in ("AEVB", "Monte Carlo EM"):
 # Because HMC approximates draws from the posterior, we also train on codes *drawn from the grid's
 # posterior*.
 
-# %%
+# %% tags=["hide-input"]
 with seeded(0):
     halved = nn.functional.avg_pool2d(
         data.to_float(digits.train.images[:1000]), 2
@@ -314,7 +314,7 @@ contest = {
     "AEVB": methods["AEVB"],
 }
 
-# %%
+# %% tags=["hide-input"]
 ends, courses = {}, {}
 for name, step in contest.items():
     for seed in range(1 if name == "five proposals" else seeds):

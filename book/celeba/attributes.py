@@ -84,7 +84,7 @@ found = attributes.fit(means, photos.test.labels[:, usable], names)
 print("left out:", sorted(set(photos.names) - set(names)) or "none")
 
 
-# %%
+# %% tags=["hide-input"]
 def gain(attribute):
     return attribute.accuracy.mean().item() - attribute.majority
 
@@ -158,7 +158,7 @@ print(f"cosine with w: {slope @ smiling.standardised_direction:.4f}")
 # The next cell computes the cosines between these directions for all attributes:
 
 
-# %%
+# %% tags=["hide-input"]
 def cosines_with(*pair):
     values = torch.stack(
         [
@@ -232,7 +232,7 @@ plots.panels(ten, columns=11, panels_in_row=2)
 # that reads pixels and was trained on real images only. For comparison, we walk as far along forty random directions
 # and compute their score for smiling.
 
-# %%
+# %% tags=["hide-input"]
 judge = features.load(photos, runs_folder)[0]
 walked = 40 if "paper" in profile else 10  # test images
 walkers = evaluation.encode(model, photos.test.images[:walked])[0]
@@ -251,7 +251,7 @@ def watch(direction):
     return scores.unflatten(1, (len(walkers), len(steps))).mean(1)
 
 
-# %%
+# %% tags=["hide-input"]
 def unit(vectors):
     return vectors / vectors.norm(dim=-1, keepdim=True)
 
@@ -268,7 +268,7 @@ by_chance = torch.stack(
 )
 upper, lower = by_chance.quantile(0.975, 0), by_chance.quantile(0.025, 0)
 
-# %% mystnb={"figure": {"caption": "The classifier's mean log-odds of smiling over the walks of forty test images (ten in the quick profile), computed from the decoded pictures. They rise fastest along \u0394 and along w, and nearly as fast along d. At each step, 95% of forty random directions are between the lower and the upper line.", "name": "fig-attributes-scores"}, "image": {"alt": "Three rising curves. Those of the difference of the means and of the unscaled coefficients nearly coincide, and that of the regression's gradient rises a little less. Two lines that cross in the middle enclose the random directions."}}
+# %% mystnb={"figure": {"caption": "The classifier's mean log-odds of smiling over the walks of forty test images (ten in the quick profile), computed from the decoded pictures. They rise fastest along \u0394 and along w, and nearly as fast along d. At each step, 95% of forty random directions are between the lower and the upper line.", "name": "fig-attributes-scores"}, "image": {"alt": "Three rising curves. Those of the difference of the means and of the unscaled coefficients nearly coincide, and that of the regression's gradient rises a little less. Two lines that cross in the middle enclose the random directions."}} tags=["hide-input"]
 curves = {
     "along Δ": means_apart[1].tolist(),
     "along d": along[1].tolist(),
@@ -280,7 +280,7 @@ plots.lines(
     steps.tolist(), curves, "steps along the direction", "judge's log-odds"
 )
 
-# %%
+# %% tags=["hide-input"]
 rises = (along.diff(dim=1) > 0).float().mean(1)
 change = (along[:, -1] - along[:, 0]).tolist()
 chance = (by_chance[:, :, -1] - by_chance[:, :, 0]).abs()
@@ -309,7 +309,7 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
 # the last, along $\Delta$ for smiling and along random directions.
 
 
-# %%
+# %% tags=["hide-input"]
 def changed(direction):
     ends = attributes.traverse(model, walkers, direction, steps[[0, -1]])
     return (ends[:, 1] - ends[:, 0]).abs().mean((0, 1))  # (H, W)
@@ -343,7 +343,7 @@ print(f"Smiling {inside:.2f}, random directions {inside_chance:.2f}")
 # the leak is the average change for all others. We divide each change by the standard deviation over the test images, so that
 # attributes are comparable.
 
-# %%
+# %% tags=["hide-input"]
 with torch.inference_mode():
     opinions = torch.cat(
         [
@@ -422,7 +422,7 @@ cosines = directions @ directions.T
 titles = [each.name for each in best]
 plots.matrix(cosines, titles, titles, "cosine", height=5.2)
 
-# %%
+# %% tags=["hide-input"]
 labels = photos.test.labels.float().T
 pairs = []
 for i, j in torch.combinations(torch.arange(len(best))).tolist():
@@ -458,7 +458,7 @@ Markdown(tabulate(rows, headers, tablefmt="github", floatfmt=".2f"))
 # | The classifier was trained on the same labels. | It may confuse attributes that occur together, and so effect with leak. |
 # | The true factors of these photographs are unknown. | Whether nothing *else* changes can only be tested on drawn faces ({doc}`/book/celeba/factors`). |
 
-# %%
+# %% tags=["hide-input"]
 points = {
     name: found[name].accuracy - found[name].majority
     for name in ("Smiling", "Male")

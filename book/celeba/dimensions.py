@@ -84,7 +84,7 @@ plots.panels(invented, columns=8)
 # deviation.
 
 
-# %%
+# %% tags=["hide-input"]
 def shown(K, figure, form=".1f"):
     values = [run.evaluation[figure] for run in trained[K]]
     return runs.plus_minus(values, form)
@@ -104,7 +104,7 @@ error = "reconstruction_error"
 table["squared error"] = [shown(K, error, ".4f") for K in trained]
 Markdown(tabulate(table, "keys", tablefmt="github", disable_numparse=True))
 
-# %% mystnb={"figure": {"caption": "The same values against the number of latent dimensions. The ELBO rises up to 32 dimensions, and then hardly. A point is a seed, the line joins the means.", "name": "fig-celeba-over-dimensions"}, "image": {"alt": "Six plots against the number of latent dimensions: ELBO, reconstruction term, KL, log p(x), active units and squared error per pixel."}}
+# %% mystnb={"figure": {"caption": "The same values against the number of latent dimensions. The ELBO rises up to 32 dimensions, and then hardly. A point is a seed, the line joins the means.", "name": "fig-celeba-over-dimensions"}, "image": {"alt": "Six plots against the number of latent dimensions: ELBO, reconstruction term, KL, log p(x), active units and squared error per pixel."}} tags=["hide-input"]
 columns["squared error per pixel"] = error
 values = {
     title: [
@@ -131,7 +131,7 @@ plots.histories(histories)
 # than the training images, which lowers the highest ELBO that they allow
 # ({doc}`/book/celeba/train`). The column "beyond what they allow" corrects for that.
 
-# %%
+# %% tags=["hide-input"]
 allowed = [
     evaluation.max_bernoulli_elbo(part.images).mean().item()
     for part in (photos.train, photos.test)
@@ -157,7 +157,7 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".1f"))
 # mean). Logistic regression predicts the attributes (area under the ROC curve: 0.5 is
 # guessing).
 
-# %%
+# %% tags=["hide-input"]
 smallest = models[min(models)]
 codes = evaluation.encode(smallest, photos.test.images)[0]
 pixels = data.to_float(photos.test.images)
@@ -187,7 +187,7 @@ table.sort(key=lambda row: -row[1])
 headers = ["property of the image", f"R² from the {min(models)} codes", "±"]
 Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
 
-# %%
+# %% tags=["hide-input"]
 table = []
 for column, name in enumerate(photos.names):
     labels = photos.test.labels[:, column]
@@ -212,7 +212,7 @@ Markdown(tabulate(table[:8], headers, tablefmt="github", floatfmt=".2f"))
 # - the KL divergence, from the prior, of the normal distribution with the codes' mean and
 #   covariance, in nats.
 
-# %%
+# %% tags=["hide-input"]
 generator = torch.Generator().manual_seed(0)
 encoded, held_out, fitted, table = {}, {}, {}, []
 for K, model in progress.bar(models.items(), desc="encoding, each K"):
@@ -247,7 +247,7 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".3g"))
 # samples by distance, and report pass rates by fifths. (Compare only fifths with each
 # other. A blurred face is close to the average and passes more easily than a photograph.)
 
-# %%
+# %% tags=["hide-input"]
 judge = features.load(photos, runs_folder)[0]
 real = features.extract(judge, photos.test.images)
 radius = torch.cdist(real, real).kthvalue(2, dim=1).values  # 1st: itself
@@ -273,7 +273,7 @@ def nearest(codes, K):
     return torch.cdist(codes, encoded[K]).min(1).values
 
 
-# %%
+# %% tags=["hide-input"]
 drawn = 5 * (test_count // 5) * (1 if profile == "quick" else 5)
 beyond, fifths, table = {}, {}, []
 for K, model in progress.bar(models.items(), desc="decoding, each K"):
@@ -327,7 +327,7 @@ def distance(model, codes):
     return features.frechet_distance(real, found)
 
 
-# %%
+# %% tags=["hide-input"]
 frechet, table = {}, []
 torch.manual_seed(0)
 for K, each in progress.bar(trained.items(), desc="distances, each K"):
@@ -370,7 +370,7 @@ Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
 #
 # (± is the standard deviation over five parts of the test images.)
 
-# %%
+# %% tags=["hide-input"]
 least = min(models)
 invented = models[least].sample(test_count, seed=0)
 varied = invented.var(0).sum() / pixels.var(0).sum()
@@ -394,7 +394,7 @@ claims.judge(
 # at the largest K is more than a tenth above the best of 32 and 64. And for the cause, its
 # farthest fifth of samples must pass less than half as often as the nearest.
 
-# %%
+# %% tags=["hide-input"]
 most = max(models)
 mean_distance = {K: sum(each) / len(each) for K, each in frechet.items()}
 rivals = [K for K in models if 32 <= K < most] or [least]

@@ -69,7 +69,7 @@ print(f"{run.folder.name}: {settings.epochs} epochs")
 # The third row shows the squared error of each pixel, averaged over the colours. It is dark
 # where the error is zero.
 
-# %%
+# %% tags=["hide-input"]
 images = photos.test.images
 originals = data.to_float(images)
 
@@ -96,7 +96,7 @@ plots.rows(rows | {"squared error": maps})
 # Does the sampling matter? A little. The table compares a sampled code with the posterior's
 # mean. The average training image is the best that is possible without a code:
 
-# %%
+# %% tags=["hide-input"]
 average = data.to_float(photos.train.images).mean(0)
 table = [
     ("sampled code", error.mean().item()),
@@ -117,7 +117,7 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".4f"))
 # Guessing gives 0.5. Where the two marks agree, the code has kept what the classifier uses.
 # We leave out attributes that fewer than ten of the test images have, or lack.
 
-# %%
+# %% tags=["hide-input"]
 judge = features.load(photos, runs_folder)[0]
 labels = photos.test.labels
 present = labels.sum(0)
@@ -149,7 +149,7 @@ plots.dots(names, values, "area under the ROC curve")
 # each attribute, their difference, and its standard error. Hats, glasses and facial hair
 # have the largest errors. They are rare in the training images, or finely drawn.
 
-# %%
+# %% tags=["hide-input"]
 each = error.flatten(1).mean(1)  # (N,)
 table = []
 for column in chosen:
@@ -179,7 +179,7 @@ Markdown(tabulate(shown, headers, tablefmt="github", floatfmt=".4f"))
 # several images, its best prediction is their average, and fine detail cancels in an
 # average.
 
-# %%
+# %% tags=["hide-input"]
 vertical = torch.fft.fftfreq(64)[:, None]
 horizontal = torch.fft.rfftfreq(48)[None]
 frequency = torch.hypot(vertical, horizontal)  # cycles per pixel
@@ -242,7 +242,7 @@ print(f"the same without a window: {leaky:.1%}")
 # *kept* if it loses less than a quarter, and also show the result for a tenth. We check
 # every run with this K, because seeds differ.
 
-# %%
+# %% tags=["hide-input"]
 LISTED = ["Pale_Skin", "Black_Hair", "Blond_Hair", "Brown_Hair"]
 LISTED += ["Gray_Hair", "Eyeglasses", "Wearing_Hat"]
 listed = [i for i in chosen if photos.names[i] in LISTED]

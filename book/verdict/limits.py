@@ -74,7 +74,7 @@ def show(rows, headers):
 # split by name. To make up for that a little, our models train for more than the paper's
 # ten epochs. They still make far fewer updates.
 
-# %%
+# %% tags=["hide-input"]
 settings, batch = run.config, run.config.batch_size
 rows = [
     ("this page", count, test_count, settings.epochs),
@@ -136,7 +136,7 @@ show(table, [*headers, "standard error over test images"])
 # How well does the classifier recognise attributes? We measure the area under the ROC curve
 # (AUC) on the test images, for attributes that at least ten of them have, and ten lack:
 
-# %%
+# %% tags=["hide-input"]
 judge = features.load(photos, runs_folder)[0]
 labels = photos.test.labels
 with torch.inference_mode():
@@ -204,7 +204,7 @@ show(table, ["samples", "log p(x), at least, nats", "Monte Carlo error"])
 # interval (Wilson's) is for the population that these images are a sample of. If the names
 # aren't in any order, that is the training part of CelebA, and not a population of people.
 
-# %%
+# %% tags=["hide-input"]
 chosen = "Male Young Attractive Smiling Heavy_Makeup Pale_Skin Eyeglasses"
 chosen += " Wearing_Hat Gray_Hair Bald Chubby Blurry Blond_Hair Black_Hair"
 chosen = [name for name in chosen.split() if name in photos.names]
@@ -240,7 +240,7 @@ show(table, ["label", f"of {total:,}", "share", "95% interval"])
 # Labels aren't independent. The table shows the share of other labels among images with the
 # label *Male*, and among images without it:
 
-# %%
+# %% tags=["hide-input"]
 male = everyone[:, photos.column("Male")]
 sides = [everyone[male].float().mean(0), everyone[~male].float().mean(0)]
 gap = sides[0] - sides[1]
@@ -273,7 +273,7 @@ show(table, headers)
 # mean error, ± its standard error. Because we compare $A$ labels, a difference counts only
 # beyond the quantile of the normal distribution for $0.05 / A$ (Bonferroni).
 
-# %%
+# %% tags=["hide-input"]
 errors = evaluation.reconstruction_error(model, photos.test.images)
 compared = usable.nonzero().flatten().tolist()
 shift, half, counted = [], [], []
@@ -293,7 +293,7 @@ print(
 )
 print(f"of these, {(clear & (shift > 0)).sum()} with a larger error")
 
-# %%
+# %% tags=["hide-input"]
 order = shift.argsort(descending=True).tolist()
 ends = order[:8] + order[-6:] if len(order) > 16 else order
 named = [j for j in order if photos.names[compared[j]] in chosen]
@@ -336,7 +336,7 @@ print(f"correlation of share and difference: {together:.2f}")
 # image has both. (*No_Beard* with *5_o_Clock_Shadow* is debatable. The other pairs leave
 # little room.)
 
-# %%
+# %% tags=["hide-input"]
 pairs = "No_Beard Goatee,No_Beard Mustache,No_Beard Sideburns,"
 pairs += "No_Beard 5_o_Clock_Shadow,Bald Bangs,Bald Wavy_Hair,"
 pairs += "Straight_Hair Wavy_Hair,Black_Hair Blond_Hair,"

@@ -479,7 +479,7 @@ def test_lists_in_another_manner_are_read(tmp_path, old, new):
 def test_a_malformed_list_is_refused(tmp_path, name, change, found):
     path = _lay_out(tmp_path) / name
     path.write_text(change(path.read_text()))
-    _refused(tmp_path, ValueError, path.parent, found)
+    _refused(tmp_path, ValueError, path, found)
 
 
 def test_the_command_line_skips_damaged_images(tmp_path, monkeypatch):

@@ -71,10 +71,11 @@ def load(folder: Path | str, skip_damaged: bool = False) -> Dataset:
         folder = folder / "celeba"
     _fetch(folder)
     sizes, read = _images(_find(folder, IMAGES))
-    header, labels, listed = _table(_find(folder, ATTRIBUTES), sizes, 40, {"-1": 0, "0": 0, "1": 1})
+    attributes = _find(folder, ATTRIBUTES)
+    header, labels, listed = _table(attributes, sizes, 40, {"-1": 0, "0": 0, "1": 1})
     names = tuple(header[-40:])
     if len(set(names)) != 40:
-        raise ValueError(f"{folder}: expected a line with 40 different names above the attributes; {ADVICE}")
+        raise ValueError(f"{attributes}: expected a line with 40 different names above the attributes; {ADVICE}")
     parts = _table(_find(folder, PARTITION), sizes, 1, {"0": 0, "1": 1, "2": 2})[1][:, 0]
     train, test, how = _split(folder, parts)
     order = np.concatenate([train, test])
