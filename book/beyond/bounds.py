@@ -424,8 +424,8 @@ claims.judge(
 # **Fifty weighted samples gain another nat over five (0.96), in one seed.** We didn't average fifty samples, so the
 # weights may not be the cause.
 #
-# **The long run reaches the target of 87.5 nats: 87.27, half a nat above Burda et al. after an eighth of their epochs.** Runs
-# with other seeds are under way, and the first one published reached 87.25 nats (`burda-vae-s10` in `book/records/beyond`, with another ε in Adam).
+# **The long run reaches the target of 87.5 nats: 87.27, half a nat above Burda et al. after an eighth of their epochs.** Two
+# runs with other seeds and another ε in Adam reach 87.25 and 87.21 nats (`burda-vae-s10` and `-s11` in `book/records/beyond`).
 #
 # | limit | what it could change |
 # |---|---|

@@ -33,7 +33,7 @@
 # - *A record describes the run that was trained.* Only one process at a time can hold a run, and this process records the data,
 #   settings and functions. The checksums of weights and metrics are stored before the evaluation ends. If a file doesn't match its
 #   checksum, loading fails with an error that names the file.
-# - *Checkpoints of other versions are kept.* If this version can't resume a checkpoint, the error names the version that can.
+# - *Checkpoints of other versions are kept.* If this version can't resume a checkpoint, it leaves it alone, and `config.json` has the version that can.
 # - *Files don't execute code.* Weights and checkpoints contain only numbers, and a malformed file gives an error message.
 #
 # ## What we tried
@@ -76,6 +76,9 @@ print(f"{campaign['platform']}, torch {campaign['torch']}")
 # %% [markdown]
 # We cut the power in two ways. The first stops a real file system (ext4) at once and discards all unwritten data. The second is a
 # file layer that keeps only synced data. To kill a process, we send a signal that it can't catch.
+#
+# The campaign before this one found a bug: the error for an attribute list without names gave its folder, but not the file. We fixed it, and
+# ran the whole campaign again.
 #
 # ## What we can't promise
 #
