@@ -24,17 +24,18 @@ JUDGED = sorted({MADE_OF.sub(r"\1/\2.html", name): name for name in reversed(ALL
 IN_THE_DARK = {*PLAYED, *{Path(name).parent: name for name in JUDGED}.values()}
 DESK = {"width": 1200, "height": 900}
 
+# What no keyboard can scroll
+UNTOUCHABLE = """() => [...document.querySelectorAll("main *")]
+    .filter((it) => it.clientWidth && it.scrollWidth > it.clientWidth)
+    .filter((it) => /auto|scroll/.test(getComputedStyle(it).overflowX))
+    .filter((it) => it.tabIndex < 0 && !it.querySelector("a, button, [tabindex='0']"))
+    .map((it) => it.outerHTML.slice(0, 200))"""
 READ = """() => {
     for (const each of document.querySelectorAll("details")) each.open = true;
     const text = document.querySelector("main").cloneNode(true);
     text.querySelectorAll("pre, code, script, style, mjx-container").forEach((each) => each.remove());
     return {
         width: document.documentElement.scrollWidth,
-        untouchable: [...document.querySelectorAll("main *")]
-            .filter((it) => it.clientWidth && it.scrollWidth > it.clientWidth)
-            .filter((it) => /auto|scroll/.test(getComputedStyle(it).overflowX))
-            .filter((it) => it.tabIndex < 0 && !it.querySelector("a, button, [tabindex='0']"))
-            .map((it) => it.outerHTML.slice(0, 200)),
         way: ["left-prev", "right-next"].map((each) => document.querySelector(`a.${each}`)?.href),
         tex: text.textContent.match(/\\\\[([]|[$][$]|\\\\[a-zA-Z]+\\{/g) ?? [],
         faulty: document.querySelectorAll("article .math:not(:has(mjx-container)), mjx-merror").length,
@@ -88,14 +89,15 @@ def visit(page):
         page.emulate_media(color_scheme="light", reduced_motion=motion)
         page.goto((HTML / name).as_uri())
         page.evaluate("window.MathJax?.startup.promise")
-        found = page.evaluate(READ) | {"played": page.evaluate(SEEN)}
+        found = page.evaluate(READ) | {"untouchable": page.evaluate(UNTOUCHABLE), "played": page.evaluate(SEEN)}
         page.emulate_media(media="print")
         found["printed"] = page.evaluate(SEEN)
         page.emulate_media(media="null")
         if name in JUDGED:
             page.set_viewport_size(DESK)
             page.evaluate(THIN_OUT)
-            page.wait_for_timeout(400)  # after so long the theme lets what can be scrolled be focused
+            # Some time after a change of size, the theme lets what can be scrolled be focused
+            page.wait_for_function(f"!({UNTOUCHABLE})().length")
             found["inaccessible"] = axe(**LEVELS) + contrast()
         if name in IN_THE_DARK:
             page.emulate_media(color_scheme="dark")
