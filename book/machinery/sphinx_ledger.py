@@ -1,9 +1,11 @@
-"""A Sphinx extension, the directive `{ledger}`: the verdict on each claim, from what the stored pages measured.
+"""A Sphinx extension with the directive `{ledger}`, which shows verdicts from measurements in the stored pages.
 
-With a claim's number, such as C7, it shows that claim's conditions, else a table of the paper's claims; with `plain`, one
-for newcomers, without numbers; with `beyond`, one of the claims beyond the paper; with `changes`, one of all verdicts
-before and after there was a "not decided". A claim that no page judges, or that
-rests on runs which have no record, or another one, ends the build.
+With a claim's number, such as C7, it shows this claim's conditions. Without an argument, it shows a table of the
+paper's
+claims. `plain` shows one without numbers, for newcomers. `beyond` shows the claims beyond the paper. `changes` shows
+all
+verdicts before and after "not decided" was introduced. The build fails if a page doesn't judge its claim, or a run
+lacks its record or has another one.
 """
 
 from collections import Counter
@@ -23,7 +25,7 @@ markdown_table = partial(tabulate, tablefmt="github", disable_numparse=True)
 
 
 class Ledger(SphinxDirective):
-    """The directive itself; see the module's first lines."""
+    """The directive `{ledger}`, described above."""
 
     optional_arguments = 1
 
@@ -34,8 +36,8 @@ class Ledger(SphinxDirective):
             numbers = [each for letter in letters for each in claims.numbered(letter)] or [asked]
             judgements = [claims.judgement(each, BOOK) for each in numbers]
         except (ValueError, FileNotFoundError) as error:
-            raise ExtensionError(f"the ledger of claims, in {self.get_location()}: {error}") from error
-        for each in judgements:  # another judgement there, another ledger here
+            raise ExtensionError(f"ledger of claims in {self.get_location()}: {error}") from error
+        for each in judgements:  # rebuild this page if a judgement changes
             self.env.note_dependency(str(BOOK / f"{each.rule['page']}.ipynb"))
         shows = {"all": _table, "beyond": _table, "plain": _plain, "changes": _changes}.get(asked, _detail)
         parent = nodes.Element()
