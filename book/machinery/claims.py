@@ -103,9 +103,8 @@ class Judgement:
         """Compute the 95% interval of a condition's mean by Student's t over seeds or splits.
 
         A single value has the interval from -inf to inf. Equal values count as one value, because their measure is
-        coarse, such
-        as a share of seven. Where `claims.yml` calls a condition exact, its one value is exact, or the end of an
-        interval.
+        coarse, such as a share of seven. Where `claims.yml` calls a condition exact, its one value is exact, or the end
+        of an interval.
         """
         values = self.values[key]
         if len({*values}) == 1:

@@ -1,11 +1,9 @@
 """A Sphinx extension with the directive `{ledger}`, which shows verdicts from measurements in the stored pages.
 
 With a claim's number, such as C7, it shows this claim's conditions. Without an argument, it shows a table of the
-paper's
-claims. `plain` shows one without numbers, for newcomers. `beyond` shows the claims beyond the paper. `changes` shows
-all
-verdicts before and after "not decided" was introduced. The build fails if a page doesn't judge its claim, or a run
-lacks its record or has another one.
+paper's claims. `plain` shows one without numbers, for newcomers. `beyond` shows the claims beyond the paper. `changes`
+shows all verdicts before and after "not decided" was introduced. The build fails if a page doesn't judge its claim, or
+a run lacks its record or has another one.
 """
 
 from collections import Counter
