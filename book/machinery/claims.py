@@ -7,9 +7,9 @@ collects them from the stored pages.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
-from math import inf, isfinite, sqrt
+from math import hypot, inf, isfinite, sqrt
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -30,11 +30,14 @@ VERDICTS = {  # and how the ledger counts them
     "not decided": "are not decided",
 }
 CLAIMS = Path(__file__).with_name("claims.yml")
+RECORDS = Path(__file__).parents[1] / "records"
 
 
 @cache
 def rules() -> dict[str, dict]:
     """`claims.yml`: for each claim its words, where it is judged, and its conditions.
+
+    A condition that is `fresh` has the words and the bound of `rules.yml`, and is decided by `book.machinery.verdicts`.
 
     Raises
     ------
@@ -46,6 +49,9 @@ def rules() -> dict[str, dict]:
         if not rule["conditions"]:
             raise ValueError(f"{CLAIMS}: {claim} needs at least one condition")
         for key, condition in rule["conditions"].items():
+            if condition.get("fresh"):
+                written_before = next_rules()["claims"][claim]["conditions"][key]
+                condition |= {"says": written_before["measure"], **written_before}
             bounds = [condition[way] for way in ("above", "below") if way in condition]
             if len(bounds) != 1 or not isinstance(bounds[0], int | float) or not isfinite(bounds[0]):
                 raise ValueError(f"{CLAIMS}: {claim}.{key} needs above or below, one finite number, not {bounds}")
@@ -87,12 +93,15 @@ class Judgement:
     data : what it was measured on, in words
     values : for each condition of the claim a value, or one for each seed or part
     runs : the names of the runs that bear the values out, with fingerprints of their evaluations
+    errors : for a condition that was decided on fresh seeds the standard deviation of its mean over resamples of
+        images, draws and classifiers
     """
 
     claim: str
     data: str
     values: dict[str, list[float]]
     runs: dict[str, str]
+    errors: dict[str, float] = field(default_factory=dict)
 
     @property
     def rule(self) -> dict:
@@ -102,12 +111,14 @@ class Judgement:
     def interval(self, key: str) -> tuple[float, float]:
         """The 95% interval of a condition's mean, by Student's t over seeds or parts: from -inf to inf of one value.
 
-        Equal values count as one: they are of a coarse measure, such as a share of seven. A condition that `claims.yml` calls exact has one value, which is exact, or already the end of an interval.
+        Equal values count as one if nothing was resampled: they are of a coarse measure, such as a share of seven. A
+        condition that `claims.yml` calls exact has one value, which is exact, or already the end of an interval.
         """
-        values = self.values[key]
-        if len({*values}) == 1:
+        values, error = self.values[key], self.errors.get(key)
+        if len({*values}) == 1 and error is None:
             return (values[0], values[0]) if self.rule["conditions"][key].get("exact") else (-inf, inf)
-        half = t.ppf(0.975, len(values) - 1) * stdev(values) / sqrt(len(values))
+        by_seed = t.ppf(0.975, len(values) - 1) * stdev(values) / sqrt(len(values))
+        half = hypot(by_seed, 1.96 * (error or 0))
         return mean(values) - half, mean(values) + half
 
     @property
@@ -160,7 +171,9 @@ class Judgement:
         return {"text/markdown": text, "text/plain": f"{self.claim} {self.verdict}: {self.summary}", MIME: asdict(self)}
 
 
-def judge(claim: str, data: str, runs: Iterable[Run] = (), **values: float | Sequence[float]) -> Judgement:
+def judge(
+    claim: str, data: str, runs: Iterable[Run] = (), errors: dict | None = None, **values: float | Sequence[float]
+) -> Judgement:
     """Apply a claim's conditions.
 
     Parameters
@@ -168,6 +181,7 @@ def judge(claim: str, data: str, runs: Iterable[Run] = (), **values: float | Seq
     claim : such as "C7"
     data : what it was measured on, in words
     runs : those that the values come from
+    errors : of fresh seeds, see `Judgement`
     values : for each condition of the claim several, one for each seed or part, or a single one
 
     Raises
@@ -182,7 +196,19 @@ def judge(claim: str, data: str, runs: Iterable[Run] = (), **values: float | Seq
     for key, each in several.items():
         if not all(map(isfinite, each)):
             raise ValueError(f"{claim} cannot be judged by {key} = {each}: values must be finite")
-    return Judgement(claim, data, several, {run.folder.name: fingerprint(run) for run in runs})
+    return Judgement(claim, data, several, {run.folder.name: fingerprint(run) for run in runs}, errors or {})
+
+
+def published(claim: str, records: Path = RECORDS) -> Judgement:
+    """The verdict of fresh seeds, from `records/verdicts`; see `book.machinery.verdicts`.
+
+    Raises ValueError if it was measured under other rules.
+    """
+    path = records / "verdicts" / f"{claim}.json"
+    stored = json.loads(path.read_bytes())
+    if stored.pop("rules") != digest(next_rules()):
+        raise ValueError(f"{path} was measured under other rules than those of rules.yml; measure it again")
+    return Judgement(**stored)
 
 
 def judgement(claim: str, book: Path) -> Judgement:
@@ -196,9 +222,9 @@ def judgement(claim: str, book: Path) -> Judgement:
         If a run that it rests on has no record.
     """
     stored = _stored(claim, book)
-    folder = book / "records" / ("beyond" if claim in numbered("B") else "paper")
+    folder = book / "records" / ("fresh" if stored.get("errors") else "beyond" if claim in numbered("B") else "paper")
     records = [load_run(folder / name, builder=None) for name in stored["runs"]]
-    found = judge(claim, stored["data"], records, **stored["values"])
+    found = judge(claim, stored["data"], records, stored.get("errors"), **stored["values"])
     if found.runs != stored["runs"]:
         raise ValueError(
             f"{_page(claim, book)} judges {claim} by other runs than those of the records; execute it again"
