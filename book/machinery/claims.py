@@ -144,6 +144,11 @@ class Judgement:
             return "holds"
         return "does not hold" if found == {False} else "not decided"
 
+    @property
+    def exploratory(self) -> bool:
+        """Whether it rests on seeds that we had looked at when we wrote `rules.yml`."""
+        return self.claim in next_rules()["claims"] and not self.errors
+
     def shown(self, key: str) -> str:
         """A condition's value in the form that `claims.yml` gives: mean ± standard deviation if there are several."""
         return plus_minus(self.values[key], self.rule["conditions"][key]["format"])
@@ -167,7 +172,8 @@ class Judgement:
         return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
     def _repr_mimebundle_(self, **_) -> dict:
-        text = f"**{self.claim} {self.verdict}.** {self.rule['claim']} ({self.data}.)\n\n{self.table()}"
+        seeds = "exploratory" if self.exploratory else "decided on fresh seeds" if self.errors else "exact"
+        text = f"**{self.claim} {self.verdict}** ({seeds})**.** {self.rule['claim']} ({self.data}.)\n\n{self.table()}"
         return {"text/markdown": text, "text/plain": f"{self.claim} {self.verdict}: {self.summary}", MIME: asdict(self)}
 
 

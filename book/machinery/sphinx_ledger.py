@@ -48,8 +48,12 @@ def _link(judgement: claims.Judgement, words: str) -> str:
     return f"{{doc}}`{words} </book/{judgement.rule['page']}>`"
 
 
+def _verdict(judgement: claims.Judgement) -> str:
+    return f"**{judgement.verdict}**{', exploratory' if judgement.exploratory else ''}"
+
+
 def _table(judgements: list[claims.Judgement]) -> str:
-    rows = [(_link(each, each.claim), each.rule["claim"], f"**{each.verdict}**", each.summary) for each in judgements]
+    rows = [(_link(each, each.claim), each.rule["claim"], _verdict(each), each.summary) for each in judgements]
     count = Counter(each.verdict for each in judgements)
     verdicts = ", ".join(f"{count[name]} {plural}" for name, plural in claims.VERDICTS.items())
     table = markdown_table(rows, ["", "claim", "verdict", "we measured"])
@@ -58,13 +62,13 @@ def _table(judgements: list[claims.Judgement]) -> str:
 
 def _changes(judgements: list[claims.Judgement]) -> str:
     rows = [
-        (_link(each, each.claim), each.rule["before"], f"**{each.verdict}**", each.rule["why"]) for each in judgements
+        (_link(each, each.claim), each.rule["before"], _verdict(each), each.rule["why"]) for each in judgements
     ]
     return markdown_table(rows, ["", "before", "now", "why"])
 
 
 def _plain(judgements: list[claims.Judgement]) -> str:
-    rows = [(_link(each, each.rule["plain"]), f"**{each.verdict}**") for each in judgements]
+    rows = [(_link(each, each.rule["plain"]), _verdict(each)) for each in judgements]
     return markdown_table(rows, ["the paper says", "our verdict"])
 
 

@@ -109,6 +109,15 @@ def kernel_distance(name: str, samples: Tensor) -> Tensor:
     return over_classifiers(torch.stack(distances, 1))
 
 
+def passes(name: str, samples: Tensor) -> Tensor:
+    """The share of samples that are nearer to some test image than its nearest neighbour is, in features, (R,)."""
+    found = []
+    for network, (tests, _) in zip(features.load(dataset(name)), real(name), strict=True):
+        radius = torch.cdist(tests, tests).kthvalue(2, dim=1).values  # the first is the image itself
+        found.append((torch.cdist(features.extract(network, samples), tests) < radius).any(1))
+    return over_classifiers(mean(torch.stack(found, 1), DRAWS))
+
+
 @torch.no_grad()
 def decode(model: models.VAE, codes: Tensor) -> Tensor:
     """The mean images of codes."""
