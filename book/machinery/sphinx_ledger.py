@@ -61,9 +61,7 @@ def _table(judgements: list[claims.Judgement]) -> str:
 
 
 def _changes(judgements: list[claims.Judgement]) -> str:
-    rows = [
-        (_link(each, each.claim), each.rule["before"], _verdict(each), each.rule["why"]) for each in judgements
-    ]
+    rows = [(_link(each, each.claim), each.rule["before"], _verdict(each), each.rule["why"]) for each in judgements]
     return markdown_table(rows, ["", "before", "now", "why"])
 
 
