@@ -4,21 +4,21 @@
 >>> run = train(data.load("digits"), TrainConfig(latent_dim=2))
 >>> run.evaluation["test_elbo"], run.model().sample(16)
 
-A VAE is three modules that return distributions. Each can be replaced.
+A VAE consists of three modules that return distributions. You can replace each of them.
 
-encoders, decoders, priors    the modules
-distributions   what torch.distributions lacks, and closed-form KL divergences
-models          the paper's two models, and the VAE that ties three modules together
+encoders, decoders, priors    the three modules
+distributions   distributions that torch lacks, and closed-form KL divergences
+models          the VAE that joins the three modules, and the paper's two models
 checks          errors that are found before training
-storage         a model's weights on disk, and the trained models that come with the package
+storage         weights on disk, and the published models
 binarization    models of binary pixels
-burda           the model and schedule that much of the field compares by
-objective       the ELBO and its relatives, as pure functions, and what training minimises
+burda           the model and the schedule of Burda et al., a common benchmark
+objective       the ELBO and related objectives, as pure functions
 data            data sets by name, a folder of your own images, or tensors
-training, runs  the loop; a run on disk, which is resumed or loaded by the call that began it
+training, runs  the training loop, and runs on disk, which can be resumed and loaded
 evaluation      ELBO, log p(x), active units, reconstruction error
 baselines       wake-sleep, Monte Carlo EM with HMC, exact EM on a grid
-attributes      directions of the code space
+attributes      directions of attributes in the code space
 plots           grids and curves
 """
 
@@ -30,7 +30,7 @@ import torch
 
 try:
     getpass.getuser()
-except (KeyError, OSError):  # a container's user without a name, for which torchvision and torch's Adam would ask
+except (KeyError, OSError):  # torchvision and torch's Adam ask for the user's name, which a container's user may lack
     os.environ["LOGNAME"] = str(os.getuid())
 
 from . import (
@@ -53,7 +53,7 @@ from . import (
 from .runs import Run, train
 from .training import TrainConfig
 
-_LATER = ("attributes", "plots")  # imported when they are asked for: scikit-learn and matplotlib take seconds
+_LATER = ("attributes", "plots")  # imported on first use, because scikit-learn and matplotlib take seconds
 
 __all__ = ["Run", "TrainConfig", "train", *_LATER]
 __all__ += ["baselines", "binarization", "burda", "checks", "data", "decoders", "distributions", "encoders"]
@@ -72,5 +72,7 @@ def __dir__() -> list[str]:
 
 # On the CPU, numbers too small for float32's normal range (Adam's moments of weights whose gradient has died) make
 # training half as fast as it could be. Rounding them to zero changes no result that float32 can show. Threads inherit
-# this when they start, so it is set before torch starts any.
+# On the CPU, numbers below float32's normal range slow training down to half its speed. They occur in Adam's moments of
+# weights whose gradient is zero. Rounding them to zero changes no result that float32 can show. Threads inherit this
+# setting when they start, so we set it before torch starts any.
 torch.set_flush_denormal(True)

@@ -1,4 +1,4 @@
-"""Train from the command line: `python -m vaelib train mnist --latent-dim 2 8`; `--help` tells more."""
+"""Train from the command line, for example `python -m vaelib train mnist --latent-dim 2 8`. See also `--help`."""
 
 import argparse
 import platform
@@ -7,7 +7,7 @@ from . import data, runs
 from .data import paths
 from .training import TrainConfig
 
-STOPPED = "stopped; the same command goes on from what was last saved"
+STOPPED = "stopped; run the same command to resume from the last checkpoint"
 
 
 def train(options: argparse.Namespace) -> None:
@@ -15,7 +15,7 @@ def train(options: argparse.Namespace) -> None:
     chosen = {name: getattr(options, name) for name in names}
     configs = [TrainConfig(size, seed=seed, **chosen) for seed in options.seed for size in options.latent_dim]
     if options.data and options.dataset in data.WITHOUT_FILES:
-        raise ValueError(f"{options.dataset} comes with the package, not from a folder; leave --data out")
+        raise ValueError(f"{options.dataset} comes with the package, so it can't be read from a folder; omit --data")
     dataset = data.load(options.dataset, options.data, options.skip_damaged)
     for config in configs:
         run = runs.train(dataset, config, options.runs, options.device, stream=options.stream)
@@ -23,7 +23,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 class Version(argparse.Action):
-    """Print what a report of a fault should tell, and end."""
+    """Print the versions and the device for a bug report, and exit."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         for package in ("vaelib", "torch", "torchvision", "numpy"):
@@ -36,25 +36,25 @@ class Version(argparse.Action):
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m vaelib", description=__doc__)
-    parser.add_argument("--version", action=Version, nargs=0, help="of all that matters, for a report of a fault")
+    parser.add_argument("--version", action=Version, nargs=0, help="show versions and device, for bug reports")
     command = parser.add_subparsers(required=True).add_parser(
         "train",
-        help="train and evaluate the paper's model, for each latent dimension and seed",
+        help="train and evaluate the paper's model with each latent dimension and seed",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     command.set_defaults(function=train)
-    command.add_argument("dataset", help="such as mnist, celeba or digits")
+    command.add_argument("dataset", help="data set, such as mnist, celeba or digits")
     command.add_argument("--latent-dim", type=int, nargs="+", required=True, metavar="K")
     command.add_argument("--seed", type=int, nargs="+", default=[TrainConfig.seed], metavar="S")
     command.add_argument("--epochs", type=int, default=TrainConfig.epochs)
     command.add_argument("--batch-size", type=int, default=TrainConfig.batch_size)
     command.add_argument("--learning-rate", type=float, default=TrainConfig.learning_rate)
-    command.add_argument("--precision", help="float32 or bfloat16; by default bfloat16 on NVIDIA's GPUs, else float32")
+    command.add_argument("--precision", help="float32 or bfloat16; by default bfloat16 on NVIDIA GPUs, else float32")
     command.add_argument("--stream", action="store_true", help="for images that exceed the device's memory")
-    command.add_argument("--data", metavar="FOLDER", help="of the data; by default VAELIB_DATA, or ~/.cache/vaelib")
-    command.add_argument("--skip-damaged", action="store_true", help="leave damaged photographs of CelebA out")
-    command.add_argument("--runs", metavar="FOLDER", help="of the runs; by default VAELIB_RUNS, or runs")
-    command.add_argument("--device", help="cpu, cuda or mps; by default cuda if there is one, else cpu")
+    command.add_argument("--data", metavar="FOLDER", help="data folder; by default VAELIB_DATA, or ~/.cache/vaelib")
+    command.add_argument("--skip-damaged", action="store_true", help="omit damaged photographs of CelebA")
+    command.add_argument("--runs", metavar="FOLDER", help="folder of runs; by default VAELIB_RUNS, or runs")
+    command.add_argument("--device", help="cpu, cuda or mps; by default cuda if available, else cpu")
     options = parser.parse_args()
     try:
         options.function(options)

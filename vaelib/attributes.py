@@ -1,4 +1,4 @@
-"""Attributes in the code space: told apart by logistic regression, and walked along by the decoder."""
+"""Attributes in the code space: classify them by logistic regression, and decode codes along their directions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from .models import VAE
 
 @dataclass(frozen=True)
 class Attribute:
-    """Where a binary attribute lies in the code space, and how well a linear classifier tells it.
+    """The direction of a binary attribute in the code space, and the scores of a linear classifier.
 
     Parameters
     ----------
     name : such as "Smiling"
-    direction : unit vector (K,), from the mean code of what lacks the attribute to that of what has it
-    classifier : standardises codes (N, K), then weighs them; fitted to all of them
-    accuracy, auc : on codes that the classifier had not seen: one value for each fold
-    majority : the accuracy of always giving the commoner answer
+    direction : unit vector (K,), from the mean code without the attribute to the mean code with it
+    classifier : standardises codes (N, K), then weighs them; fitted to all codes
+    accuracy, auc : on codes that the classifier wasn't fitted to, one value per fold
+    majority : baseline accuracy of always predicting the majority class
     """
 
     name: str
@@ -37,43 +37,52 @@ class Attribute:
 
     @property
     def standardised_direction(self) -> Tensor:
-        """The classifier's weights w of *standardised* codes, as a unit vector (K,), none of the code space."""
+        """The classifier's weights w for standardised codes, as a unit vector (K,).
+
+        This isn't a direction of the code space.
+        """
         return _unit(self.classifier[-1].coef_[0])
 
     @property
     def gradient(self) -> Tensor:
-        """The unit vector (K,) of the code space along which the classifier's score grows fastest, a filter.
+        """The direction, a unit vector (K,) of the code space, in which the classifier's score grows fastest.
 
-        The score is w . (z - m) / s + b, with m and s the codes' means and standard deviations, so its gradient with
-        respect to the code z is w / s. It is what tells the attribute, not what changes with it, and no way to walk: s
-        is small where the model makes no use of a dimension, and there the decoder does not listen.
+        The score is w . (z - m) / s + b, with m and s the codes' means and standard deviations. Its gradient with
+        respect to
+        the code z is therefore w / s. This is a filter: it detects the attribute, but doesn't show how codes change
+        with it.
+        Don't traverse along it. Where the model doesn't use a dimension, s is small and the decoder doesn't react.
         """
         return _unit(self.classifier[-1].coef_[0] / self.classifier[0].scale_)
 
     def score(self, codes: Tensor) -> Tensor:
-        """The classifier's log-odds, (N,), that the attribute is there, for codes (N, K)."""
+        """Compute the classifier's log-odds, (N,), that the attribute is present, for codes (N, K)."""
         return torch.from_numpy(self.classifier.decision_function(_full(codes).numpy())).float()
 
 
 def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> dict[str, Attribute]:
-    """For each attribute a direction, and a logistic regression that is judged by cross-validation.
+    """Fit a direction and a cross-validated logistic regression for each attribute.
 
-    The direction is the difference of the mean codes. It is zero along dimensions that the model does not use, since
-    there all means are alike; and where the codes of either kind are normal with one covariance, it is this covariance
-    times the best classifier's gradient: the pattern to a filter (Haufe et al., NeuroImage 87, 2014).
+    The direction is the difference of the mean codes. It is zero along dimensions that the model doesn't use, because
+    all
+    means agree there. If the codes of both classes are normal with the same covariance, the direction is this
+    covariance
+    times the gradient of the best classifier. It is then the pattern that belongs to this filter (Haufe et al.,
+    NeuroImage
+    87, 2014).
 
     Parameters
     ----------
     codes : Tensor of shape (N, K), such as posterior means of test images
     labels : Tensor of shape (N, A), bool, or 0 and 1, or -1 and 1
     names : of the A attributes
-    folds : parts of the codes; each is classified by a regression fitted to the others
+    folds : number of subsets for cross-validation; each is classified by a regression fitted to the others
 
     Raises
     ------
     ValueError
-        If the shapes do not fit, the labels have other values, an attribute is there, or is missing, in fewer codes
-        than there are folds, or the codes do not vary, or their means with and without an attribute are equal.
+        If the shapes don't fit, labels have other values, or codes don't vary. Also if an attribute is present or
+        absent in fewer codes than there are folds, or the mean codes with and without it are equal.
     """
     codes, labels = _full(codes), torch.as_tensor(labels).cpu()
     if codes.ndim != 2 or labels.shape != (len(codes), len(set(names))):
@@ -85,15 +94,15 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
     if not (values <= {0, 1} or values <= {-1, 1}):
         raise ValueError(f"labels must be bool, 0 and 1, or -1 and 1; these have {sorted(values)[:5]}")
     if not codes.isfinite().all() or not (codes != codes[:1]).any():
-        raise ValueError("all codes are the same, or some not finite, so they hold no attribute: did the model learn?")
+        raise ValueError("all codes are equal, or some aren't finite, so they hold no attribute: did the model learn?")
     x, found = codes.numpy(), {}
     columns = zip(names, (labels > 0).T.numpy(), strict=True)
     for name, column in progress.bar(columns, total=len(names), desc="attributes", delay=2):
         present = int(column.sum())
         if min(present, len(column) - present) < folds:
             raise ValueError(
-                f"{name} is there in {present} of {len(column)} images; {folds} with it and {folds} without are "
-                f"needed: take more images, or leave it out"
+                f"{name}: {present} of {len(column)} images have it; expected at least {folds} with and {folds} "
+                "without it. Use more images, or leave this attribute out"
             )
         accuracy, auc = [], []
         for seen, unseen in StratifiedKFold(folds, shuffle=True, random_state=0).split(x, column):
@@ -106,7 +115,7 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
         difference = codes[has].mean(0) - codes[~has].mean(0)
         if not difference.any():
             raise ValueError(
-                f"{name}: the mean codes with and without it are equal, so there is no direction; leave it out"
+                f"{name}: the mean codes with and without it are equal, so they don't define a direction; leave it out"
             )
         direction = _unit(difference)
         found[name] = Attribute(name, direction, classifier, torch.tensor(accuracy), torch.tensor(auc), majority)
@@ -115,14 +124,14 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
 
 @torch.no_grad()
 def traverse(model: VAE, codes: Tensor, direction: Tensor, steps: Tensor) -> Tensor:
-    """Images decoded along a direction, (N, T, C, H, W), values in [0, 1].
+    """Decode images along a direction, (N, T, C, H, W), with values in [0, 1].
 
     Parameters
     ----------
     model : VAE in evaluation mode
-    codes : Tensor of shape (N, K), where to start
+    codes : start of each path, Tensor of shape (N, K)
     direction : Tensor of shape (K,)
-    steps : Tensor of shape (T,), how far to go along it, in units of its length
+    steps : positions along the direction, in units of its length, Tensor of shape (T,)
     """
     codes, direction, steps = (each.to(model.device) for each in (codes, direction, steps))
     path = codes[:, None] + steps[:, None] * direction  # (N, T, K)
@@ -134,7 +143,7 @@ def _classifier() -> Pipeline:
 
 
 def _full(codes: Tensor) -> Tensor:
-    """Codes on the CPU, in single precision or better, for NumPy."""
+    """Convert codes to single precision or better on the CPU, for NumPy."""
     codes = torch.as_tensor(codes).detach().cpu()
     return codes.to(torch.promote_types(codes.dtype, torch.float32))
 

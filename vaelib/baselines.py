@@ -1,7 +1,6 @@
 """Baselines: Kingma and Welling's (2013) wake-sleep and Monte Carlo EM with HMC, and exact EM on a grid of codes.
 
-Each takes a `models.VAE`, of which EM uses decoder and prior only, and one batch of float images at a time, which the
-model preprocesses.
+Each takes a `models.VAE` and one batch of float images, which the model preprocesses. EM uses only decoder and prior.
 """
 
 import math
@@ -16,21 +15,23 @@ from .models import VAE
 
 
 def wake_sleep(model: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The two losses of wake-sleep (Hinton et al., 1995), nats, each (B,).
+    """Compute both losses of wake-sleep (Hinton et al., 1995), in nats, each (B,).
 
-    Wake: -log p(x, z) of a code from q(z | x), a gradient for decoder and prior only. Sleep: -log q(z | x) of a code
-    and an image dreamt by the model, a gradient for the encoder only. Their sum is no objective of one model.
+    The wake loss is -log p(x, z) of a code from q(z | x). Its gradient is for decoder and prior only. The sleep loss is
+    -log q(z | x) of a code and an image sampled from the model. Its gradient is for the encoder only. No single
+    objective
+    has the sum of both as its loss.
     """
     with torch.no_grad():
         x = model.prepare(x)
         z = model.encoder(x).sample()
         dreamt = model.prior().sample((len(x),))
-        images = model.decoder(dreamt).sample()  # as the model sees them: nothing is preprocessed
+        images = model.decoder(dreamt).sample()  # not preprocessed, because the decoder returns preprocessed images
     return -_log_joint(model, x, z), -model.encoder(images).log_prob(dreamt)
 
 
 def log_joint(model: VAE, x: Tensor, z: Tensor) -> Tensor:
-    """log p(x, z), (B,), of images x (B, C, H, W) and a code z (B, K) for each."""
+    """Compute log p(x, z), (B,), of images x (B, C, H, W) and a code z (B, K) for each."""
     return _log_joint(model, model.prepare(x), z)
 
 
@@ -46,21 +47,21 @@ def hmc(
     leapfrogs: int = 10,
     target: float | None = 0.9,
 ) -> tuple[Tensor, float, float]:
-    """Hamiltonian Monte Carlo (Neal, 2011) of B chains at once, with one step size.
+    """Run Hamiltonian Monte Carlo (Neal, 2011) with B chains at once and one step size.
 
     Parameters
     ----------
-    log_density : from codes (B, K) to unnormalised log-densities (B,), nats
-    z : where the chains start, (B, K)
-    steps : proposals to each chain
-    step_size : of a leapfrog
-    leapfrogs : in each proposal
-    target : share of proposals to be accepted: after each, the step size grows or shrinks by at most 5%. While it
-        still adapts, the chains are not exactly those of the density; None leaves it as it is.
+    log_density : from codes (B, K) to unnormalised log-densities (B,), in nats
+    z : start of the chains, (B, K)
+    steps : proposals per chain
+    step_size : of a leapfrog step
+    leapfrogs : leapfrog steps per proposal
+    target : share of proposals to accept. After each proposal, the step size changes by at most 5% towards it. While it
+        adapts, the chains don't exactly follow the density. None keeps the step size fixed
 
     Returns
     -------
-    The chains (steps, B, K), the last step size, and the share accepted.
+    The chains (steps, B, K), the last step size, and the share of accepted proposals
     """
 
     def slope(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,7 +84,7 @@ def hmc(
             new_value, new_gradient = slope(moved)
             momentum = momentum + step_size / 2 * new_gradient
         change = new_value - momentum.square().sum(1) / 2 - energy
-        taken = torch.rand_like(change).log() < change  # false for NaN: a path that diverged
+        taken = torch.rand_like(change).log() < change  # false for NaN, which a diverged path gives
         z = torch.where(taken[:, None], moved, z)
         gradient = torch.where(taken[:, None], new_gradient, gradient)
         value = torch.where(taken, new_value, value)
@@ -98,10 +99,22 @@ def hmc(
 def mcem_step(
     model: VAE, x: Tensor, z: Tensor, optimizer: Optimizer, step_size: float, proposals: int = 1, updates: int = 5
 ) -> tuple[Tensor, float, float]:
-    """A step of Monte Carlo EM: HMC from the codes z (B, K) of these images, then updates of the weights on its last.
+    """Take a step of Monte Carlo EM: HMC from the codes z (B, K), then updates of the weights for its last codes.
 
-    The optimizer holds the decoder's weights. Returns the new codes (B, K), to start from when these images come
-    again, the step size and the share accepted. The paper's appendix: 10 leapfrogs, 90% accepted, 5 updates.
+    The defaults are from the paper's appendix: 10 leapfrog steps, 90% accepted, 5 updates.
+
+    Parameters
+    ----------
+    model : VAE
+    x : float images (B, C, H, W)
+    z : codes (B, K) of these images, from which HMC starts
+    optimizer : of the decoder's weights
+    step_size : of a leapfrog step
+    proposals, updates : number of HMC proposals and of weight updates
+
+    Returns
+    -------
+    The new codes (B, K), from which to start when these images return, the step size, and the share accepted
     """
     x = model.prepare(x)
     chain, step_size, accepted = hmc(lambda z: _log_joint(model, x, z), z, proposals, step_size)
@@ -113,9 +126,11 @@ def mcem_step(
 
 
 def grid_log_joint(model: VAE, x: Tensor, grid: Tensor) -> Tensor:
-    """log p(x | z) + log P(z), (B, M), where P is the prior on M evenly spaced codes (M, K), summing to one.
+    """Compute log p(x | z) + log P(z), (B, M), with P the prior on M evenly spaced codes (M, K), normalised to sum 1.
 
-    Its logsumexp over the grid is log p(x), its softmax the posterior: exact as the grid becomes fine and wide.
+    Its logsumexp over the grid is log p(x), and its softmax is the posterior. Both become exact as the grid becomes
+    fine
+    and wide.
     """
     return _grid_log_joint(model, model.prepare(x), grid)
 
@@ -123,7 +138,7 @@ def grid_log_joint(model: VAE, x: Tensor, grid: Tensor) -> Tensor:
 def _grid_log_joint(model: VAE, x: Tensor, grid: Tensor) -> Tensor:
     likelihood = model.decoder(grid)
     if isinstance(likelihood, Independent) and isinstance(likelihood.base_dist, Bernoulli):
-        logits = likelihood.base_dist.logits.flatten(1)  # (M, D); a matrix product in place of B * M * D logarithms
+        logits = likelihood.base_dist.logits.flatten(1)  # (M, D). A matrix product replaces B * M * D logarithms
         values = x.flatten(1) @ logits.T - torch.nn.functional.softplus(logits).sum(1)
     else:
         values = likelihood.log_prob(x.unsqueeze(1))
@@ -131,9 +146,9 @@ def _grid_log_joint(model: VAE, x: Tensor, grid: Tensor) -> Tensor:
 
 
 def grid_em_step(model: VAE, x: Tensor, grid: Tensor, optimizer: Optimizer, updates: int = 5) -> Tensor:
-    """A step of exact EM: the posterior of each image on the grid, then updates of the weights on the expectation.
+    """Take a step of exact EM: each image's posterior on the grid, then updates of the weights on the expectation.
 
-    Returns log p(x), (B,), before the updates. The prior is taken as fixed.
+    Returns log p(x), (B,), before the updates. The prior stays fixed.
     """
     x = model.prepare(x)
     with torch.no_grad():
@@ -148,10 +163,12 @@ def grid_em_step(model: VAE, x: Tensor, grid: Tensor, optimizer: Optimizer, upda
 
 @torch.no_grad()
 def log_prob(model: VAE, x: Tensor, samples: int = 200, proposals: int = 60) -> Tensor:
-    """log p(x) of each image, (B,), nats, without an encoder, so that all rivals are scored alike.
+    """Estimate log p(x) of each image, (B,), in nats, without an encoder, so that all methods are scored alike.
 
-    Codes of the prior, weighted by the likelihood, start chains of HMC; the chains' second half gives each image a
-    normal distribution, widened by a half, for importance sampling. On average a lower bound, as any such estimate.
+    Codes sampled from the prior and weighted by the likelihood are the start of HMC chains. The second half of the
+    chains gives a normal distribution per image. We multiply its covariance by 1.5 and use it for importance sampling.
+    The
+    estimate is a lower bound on average.
     """
     x, codes = model.prepare(x), model.prior().sample((1000,))
     likelihood = _grid_log_joint(model, x, codes) - model.prior().log_prob(codes).log_softmax(0)

@@ -1,4 +1,4 @@
-"""Binary images from grey ones, whose values are taken for the probabilities of white."""
+"""Binary images from grey ones, whose values are used as the probabilities of white."""
 
 from collections.abc import Callable
 
@@ -11,14 +11,15 @@ MODULUS = 2**31
 
 
 class Binarized(VAE):
-    """A VAE of binary pixels: dynamic binarization in training, and a fixed one in evaluation.
+    """A VAE of binary pixels, with dynamic binarization in training, and fixed binarization in evaluation.
 
-    The fixed one depends on the image only: a pattern of uniform noise, shifted by a checksum of the image. All metrics
-    are therefore of the same binary images, wherever an image is in the data, and binary images stay as they are.
+    The fixed binarization depends only on the image. It uses a pattern of uniform noise, shifted by a checksum of the
+    image. All metrics therefore refer to the same binary images, in any order of the data. Binary images stay
+    unchanged.
 
     Parameters
     ----------
-    vae : VAE whose encoder, decoder and prior it takes over
+    vae : VAE that provides encoder, decoder and prior
     """
 
     noise: Tensor
@@ -29,7 +30,7 @@ class Binarized(VAE):
         self.register_buffer("noise", pattern, persistent=False)
 
     def preprocess(self, x: Tensor) -> Tensor:
-        """The binary images (B, C, H, W), as floats, of grey ones."""
+        """Binarize grey images into floats (B, C, H, W)."""
         if self.training:
             return (torch.rand_like(x) < x).to(x.dtype)  # takes a third of the time of torch.bernoulli
         checksum = ((255 * x).round().long() * self.noise).flatten(1).sum(1).view(-1, *[1] * (x.ndim - 1))
@@ -37,5 +38,5 @@ class Binarized(VAE):
 
 
 def binarized(image_shape: tuple[int, ...], latent_dim: int, builder: Callable[..., VAE] = build) -> Binarized:
-    """Make a model, of the paper's or of another builder's, one of binary pixels: a builder itself."""
+    """Build a model of binary pixels from another builder's model, by default the paper's."""
     return Binarized(builder(image_shape, latent_dim))

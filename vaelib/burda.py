@@ -1,4 +1,4 @@
-"""Model and schedule of Burda, Grosse and Salakhutdinov (arXiv:1509.00519), by which much of the field compares."""
+"""Model and schedule of Burda, Grosse and Salakhutdinov (arXiv:1509.00519), a common benchmark."""
 
 import math
 from itertools import pairwise
@@ -10,7 +10,7 @@ from .models import VAE
 
 
 def layers(*sizes: int) -> list[nn.Module]:
-    """Linear layers between these sizes, each followed by tanh, with Glorot's weights and biases of zero."""
+    """Make linear layers between these sizes, each followed by tanh, with Glorot's weights and zero biases."""
     found: list[nn.Module] = []
     for before, after in pairwise(sizes):
         linear = nn.Linear(before, after)
@@ -21,24 +21,25 @@ def layers(*sizes: int) -> list[nn.Module]:
 
 
 def build(image_shape: tuple[int, ...], latent_dim: int, means: Tensor) -> VAE:
-    """Their model of binary pixels, of one level: pixels - 200 - 200 - K, and backwards.
+    """Build their model of binary pixels with one stochastic layer: pixels - 200 - 200 - K, and the reverse.
 
     Parameters
     ----------
     image_shape : (C, H, W)
     latent_dim : K, 50 in their paper
-    means : of each pixel over the training images, (C, H, W), from 0 to 1: in their code the output biases start there
+    means : mean of each pixel over the training images, (C, H, W), from 0 to 1. Their code initialises the output
+        biases from it
     """
     pixels = math.prod(image_shape)
     features = nn.Sequential(nn.Flatten(), *layers(pixels, 200, 200))
     *decoder, last, _ = layers(latent_dim, 200, 200, pixels)
     last.bias.data = means.clamp(0.001, 0.999).logit().flatten()
     output = nn.Sequential(*decoder, last, nn.Unflatten(1, image_shape))
-    encoder = encoders.Gaussian(features, 200, latent_dim)  # last: the published weights began in this order
+    encoder = encoders.Gaussian(features, 200, latent_dim)  # made last, as for the published weights
     return VAE(encoder, decoders.Bernoulli(output), priors.Standard(latent_dim), image_shape)
 
 
 def rate(epoch: int, epochs: int) -> float:
-    """The factor of Adam's step in an epoch, from 0 on: their 10^(-i/7) for 3^i epochs, i = 0 to 7, compressed."""
+    """Return the learning rate's factor in an epoch, from 0: their 10^(-i/7) for 3^i epochs, i = 0 to 7, rescaled."""
     theirs = 3280 * epoch / epochs
     return 10 ** (-math.floor(math.log(2 * theirs + 1, 3) + 1e-9) / 7)

@@ -1,4 +1,4 @@
-"""Errors that are found before training or evaluation: what is wrong, what was expected, and what to do."""
+"""Checks before training and evaluation. Errors name the fault, the expected value and the remedy."""
 
 import copy
 import math
@@ -36,14 +36,18 @@ def check_run(
     schedule: Callable | None,
     optimizer: Callable,
 ) -> None:
-    """Make sure that everything a run is made of fits, on the model's device and in the run's precision.
+    """Check that all parts of a run fit each other, on the model's device and in the run's precision.
 
     Raises
     ------
     ValueError
-        If the model's parts do not fit each other or the data (see `check_model`), its K is not the configuration's,
-        the objective, schedule or optimizer is of a wrong kind, batches of one image meet batch norm, or there is a
-        patience but no validation split.
+        If one of these conditions holds:
+
+        - The model's parts don't fit each other or the data (see `check_model`), or its K differs from the
+          configuration.
+        - The objective, schedule or optimizer is of an unsupported kind.
+        - The model has batch norm, and a batch would have one image.
+        - There is a patience but no validation split.
     """
     plain = unwrap(model)
     device = plain.device
@@ -52,35 +56,35 @@ def check_run(
     dataclass = getattr(objective, "__dataclass_params__", None)
     if dataclass and not dataclass.frozen:
         raise ValueError(
-            f"{type(objective).__name__} can change in training, and a resumed run would not know how; freeze the "
+            f"{type(objective).__name__} can change in training, which no checkpoint would store; freeze the "
             f"dataclass, or make it an nn.Module with its state in buffers, and give its class"
         )
     if plain.conditional and not data.train.labels.numel():
-        raise ValueError(f"the model is conditional, and {data.name!r} has no labels")
+        raise ValueError(f"the model is conditional, but {data.name!r} doesn't have labels")
     rows, labels = [0, 1], data.train.labels
-    if plain.conditional and labels.ndim == 1:  # the labels that an embedding may be too small for
+    if plain.conditional and labels.ndim == 1:  # the extreme labels, because an embedding may be too small for them
         rows = [int(labels.double().argmin()), int(labels.double().argmax())] if len(labels.unique()) > 1 else rows
     x, labels = (each[rows[: len(each)]].to(device) for each in (data.train.images, labels))
     check_model(plain, to_float(x), labels, mixed, objective, compiled=hasattr(model, "_orig_mod"))
-    for split in data.splits().values():  # floats can have any value, and compiled models do not look
+    for split in data.splits().values():  # floats can have any value, and compiled models don't check them
         with evaluating(plain), seeded(0, device), torch.no_grad():
             for part in split.images.split(10_000) if split.images.is_floating_point() else ():
                 plain.prepare(to_float(part).to(device))
     if plain.latent_dim != config.latent_dim:
-        raise ValueError(f"the model has K = {plain.latent_dim}, and the configuration says {config.latent_dim}")
+        raise ValueError(f"the model has K = {plain.latent_dim}, but the configuration has {config.latent_dim}")
     made = schedule(torch.optim.Adam(model.parameters())) if schedule else None
     if not isinstance(made, LRScheduler | None) or isinstance(made, ReduceLROnPlateau):
-        raise ValueError(f"expected a schedule of torch's that goes by epochs, not {type(made).__name__}")
+        raise ValueError(f"expected one of torch's schedules that goes by epochs, not {type(made).__name__}")
     if made:
-        with warnings.catch_warnings(action="ignore"):  # torch's, because the optimizer has not taken a step
-            for _ in range(config.epochs):  # one that is too short would fail after the last epoch
+        with warnings.catch_warnings(action="ignore"):  # torch warns because the optimizer hasn't taken a step
+            for _ in range(config.epochs):  # a schedule that is too short would fail after the last epoch
                 _tried("schedule", made.step)
     chosen = optimizer(list(model.parameters()), lr=config.learning_rate)
     if not isinstance(chosen, Optimizer) or isinstance(chosen, torch.optim.LBFGS | torch.optim.SparseAdam):
         kind = type(chosen).__name__
         raise ValueError(f"expected one of torch's optimizers without closures or sparse gradients, not {kind}")
     if min(config.batch_size, len(data.train)) == 1 and any(isinstance(part, _BatchNorm) for part in model.modules()):
-        raise ValueError("batch norm needs batches of two images or more: make batch_size larger, or take more images")
+        raise ValueError("batch norm needs at least two images per batch; increase batch_size, or use more images")
     if config.patience and data.validation is None:
         raise ValueError("patience needs a validation split: Dataset(..., validation=...), or data.hold_out(count)")
 
@@ -93,28 +97,30 @@ def check_model(
     objective: Callable | None = None,
     compiled: bool = False,
 ) -> None:
-    """Make sure that the three modules fit each other, and an objective.
+    """Check that the three modules fit each other and the objective.
 
     Parameters
     ----------
     model : VAE
     x, labels : two images or more, and their labels, as for `VAE.terms`; black images by default
     mixed : whether training is in mixed precision
-    objective : what training minimises, if it is trained
-    compiled : whether it is trained by `torch.compile`
+    objective : the training objective, if there is one
+    compiled : whether training uses `torch.compile`
 
     Raises
     ------
     ValueError
-        If a module fails, or returns something other than a distribution of the right shape, with a log_prob in full
-        precision; if the objective fails, or needs gradients through codes, and the posterior has no rsample; if the
-        likelihood has no finite mean. Names the module, what was found, and what was expected.
+        If one of these conditions holds. The message names the module, the value found and the value expected.
+
+        - A module fails, or doesn't return a distribution of the right shape with a log_prob in full precision.
+        - The objective fails, or it needs gradients through codes and the posterior doesn't have an rsample.
+        - The mean of the likelihood isn't finite.
     """
     if lazy := [name for name, weight in model.named_parameters() if is_lazy(weight)]:
-        raise ValueError(f"{lazy[0]} has no shape yet; call the model once in its builder, and return it then")
+        raise ValueError(f"{lazy[0]} doesn't have a shape yet; call the model once in its builder before you return it")
     kinds = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
     if kinds and kinds <= {torch.float16, torch.bfloat16}:
-        raise ValueError("the weights have 16 bits, which is for storing them; call .float(), and ask for precision")
+        raise ValueError("the weights have 16 bits, which is for storage; call .float(), and set `precision` instead")
     device = model.device
     x = (torch.zeros(2, *model.image_shape) if x is None else x[:2]).to(device)
     labels = None if labels is None else labels[:2].to(device)
@@ -127,9 +133,7 @@ def check_model(
         p = _tried("prior", call, model.prior, device, *given)
         _expect("prior", p, p.batch_shape if model.conditional else (), q.event_shape)
         if _is_simplex(q) != _is_simplex(p):
-            raise ValueError(
-                f"the codes of {type(q).__name__} or {type(p).__name__} sum to one, and the other's do not"
-            )
+            raise ValueError(f"the codes of {type(q).__name__} or {type(p).__name__} sum to one, but the other's don't")
         with full_precision(device):
             z, log_posterior = _tried("encoder's sample or log_prob", draw, q)
             log_prior = _tried("prior's log_prob", p.log_prob, z)
@@ -142,24 +146,24 @@ def check_model(
         _expect_full("decoder's mean", mean, seen.shape, device)
         for module, found in {"encoder": log_posterior, "prior": log_prior, "decoder": log_likelihood}.items():
             _expect_full(f"{module}'s log_prob", found, batch, device)
-        # Codes that are not finite mean that training diverged, which is reported elsewhere
+        # Non-finite codes mean that training diverged, which is reported elsewhere
         if z.isfinite().all() and not mean.isfinite().all():
-            raise ValueError("the decoder returned a distribution without a finite mean, which is the image shown")
+            raise ValueError("expected a finite mean of the decoder's distribution, because it is the image shown")
         _check_images_apart(model, seen, z, given)
     model.latent_dim = q.event_shape[0]
     if isinstance(model.prior, Vamp) and model.prior.encoder is not model.encoder:
-        raise ValueError("the VampPrior was made of another encoder than the model's; make it of this one")
+        raise ValueError("the VampPrior uses another encoder than the model; make it from the model's encoder")
     if objective is not None:
         _check_objective(model, x, labels, mixed, objective, q, compiled)
 
 
 def _check_images_apart(model: VAE, x: Tensor, z: Tensor, given: tuple[Tensor, ...]) -> None:
-    """Refuse a module for which it matters to the first image which other image is in the batch."""
+    """Refuse a module if its result for the first image depends on the other image in the batch."""
     found = []
     for second in (1, 0):
         rows = torch.tensor([0, second][: len(x)], device=x.device)
         images, codes, *labels = (each[rows] for each in (x, z, *given))
-        with seeded(0, x.device):  # the same noise for a module that is random
+        with seeded(0, x.device):  # the same noise, in case a module is random
             q, likelihood = (
                 call(model.encoder, x.device, images, *labels),
                 call(model.decoder, x.device, codes, *labels),
@@ -171,8 +175,8 @@ def _check_images_apart(model: VAE, x: Tensor, z: Tensor, given: tuple[Tensor, .
     for module, value in found[0].items():
         if not torch.allclose(value, found[1][module], rtol=1e-4, atol=1e-3, equal_nan=True):
             raise ValueError(
-                f"the {module} mixes the images of a batch: in evaluation mode, what the first image gives depends "
-                f"on the image beside it; let it treat each by itself"
+                f"the {module} mixes the images of a batch: in evaluation mode, its result for the first image "
+                "depends on the other image; make it treat each image separately"
             )
 
 
@@ -182,8 +186,9 @@ def _check_objective(
     asked = options(objective)
     if asked.get("reparameterized", True) and not (q.has_rsample or hasattr(q, "rsample_and_log_prob")):
         raise ValueError(
-            f"the encoder returned {type(q).__name__}, which has no rsample, so no gradient reaches the encoder "
-            f"through its codes; take a posterior that has one, or an objective with `reparameterized = False`"
+            f"the encoder returned {type(q).__name__}, which doesn't have an rsample, so the encoder gets no "
+            "gradient through its codes; use a posterior with an rsample, or an objective with `reparameterized = "
+            "False`"
         )
 
     def terms(model: VAE, **asked: Any) -> Terms:
@@ -195,29 +200,32 @@ def _check_objective(
     loss = _tried("objective", copy.deepcopy(objective), tried, 0.0)
     if compiled and tried.codes._backward_hooks:
         raise ValueError(
-            "the objective changes the gradient of the codes by a hook, which torch.compile does not call for the "
-            "decoder's part of it; train this model without torch.compile"
+            "the objective changes the gradient of the codes by a hook, which torch.compile doesn't call for the "
+            "decoder; train this model without torch.compile"
         )
     if getattr(loss, "shape", None) != x.shape[:1]:
         raise ValueError(
-            f"the objective must return the loss of each image, a tensor of shape ({len(x)},) for {len(x)} images, "
-            f"not {tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__}"
+            f"the objective must return one loss per image, a tensor of shape ({len(x)},) for {len(x)} images, not "
+            f"{tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__}"
         )
     if not loss.isfinite().all() and all(weight.isfinite().all() for weight in model.parameters()):
         least = {name: each.min().item() for name, each in tried._asdict().items() if name.startswith("log_")}
         raise ValueError(
-            f"the loss of the first images is {loss.tolist()} before any training; the least values of its terms are "
-            f"{least}. Look for a log_prob that is not finite for these images or codes"
+            f"the loss of the first images is {loss.tolist()} before training; the least values of its terms are "
+            f"{least}. Look for a log_prob that isn't finite for these images or codes"
         )
     if not loss.requires_grad:
-        raise ValueError("the objective's loss has no gradient: it detaches the terms, or computes without gradients")
+        raise ValueError(
+            "the objective's loss doesn't have a gradient; don't detach the terms, and compute it "
+            "with gradients enabled"
+        )
     if asked.get("fixed_posterior"):
         twin = copy.deepcopy(model).train()
         free, fixed = (terms(twin, fixed_posterior=each).log_posterior for each in (False, True))
         if not torch.allclose(free, fixed, rtol=1e-4, atol=1e-3):
             raise ValueError(
-                "the encoder is random in training mode, as with dropout, so log q(z | x) of the same posterior cannot "
-                "be scored again with fixed parameters; take an objective without `fixed_posterior`"
+                "the encoder is random in training mode, for example because of dropout, so log q(z | x) can't be "
+                "computed again for the same posterior; use an objective without `fixed_posterior`"
             )
 
 
@@ -225,22 +233,21 @@ def check_bound(elbos: Tensor, log_probs: Tensor, kls: Tensor) -> None:
     """Refuse an ELBO above log p(x), or a negative KL, by more than five standard errors and rounding."""
     if len(kls) >= 10 and kls.mean() < -5 * kls.std() / math.sqrt(len(kls)) - 1e-3:
         raise ValueError(
-            f"the KL is {kls.mean():.2f} nats, though no KL is negative: the log_prob of the posterior or the prior is "
-            f"of another density than the samples, or is not normalised. The weights are kept"
+            f"the KL is {kls.mean():.2f} nats, though no KL is negative: the log_prob of the posterior or the "
+            "prior doesn't match its samples, or isn't normalised. The weights are kept"
         )
     excess, rounding = elbos - log_probs, 1e-4 * log_probs.abs().mean()
     error = excess.std() / math.sqrt(len(excess))
     if len(excess) >= 10 and excess.mean() > 5 * error + rounding:
         raise ValueError(
             f"the test ELBO is {elbos.mean():.2f} nats, above log p(x), which is {log_probs.mean():.2f} "
-            f"(difference {excess.mean():.2f} ± {error:.2f}), though it is a lower bound: a log_prob is of another "
-            f"density than the samples, is not normalised, or depends on the other images of a batch. The weights are "
-            f"kept"
+            f"(difference {excess.mean():.2f} ± {error:.2f}), though it is a lower bound: a log_prob doesn't match "
+            "its samples, isn't normalised, or depends on other images in the batch. The weights are kept"
         )
 
 
 def _is_simplex(distribution: Distribution) -> bool:
-    """Whether its values are vectors that sum to one, which have densities in one dimension fewer."""
+    """Return whether values are vectors that sum to one, whose density has one dimension less."""
     with suppress(NotImplementedError):
         return distribution.support is constraints.simplex
     return False
@@ -249,7 +256,7 @@ def _is_simplex(distribution: Distribution) -> bool:
 def _tried(what: str, function: Callable, *inputs: Any) -> Any:
     try:
         return function(*inputs)
-    except Exception as error:  # whatever a module raises
+    except Exception as error:  # a module can raise anything
         shapes = "".join(f" for a tensor of shape {tuple(each.shape)}" for each in inputs if isinstance(each, Tensor))
         hint = ""
         if what == "decoder":
@@ -281,6 +288,6 @@ def _expect_full(what: str, found: Tensor, shape: tuple[int, ...], device: torch
     if found.shape != shape or found.dtype not in (torch.float32, torch.float64) or found.device.type != device.type:
         raise ValueError(
             f"the {what} is {found.dtype} of shape {(*found.shape,)} on {found.device.type}; expected float32 or "
-            f"float64 of shape {(*shape,)} on {device.type}: sum over all but the batch, move what a distribution is "
-            f"made of by `to`, and cast with .float() what a network returns in mixed precision"
+            f"float64 of shape {(*shape,)} on {device.type}: sum over all dimensions but the batch, move the "
+            "distribution's tensors with `to`, and convert results of mixed precision with .float()"
         )

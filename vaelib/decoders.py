@@ -1,7 +1,6 @@
 """Decoders: modules from codes (B, K) to the likelihood p(x | z), a `torch.distributions.Distribution` over images.
 
-Any module whose call returns a distribution over images (C, H, W), with `log_prob`, `mean` and `sample`, can stand in
-their place.
+You can use any module whose call returns a distribution over images (C, H, W) with `log_prob`, `mean` and `sample`.
 """
 
 from collections.abc import Callable
@@ -16,23 +15,24 @@ from .distributions import LogisticMixture, at_least_float32
 
 
 class Decoder(Protocol):
-    """What `models.VAE` needs of a decoder.
+    """The interface that `models.VAE` expects from a decoder.
 
-    If it, or a module in it, has an attribute `support`, an interval of `torch.distributions.constraints`, images with
-    other values are refused.
-    A module is called in full precision, also where training is in bfloat16. If it has an attribute
-    `autocast = True`, it is called in mixed precision, and then it must return a distribution in full precision itself.
+    The decoder, or a module in it, can have an attribute `support`, an interval of `torch.distributions.constraints`.
+    Images with values outside this interval are refused.
+
+    A module is called in full precision, even when training is in bfloat16. If it has an attribute `autocast = True`,
+    it is called in mixed precision. It must then return a distribution in full precision.
     """
 
     def __call__(self, z: Tensor, *labels: Tensor) -> Distribution:
-        """p(x | z) of codes (B, K), as a distribution with batch_shape (B,) and event_shape (C, H, W)."""
+        """Return p(x | z) of codes (B, K), with batch_shape (B,) and event_shape (C, H, W)."""
 
 
 class Bernoulli(nn.Module):
     """The paper's decoder: each pixel is 1 with its own probability.
 
-    With grey pixels its log-density is `objective.bernoulli_log_prob`, the paper's objective, which is not a
-    normalised density.
+    For grey pixels, its log-density is the paper's objective, `objective.bernoulli_log_prob`. This isn't a normalised
+    density.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Bernoulli(nn.Module):
 
 
 class ContinuousBernoulli(Bernoulli):
-    """Pixels between 0 and 1, with the density that the paper's objective lacks: `distributions.ContinuousBernoulli`.
+    """Pixels in [0, 1] with a normalised density, `distributions.ContinuousBernoulli`, unlike the paper's objective.
 
     Parameters
     ----------
@@ -63,11 +63,11 @@ class ContinuousBernoulli(Bernoulli):
 
 
 class Gaussian(nn.Module):
-    """Pixels from normal distributions with their own means and one σ, which is learned.
+    """Pixels from normal distributions, each with its own mean, and with one σ that is learned.
 
     Parameters
     ----------
-    mean : module from codes (B, K) to the logits (B, C, H, W) of the means, which therefore lie between 0 and 1
+    mean : module from codes (B, K) to the logits (B, C, H, W) of the means. The means are therefore between 0 and 1
     """
 
     autocast, support = True, constraints.unit_interval
@@ -75,21 +75,21 @@ class Gaussian(nn.Module):
     def __init__(self, mean: nn.Module):
         super().__init__()
         self.mean = mean
-        self.log_sigma = nn.Parameter(torch.tensor(-1.0))  # about the spread of pixel values in images
+        self.log_sigma = nn.Parameter(torch.tensor(-1.0))  # about the standard deviation of pixel values in images
 
     def forward(self, z: Tensor) -> Distribution:
         return _normal(at_least_float32(self.mean(z)).sigmoid(), self.log_sigma.exp())
 
 
 class OptimalGaussian(nn.Module):
-    """As `Gaussian`, but with the σ that is best for the images, not a learned one. Rybkin et al., arXiv:2006.13202.
+    """Like `Gaussian`, but σ is computed from the images instead of learned. Rybkin et al., arXiv:2006.13202.
 
-    In training σ is the batch's, the root of its mean squared error, so the log-density is not a density of single
-    images. In evaluation it is fixed: the root of the error averaged over the last hundred batches or so.
+    In training, σ is the root mean squared error of the batch, so the log-density isn't a density of single images. In
+    evaluation, σ is fixed. It is the root of the error averaged over about the last hundred batches.
 
     Parameters
     ----------
-    mean : module from codes (B, K) to the logits (B, C, H, W) of the means, which therefore lie between 0 and 1
+    mean : module from codes (B, K) to the logits (B, C, H, W) of the means. The means are therefore between 0 and 1
     """
 
     autocast, support = True, constraints.unit_interval
@@ -112,7 +112,7 @@ class OptimalGaussian(nn.Module):
 
 
 class _OptimalNormal(Independent):
-    """N(mean, σ² I) with the σ that is best for the images (B, C, H, W) whose density is asked."""
+    """N(mean, σ² I), with the σ that maximises the density of the images (B, C, H, W) passed to `log_prob`."""
 
     def __init__(self, mean: Tensor, follow: Callable[[Tensor], None]):
         super().__init__(Normal(mean, 1.0, validate_args=False), mean.ndim - 1, validate_args=False)
@@ -135,7 +135,8 @@ def _independent(pixels: Distribution, of: Tensor) -> Distribution:
 class DiscretizedLogisticMixture(nn.Module):
     """Pixels of 256 grey levels, each from its own `distributions.LogisticMixture`.
 
-    Five components of three numbers each; a subclass whose `outputs` is another multiple of three has more or fewer.
+    It has 5 components with 3 numbers each. For another number of components, make a subclass whose `outputs` is
+    another multiple of 3.
 
     Parameters
     ----------

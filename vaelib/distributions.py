@@ -1,4 +1,4 @@
-"""Distributions that torch lacks, or has in a form that loses digits; and which KL divergences have a closed form.
+"""Distributions that torch lacks or computes less accurately, and closed-form KL divergences.
 
 Each is a `torch.distributions.Distribution`. Values of `log_prob` are in nats.
 """
@@ -25,32 +25,35 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, so
 
 from . import objective
 
-LEVELS = 256  # of grey, as uint8 has them: k / 255
+LEVELS = 256  # grey levels in uint8, k / 255
 Shape = Size | list[int] | tuple[int, ...]
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """The tensor in float32, or in float64 if it has that: 16 bits are too coarse for sums of thousands of terms."""
+    """Return the tensor in float32, or in float64 if it is. 16 bits are too coarse for sums of thousands of terms."""
     return x if x.dtype is torch.float32 else x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def full_precision(device: torch.device) -> AbstractContextManager:
-    """A block outside mixed precision. (Leaving it costs more than asking whether one is in it.)"""
+    """Return a context that switches mixed precision off, if it is on.
+
+    Leaving such a context costs more than checking whether it's needed.
+    """
     mixed = torch.is_autocast_enabled(device.type)
     return torch.autocast(device.type, enabled=False) if mixed else nullcontext()
 
 
 class DiagonalNormal(Distribution):
-    """N(mean, diag(exp(log_variance))) over codes (K,): the functions of `vaelib.objective` as a distribution.
+    """N(mean, diag(exp(log_variance))) over codes (K,): functions of `vaelib.objective` as a distribution.
 
-    Unlike `torch.distributions.Normal` it keeps the logarithm of the variance, which is what an encoder returns.
+    Unlike `torch.distributions.Normal`, it stores the logarithm of the variance, which encoders return.
 
     Parameters
     ----------
     mean, log_variance : Tensors of shape (..., K)
     """
 
-    arg_constraints: ClassVar[dict] = {}  # nothing is checked at each step of a training run
+    arg_constraints: ClassVar[dict] = {}  # so that nothing is checked in each step of training
     support = constraints.real_vector
     has_rsample = True
 
@@ -70,7 +73,7 @@ class DiagonalNormal(Distribution):
         return self.rsample_and_log_prob(sample_shape)[0]
 
     def rsample_and_log_prob(self, sample_shape: Shape = ()) -> tuple[Tensor, Tensor]:
-        """A sample and its log-density, which comes from the noise: exact however small the variance is."""
+        """Draw a sample and compute its log-density from its noise, which is exact for any variance."""
         noise = torch.randn(self._extended_shape(Size(sample_shape)), dtype=self._mean.dtype, device=self._mean.device)
         log_prob = -0.5 * (math.log(2 * math.pi) + self.log_variance + noise.square()).sum(-1)
         return self._mean + torch.exp(0.5 * self.log_variance) * noise, log_prob
@@ -82,12 +85,12 @@ class DiagonalNormal(Distribution):
 class StandardNormal(Distribution):
     """N(0, I) over codes (K,).
 
-    Codes are drawn on the CPU and then moved, so that a seed means the same codes on every device.
+    Codes are drawn on the CPU and then moved, so that a seed gives the same codes on every device.
 
     Parameters
     ----------
     latent_dim : K
-    like : a tensor whose device and type the codes have; by default the CPU and torch's default type
+    like : tensor with the device and type of the codes; by default the CPU and torch's default type
     """
 
     arg_constraints: ClassVar[dict] = {}
@@ -125,14 +128,14 @@ def _(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
 
 
 def _standardized(q: DiagonalNormal, p: DiagonalNormal) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance of q in the coordinates in which p is N(0, I); the KL is the same there."""
+    """Return mean and log-variance of q in coordinates in which p is N(0, I). This leaves the KL unchanged."""
     return (q.mean - p.mean) * torch.exp(-0.5 * p.log_variance), q.log_variance - p.log_variance
 
 
 def kl_by_dimension(q: Distribution, p: Distribution) -> Tensor | None:
-    """KL(q || p) in closed form, where it is known for exactly these classes, and otherwise None.
+    """Compute KL(q || p) in closed form if there is one for exactly these classes; otherwise return None.
 
-    torch takes a subclass for its parent; but a subclass can have another density, and then its parent's KL is wrong.
+    torch falls back to the parent class of a subclass. That is wrong if the subclass has another density.
 
     Parameters
     ----------
@@ -140,8 +143,8 @@ def kl_by_dimension(q: Distribution, p: Distribution) -> Tensor | None:
 
     Returns
     -------
-    Tensor of shape (..., K), nats: one column for each dimension, where the dimensions are independent; of shape
-    (..., 1) where there is a closed form of the whole only; or None
+    Tensor of shape (..., K), or None
+        In nats, by dimension, if the dimensions are independent. Of shape (..., 1) if only the total has a closed form
     """
     if type(q) is DiagonalNormal and type(p) is StandardNormal:
         return objective.kl_by_dimension(q.mean, q.log_variance)
@@ -150,7 +153,7 @@ def kl_by_dimension(q: Distribution, p: Distribution) -> Tensor | None:
     bases = [each.base_dist for each in (q, p) if type(each) is Independent and each.reinterpreted_batch_ndims == 1]
     if len(bases) == 2:
         q, p = bases
-    # These contain distributions, and torch asks for the KL of what they contain by its own rule for subclasses
+    # These contain distributions. torch would compute the KL of the inner ones by its own rule for subclasses
     containers = Independent, TransformedDistribution, MixtureSameFamily
     if (type(q), type(p)) not in _KL_REGISTRY or isinstance(q, containers) or isinstance(p, containers):
         return None
@@ -158,12 +161,12 @@ def kl_by_dimension(q: Distribution, p: Distribution) -> Tensor | None:
 
 
 def mean_and_log_variance(q: Distribution, samples: int = 100) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance of a distribution over codes, (..., K) each; estimated from samples if it has neither."""
+    """Return mean and log-variance of a distribution over codes, (..., K) each, estimated from samples if necessary."""
     if type(q) is DiagonalNormal:
         return q.mean, q.log_variance
-    with suppress(NotImplementedError):  # flows raise it
+    with suppress(NotImplementedError):  # raised by flows
         mean, variance = q.mean, q.variance
-        # Of a Categorical torch says that the mean is NaN
+        # torch gives NaN as the mean of a Categorical
         if not (mean.isnan().all() and getattr(q.support, "is_discrete", False)):
             return mean, variance.log()
     z = torch.stack([q.sample() for _ in range(samples)])
@@ -171,7 +174,7 @@ def mean_and_log_variance(q: Distribution, samples: int = 100) -> tuple[Tensor, 
 
 
 class CodeMixture(MixtureSameFamily):
-    """A mixture over codes (K,) that gives each component its own copy of the codes, as zuko's flows need it."""
+    """A mixture over codes (K,) that passes a copy of the codes to each component, because zuko's flows require it."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         logits, components = self.mixture_distribution.logits, self.component_distribution
@@ -180,14 +183,14 @@ class CodeMixture(MixtureSameFamily):
 
 
 def code_mixture(logits: Tensor, components: Distribution) -> CodeMixture:
-    """The mixture of a batch (M,) of distributions over codes with weights softmax(logits), logits of shape (M,)."""
+    """Make the mixture of a batch (M,) of distributions over codes, with weights softmax(logits), (M,)."""
     return CodeMixture(Categorical(logits=logits, validate_args=False), components, validate_args=False)
 
 
 class IndependentBernoulli(Independent):
-    """One Bernoulli distribution per pixel, also for grey pixels: its log_prob is `objective.bernoulli_log_prob`.
+    """One Bernoulli distribution per pixel, with `objective.bernoulli_log_prob` as log_prob. Pixels may be grey.
 
-    torch's does the same in twice the time, and refuses grey pixels when it validates.
+    torch's distribution gives the same values in twice the time, and refuses grey pixels if it validates.
 
     Parameters
     ----------
@@ -208,7 +211,8 @@ class IndependentBernoulli(Independent):
 class ContinuousBernoulli(Distribution):
     """The density proportional to p^x (1 - p)^(1 - x) on [0, 1], from logits. Loaiza-Ganem & Cunningham, 2019.
 
-    Unlike `torch.distributions.ContinuousBernoulli` it has mass one for every logit: torch keeps p away from 0 and 1.
+    It is normalised for every logit. `torch.distributions.ContinuousBernoulli` isn't, because it keeps p away from 0
+    and 1.
 
     Parameters
     ----------
@@ -223,7 +227,7 @@ class ContinuousBernoulli(Distribution):
         super().__init__(logits.shape, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        # The normaliser is log (sinh h / h) with h = logits / 2; near 0, where h / h cancels, its Taylor series
+        # The normaliser is log (sinh h / h) with h = logits / 2. Near 0 this cancels, so we use its Taylor series
         half = self.logits.abs() / 2
         large, square = half.clamp(min=0.25), half.clamp(max=0.25).square()
         far = large + torch.log1p(-torch.exp(-2 * large)) - torch.log(2 * large)
@@ -241,20 +245,20 @@ class ContinuousBernoulli(Distribution):
     def sample(self, sample_shape: Shape = ()) -> Tensor:
         shape = self._extended_shape(Size(sample_shape))
         uniform = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
-        slope = self.logits.abs().clamp(min=1e-5).expand(shape)  # below, it is uniform to all digits
+        slope = self.logits.abs().clamp(min=1e-5).expand(shape)  # below 1e-5, it is uniform to all digits
         falling = -torch.log1p(uniform * torch.expm1(-slope)) / slope
         return torch.where(self.logits > 0, 1 - falling, falling).clamp(0, 1)
 
 
 class LogisticMixture(Distribution):
-    """Images of 256 grey levels, k / 255, each from a mixture of logistic distributions that is rounded to levels.
+    """Images of 256 grey levels, k / 255, each from a mixture of logistic distributions rounded to these levels.
 
-    The outermost levels take what lies beyond them. Salimans et al., arXiv:1701.05517, without its dependence between
-    channels. A value that is not a level counts as the nearest level.
+    The lowest and highest level include the tails. Salimans et al., arXiv:1701.05517, without dependence between
+    channels. Other values are rounded to the nearest level.
 
     Parameters
     ----------
-    logits, mean, log_scale : Tensors of shape (B, M, C, H, W), of M components, on the scale of the values in [0, 1]
+    logits, mean, log_scale : Tensors of shape (B, M, C, H, W) for M components, on the scale of the values in [0, 1]
     """
 
     arg_constraints: ClassVar[dict] = {}
@@ -267,10 +271,10 @@ class LogisticMixture(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         component = -len(self.event_shape) - 1
         level = (value * (LEVELS - 1)).round().unsqueeze(component)
-        width = torch.exp(-self.log_scale) / (LEVELS - 1)  # of a level, in units of the scale
+        width = torch.exp(-self.log_scale) / (LEVELS - 1)  # the width of a level, in units of the scale
         above = (level + 0.5 - self.locations * (LEVELS - 1)) * width
         below = above - width
-        # log (σ(above) - σ(below)), which cancels nothing
+        # log (σ(above) - σ(below)) without cancellation
         inside = logsigmoid(above) + logsigmoid(-below) + torch.log(-torch.expm1(-width))
         lowest, highest = level == 0, level == LEVELS - 1
         terms = torch.where(lowest, logsigmoid(above), torch.where(highest, logsigmoid(-below), inside))
@@ -279,7 +283,7 @@ class LogisticMixture(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean of the mixture cut off at 0 and 1, before rounding, which moves it by half a level at most."""
+        """The mean of the mixture clipped to [0, 1], before rounding, which moves it by at most half a level."""
         scale = self.log_scale.exp()
         cut = scale * (softplus(self.locations / scale) - softplus((self.locations - 1) / scale))
         return (self.logits.softmax(1) * cut).sum(1)

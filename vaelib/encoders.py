@@ -1,6 +1,6 @@
 """Encoders: modules from images (B, C, H, W) to the posterior q(z | x), a `torch.distributions.Distribution`.
 
-Any module whose call returns a distribution over codes (K,), with `log_prob` and `rsample`, can stand in their place.
+You can use any module whose call returns a distribution over codes (K,) with `log_prob` and `rsample`.
 """
 
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ from .distributions import DiagonalNormal, at_least_float32, full_precision
 
 
 class Encoder(Protocol):
-    """What `models.VAE` needs of an encoder.
+    """The interface that `models.VAE` expects from an encoder.
 
-    A module is called in full precision, also where training is in bfloat16. If it has an attribute
-    `autocast = True`, it is called in mixed precision, and then it must return a distribution in full precision itself.
+    A module is called in full precision, even when training is in bfloat16. If it has an attribute `autocast = True`,
+    it is called in mixed precision. It must then return a distribution in full precision.
     """
 
     def __call__(self, x: Tensor, *labels: Tensor) -> Distribution:
-        """q(z | x) of images (B, C, H, W), as a distribution with batch_shape (B,) and event_shape (K,)."""
+        """Return q(z | x) of images (B, C, H, W), with batch_shape (B,) and event_shape (K,)."""
 
 
 class Gaussian(nn.Module):
-    """The paper's encoder: q(z | x) = N(μ(x), diag(σ²(x))), both linear in the same features.
+    """The paper's encoder: q(z | x) = N(μ(x), diag(σ²(x))), with μ and log σ² linear in the same features.
 
     Parameters
     ----------
@@ -46,17 +46,17 @@ class Gaussian(nn.Module):
         return self.gaussian(self.features(x))
 
     def gaussian(self, features: Tensor) -> DiagonalNormal:
-        """The distribution of features (B, F)."""
-        with full_precision(features.device):  # a rounded mean can be off by more than σ
+        """Return the posterior for features (B, F)."""
+        with full_precision(features.device):  # rounding can move a mean by more than σ
             features = at_least_float32(features)
             return DiagonalNormal(self.mean(features), self.log_variance(features))
 
 
 class InverseAutoregressive(Gaussian):
-    """The paper's posterior, bent by two inverse autoregressive layers. Kingma et al., arXiv:1606.04934.
+    """The paper's posterior, transformed by two inverse autoregressive layers. Kingma et al., arXiv:1606.04934.
 
-    Needs the package zuko. A sample and its density take one pass, as training needs them; the density of other codes
-    takes a pass for each of their K numbers.
+    It needs the package zuko. A sample and its density together take one pass. The density of other codes takes K
+    passes, one per dimension.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class InverseAutoregressive(Gaussian):
             advice = "the inverse autoregressive posterior needs the package zuko: pip install zuko"
             raise ModuleNotFoundError(advice, name="zuko") from error
         self.flow = distributions.NormalizingFlow
-        self.bend = flows.MAF(latent_dim, context=size, transforms=2).transform.inv  # quick from noise to codes
+        self.bend = flows.MAF(latent_dim, context=size, transforms=2).transform.inv  # fast from noise to codes
 
     def forward(self, x: Tensor) -> Distribution:
         features = at_least_float32(self.features(x))  # (B, F)
@@ -88,7 +88,7 @@ class InverseAutoregressive(Gaussian):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module and all its parts into evaluation mode, and afterwards each into the mode that it had."""
+    """Put a module and its submodules into evaluation mode, and restore each one's mode at the end of the block."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

@@ -1,7 +1,7 @@
 """Evaluation metrics. All values in nats are per image: summed over pixels and latents, then averaged.
 
-Every function works in batches of bounded memory, puts the model into evaluation mode, and takes its noise from its own
-seed, so that the same model and images always give the same values (on one kind of device).
+Every function works in batches of bounded memory, in evaluation mode, and draws its noise from its own seed. The same
+model and images therefore always give the same values on one kind of device.
 """
 
 import math
@@ -18,43 +18,44 @@ from .encoders import evaluating
 from .models import VAE, eval_batch_size, unwrap
 from .seeding import seeded
 
-MAX_CODE_VALUES = 16_000_000  # of the codes of an evaluation batch, in all of their samples: 64 MB
+MAX_CODE_VALUES = 16_000_000  # code values in an evaluation batch, over all samples: 64 MB
 
 
 def encode(model: VAE, images: Tensor, seed: int = 0, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Posterior means and log-variances, each (N, K), of images (N, C, H, W) as in a `Split`.
+    """Compute posterior means and log-variances, each (N, K), of images (N, C, H, W) as in a `Split`.
 
-    The seed matters only for posteriors without a known mean, such as flows: their mean is one of samples.
+    The seed only matters for posteriors without a known mean, such as flows, because that mean is estimated from
+    samples.
     """
     return _batched(model, images, labels, unwrap(model).encode, seed)
 
 
 def elbo(model: VAE, images: Tensor, seed: int = 0, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Reconstruction term and KL of each of N images, each (N,), in nats, from one posterior sample per image."""
+    """Compute each image's reconstruction term and KL, each (N,), in nats, from one posterior sample per image."""
     return _batched(model, images, labels, unwrap(model).elbo, seed)
 
 
 def log_prob(
     model: VAE, images: Tensor, samples: int, seed: int = 0, labels: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Importance-weighted estimate of log p(x), with the posterior as proposal (Burda et al., arXiv:1509.00519).
+    """Estimate log p(x) by importance weighting with the posterior as proposal (Burda et al., arXiv:1509.00519).
 
-    On average it is below the true value, and approaches it as the number of samples grows: a lower bound.
+    The estimate is a lower bound on average. It approaches log p(x) as the number of samples grows.
 
     Parameters
     ----------
     model : VAE
     images : Tensor of shape (N, C, H, W), as in a `Split`
-    samples : number of posterior samples for each image, at least 10
+    samples : number of posterior samples per image, at least 10
     seed : of the samples
-    labels : of the images, for a conditional model; it is then log p(x | y)
+    labels : of the images, for a conditional model; the estimate is then log p(x | y)
 
     Returns
     -------
     estimate : Tensor of shape (N,), in nats
-    standard_error : Tensor of shape (N,), the estimate's scatter from seed to seed, from the spread of the estimates
-        that ten parts of the samples give. It is too small where a few weights dominate, because it is computed from
-        the drawn weights only; and it does not say how far the bound is from log p(x)
+    standard_error : Tensor of shape (N,), the estimate's standard deviation over seeds. We compute it from estimates
+        for ten subsets of the samples. It is too small if a few weights dominate, because it only uses the drawn
+        weights. It doesn't measure the gap between the bound and log p(x)
 
     Raises
     ------
@@ -75,14 +76,14 @@ def log_prob(
 
 
 def active_units(means: Tensor, threshold: float = 0.01, again: Tensor | None = None) -> int:
-    """How many latent dimensions are in use: those whose posterior mean has a variance above the threshold.
+    """Count the active latent dimensions, whose posterior mean has a variance above the threshold.
 
     Parameters
     ----------
     means : Tensor of shape (N, K), posterior means
-    threshold : of the variance over the N images (0.01 is that of Burda et al., section 5.2)
-    again : Tensor of shape (N, K), where the means are of samples: those of other samples. The covariance of both is
-        the variance without the samples' noise, which of 100 draws of N(0, 1) is the threshold itself
+    threshold : of the variance over the N images (0.01 as in Burda et al., section 5.2)
+    again : Tensor of shape (N, K), means from other samples, if the means are estimated from samples. The covariance of
+        both is the variance without sampling noise. For 100 draws from N(0, 1), this noise alone equals the threshold
     """
     other = means if again is None else again
     covariance = ((means - means.mean(0)) * (other - other.mean(0))).sum(0) / (len(means) - 1)
@@ -90,10 +91,10 @@ def active_units(means: Tensor, threshold: float = 0.01, again: Tensor | None = 
 
 
 def reconstruction_error(model: VAE, images: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Mean squared error per pixel, of values in [0, 1], of each image decoded from its posterior mean: (N,).
+    """Compute the mean squared error per pixel of each image decoded from its posterior mean, (N,).
 
-    The images are taken as they are, whatever the model's `preprocess` does. If that changes their scale, the error
-    means little.
+    Values are in [0, 1]. Originals aren't preprocessed, so the error isn't meaningful if the model's `preprocess`
+    changes their scale.
     """
 
     plain = unwrap(model)
@@ -106,35 +107,38 @@ def reconstruction_error(model: VAE, images: Tensor, labels: Tensor | None = Non
 
 
 def max_bernoulli_elbo(images: Tensor) -> Tensor:
-    """The highest ELBO that a Bernoulli likelihood allows each of N images: (N,), in nats.
+    """Compute the highest ELBO that a Bernoulli likelihood allows for each of N images: (N,), in nats.
 
-    Of a grey pixel x, x log p + (1 - x) log (1 - p) is highest at p = x, where it is minus the pixel's binary entropy;
-    and the KL can only take away.
+    For a grey pixel x, x log p + (1 - x) log (1 - p) is highest at p = x, where it equals minus the pixel's binary
+    entropy. The KL can only lower the ELBO.
     """
     parts = (to_float(part).flatten(1) for part in images.split(1000))
     return torch.cat([-(torch.special.entr(x) + torch.special.entr(1 - x)).sum(1) for x in parts])
 
 
 def evaluate(model: VAE, data: Dataset, samples: int | None = None) -> dict[str, float]:
-    """All the metrics of a finished run, over the whole of each split.
+    """Compute all metrics of a finished run, on the complete splits.
 
     Parameters
     ----------
     model : VAE
     data : Dataset
-    samples : for `log_prob`; by default 200, or 50 for images of more than 1,000 values, which take long to decode
+    samples : for `log_prob`; by default 200, or 50 for images of more than 1,000 values, which are slow to decode
 
     Returns
     -------
-    dict with, for train and test, `<split>_elbo`, `<split>_reconstruction`, `<split>_kl` (nats per image), and for
-    test `elbo_standard_error` (over images), `log_prob` with its `log_prob_samples` and Monte Carlo error
-    `log_prob_standard_error`, `active_units`, and `reconstruction_error` (squared, per pixel)
+    dict
+        In nats per image, unless noted:
+
+        - for train and test: `<split>_elbo`, `<split>_reconstruction`, `<split>_kl`
+        - for test: `elbo_standard_error` (over images), `log_prob` with `log_prob_samples` and its Monte Carlo error
+          `log_prob_standard_error`, `active_units` (a count), `reconstruction_error` (squared, per pixel)
 
     Raises
     ------
     ValueError
-        If the test ELBO is above log p(x), its upper bound, or the KL is negative, by more than the error: then a
-        density is wrong.
+        If the test ELBO exceeds log p(x), its upper bound, or the KL is negative, by more than the error. A density is
+        then wrong.
     """
     if samples is None:
         samples = 200 if math.prod(data.image_shape) <= 1000 else 50
@@ -165,7 +169,7 @@ def evaluate(model: VAE, data: Dataset, samples: int | None = None) -> dict[str,
 def _batched(
     model: VAE, images: Tensor, labels: Tensor | None, function: Callable, seed: int = 0, samples: int = 1
 ) -> Any:
-    """Apply a function of float images that returns a tuple of (B, ...) tensors; the results as (N, ...) on the CPU."""
+    """Apply a function from float images to a tuple of (B, ...) tensors, and return (N, ...) tensors on the CPU."""
     if len(images) == 0:
         raise ValueError("there are no images to evaluate")
     plain = unwrap(model)

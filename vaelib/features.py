@@ -1,6 +1,6 @@
-"""Measures of samples in the features of small classifiers that have only seen real images.
+"""Distances between real and sampled images in the features of small classifiers, trained on real images only.
 
-A distance depends on the classifier, so take it under several and report the spread::
+A distance depends on the classifier, so compute it with several and report the range::
 
     classifiers = features.load(digits)
     distances = [
@@ -32,9 +32,11 @@ EPOCHS, BATCH = 3, 64
 
 
 def classifier(image_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
-    """From images (B, C, H, W) to logits (B, outputs); all but the last layer compute FEATURES features.
+    """Build a network from images (B, C, H, W) to logits (B, outputs). Its last layer gets FEATURES features.
 
-    They are scaled to mean 0 and variance 1 over the training images. No ReLU comes before, so none is constant.
+    Features are scaled to mean 0 and variance 1 over the training images. No ReLU precedes the scaling, so no feature
+    is
+    constant.
     """
     if len(image_shape) != 3:
         raise ValueError(f"a classifier needs images of shape (C, H, W), not {image_shape}")
@@ -50,10 +52,10 @@ def classifier(image_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
 def load(
     data: Dataset, root: Path | str | None = None, device: torch.device | str | None = None
 ) -> list[nn.Sequential]:
-    """The five published classifiers of MNIST or of the book's 9,000 half-size faces; for other data, train one.
+    """Load the five published classifiers of MNIST or of the book's 9,000 half-size faces. For other data, train one.
 
-    The data is recognised by its fingerprint, so a part of MNIST is other data. Arguments and errors are those of
-    `train`.
+    The data is recognised by its fingerprint, so a subset of MNIST counts as other data. Arguments and errors are the
+    same as for `train`.
     """
     published = sorted(PUBLISHED.glob(f"*-{data.fingerprint}-s*.safetensors"))
     return [_read(path, data) for path in published] or train(data, root, device)
@@ -62,13 +64,13 @@ def load(
 def train(
     data: Dataset, root: Path | str | None = None, device: torch.device | str | None = None, seeds: Iterable[int] = (0,)
 ) -> list[nn.Sequential]:
-    """Train a classifier of the training images' classes or attributes per seed, or load those trained before.
+    """Train one classifier per seed for the training images' classes or attributes, or load it if it exists.
 
     Parameters
     ----------
     data : Dataset
-    root : folder of all runs, where the weights are kept; `runs.default_root()` if not given
-    device : where to train; a GPU if there is one
+    root : folder of all runs, in which the weights are stored; `runs.default_root()` by default
+    device : to train on; a GPU by default if there is one
     seeds : of initial weights and order of images
 
     Returns
@@ -78,7 +80,7 @@ def train(
     Raises
     ------
     ValueError
-        If a file of weights is damaged, or the images' labels are all the same.
+        If a file of weights is damaged, or all images have the same labels.
     """
     device, root = runs.choose_device(device), Path(root or runs.default_root()).expanduser()
     paths = {seed: root / f"classifier-{data.name}-{data.fingerprint}-s{seed}.safetensors" for seed in seeds}
@@ -89,14 +91,14 @@ def train(
         if (labels == labels[0]).all():
             raise ValueError(f"all training images of {data.name!r} have the same labels; expected different ones")
         root.mkdir(parents=True, exist_ok=True)
-        with files.locked(root, wait=True):  # of two notebooks that need it, one trains it and the other waits
+        with files.locked(root, wait=True):  # if two notebooks need it, one trains and the other waits
             if not path.exists():
                 files.write(path, safetensors.torch.save(_fit(data, seed, device).state_dict()))
     return [_read(path, data) for path in paths.values()]
 
 
 def _read(path: Path, data: Dataset) -> nn.Sequential:
-    with seeded(0):  # building must not disturb the caller's random state; the weights are overwritten anyway
+    with seeded(0):  # building must not change the caller's random state; the weights are overwritten
         network = classifier(data.image_shape, len(data.names))
     try:
         network.load_state_dict(safetensors.torch.load_file(path))  # copied into float32
@@ -133,15 +135,17 @@ def _fit(data: Dataset, seed: int, device: torch.device) -> nn.Sequential:
 
 @torch.no_grad()
 def extract(network: nn.Sequential, images: Tensor) -> Tensor:
-    """Features, (N, FEATURES), of images (N, C, H, W), uint8, uint16 or float in [0, 1]."""
+    """Compute features, (N, FEATURES), of images (N, C, H, W), uint8, uint16 or float in [0, 1]."""
     parts, device = progress.bar(images.split(1000), desc="features", delay=2), next(network.parameters()).device
     return torch.cat([network[:-1](to_float(part.to(device))) for part in parts])
 
 
 def frechet_distance(real: Tensor, others: Tensor) -> float:
-    """Squared Fréchet distance, as in FID, of two normal distributions with these features' means and covariances.
+    """Compute the squared Fréchet distance of two sets of features, as in FID.
 
-    Heusel et al., arXiv:1706.08500, with our own features. Fewer images make it larger, so compare equal numbers.
+    It is the distance of the normal distributions with their means and covariances. Heusel et al., arXiv:1706.08500,
+    with our own features. The distance is larger for fewer images, so compare equal
+    numbers of images.
 
     Parameters
     ----------
@@ -159,13 +163,13 @@ def frechet_distance(real: Tensor, others: Tensor) -> float:
     (mean, covariance), (other_mean, other_covariance) = (
         (each.mean(0), torch.cov(each.T)) for each in (real.double(), others.double())
     )
-    # The trace of the root of a product is the sum of the roots of its eigenvalues, which are not negative
+    # The trace of the root of a product is the sum of the roots of its eigenvalues, which aren't negative
     root = torch.linalg.eigvals(covariance @ other_covariance).sqrt().real.sum()
     return ((mean - other_mean).square().sum() + covariance.trace() + other_covariance.trace() - 2 * root).item()
 
 
 def kernel_distance(real: Tensor, others: Tensor) -> float:
-    """Squared kernel distance, as in KID: an unbiased estimate that doesn't assume normal features.
+    """Compute the squared kernel distance, as in KID: an unbiased estimate that doesn't assume normal features.
 
     Binkowski et al., arXiv:1801.01401, with our own features x, and the kernel (xᵀy / F + 1)³ over all images at once.
     Its mean over sets from one distribution is 0, so it can be negative.
@@ -183,7 +187,7 @@ def kernel_distance(real: Tensor, others: Tensor) -> float:
         raise ValueError(f"expected at least 2 images of each kind, not {len(real)} and {len(others)}")
     real, others = real.double(), others.double()
 
-    def total(x: Tensor, y: Tensor) -> Tensor:  # a block of pairs at a time, for the memory
+    def total(x: Tensor, y: Tensor) -> Tensor:  # one block of pairs at a time, to bound memory
         return torch.stack([(part @ y.T / x.shape[1] + 1).pow(3).sum() for part in x.split(1000)]).sum()
 
     def within(x: Tensor) -> Tensor:  # the mean over pairs of two different images

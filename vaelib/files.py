@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, also after a crash of the machine; and folders held by one at a time."""
+"""Files that are complete or absent, even after a crash, and folders that only one thread can use at a time."""
 
 import errno
 import os
@@ -14,11 +14,11 @@ from filelock import FileLock, SoftFileLock, Timeout
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-_HELD: dict[tuple[int, Path], os.stat_result] = {}  # the folders that a thread holds, and their lock files
+_HELD: dict[tuple[int, Path], os.stat_result] = {}  # the folders that each thread holds, with their lock files
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a file or folder; raises if it cannot be known, as `Path.exists` of Python 3.14 does not."""
+    """Return whether a file or folder exists. Raises OSError if this can't be determined, unlike Python 3.14."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -27,34 +27,34 @@ def exists(path: Path) -> bool:
 
 
 def write(path: Path, *parts: bytes | memoryview | str) -> None:
-    """Write under a temporary name, then `place`: no reader sees half a file, and no killed process leaves one."""
-    temporary = path.with_name(f"{path.name}.{token_hex(4)}.part")  # no other thread or process writes to it
+    """Write a file under a temporary name, then `place` it, so that readers never see half a file."""
+    temporary = path.with_name(f"{path.name}.{token_hex(4)}.part")  # so that no other thread or process uses this name
     try:
         with temporary.open("wb") as file:
             for part in parts:
                 file.write(part.encode() if isinstance(part, str) else part)
         place(temporary, path)
-    except OSError as error:  # one of a full disk names no file
+    except OSError as error:  # the error of a full disk doesn't name the file
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def place(temporary: Path, path: Path) -> None:
-    """Give a finished file its name. When this returns, a power cut takes neither the content nor the name.
+    """Rename a finished file. After this returns, a power cut loses neither its content nor its name.
 
     Raises
     ------
     RuntimeError
-        If this thread holds the file's folder, and there is another one in its place now.
+        If this thread holds the file's folder, and the folder was replaced by another one.
     """
     _sync(temporary, os.O_RDWR)
     held = _HELD.get((get_ident(), path.parent.absolute()))
     if held and not os.path.samestat(held, (path.parent / ".lock").stat()):
-        raise RuntimeError(f"{path.parent} was moved away and made again while it was in use; stop one of the two")
+        raise RuntimeError(f"{path.parent} was moved away and made again while in use; stop one of its two users")
     temporary.replace(path)
-    if os.name != "nt":  # which cannot open folders
-        _sync(path.parent, os.O_RDONLY, errno.EINVAL, errno.ENOTSUP)  # nor can some network file systems sync them
+    if os.name != "nt":  # Windows can't open folders
+        _sync(path.parent, os.O_RDONLY, errno.EINVAL, errno.ENOTSUP)  # some network file systems can't sync folders
 
 
 def _sync(path: Path, flags: int, *accepted: int) -> None:
@@ -70,14 +70,19 @@ def _sync(path: Path, flags: int, *accepted: int) -> None:
 
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold a folder for this thread alone; the hold ends with the block, or with the process.
+    """Hold a folder for this thread only, until the end of the block or the process.
+
+    Parameters
+    ----------
+    folder : the folder to hold
+    wait : whether to wait while another thread or process holds it
 
     Raises
     ------
     RuntimeError
-        If another thread or process holds it, unless told to wait until it does not.
+        If another thread or process holds it, and `wait` is False.
     OSError
-        If the folder cannot be locked.
+        If the folder can't be locked.
     """
     path, held = folder / ".lock", (get_ident(), folder.absolute())
     lock = FileLock(path, timeout=-1 if wait else 0, mode=0o666)
@@ -87,13 +92,13 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     except Timeout:
         raise RuntimeError(in_use) from None
     except OSError as error:
-        why = f"{folder} cannot be locked ({error.strerror or error}); take a folder on another disk"
+        why = f"{folder} cannot be locked ({error.strerror or error}); use a folder on another disk"
         raise type(error)(f"{why}, for runs by VAELIB_RUNS") from error
     try:
         _HELD[held] = path.stat()
-        # Where the file system has no locks, filelock writes a mark into the file, which is then removed
+        # On file systems without locks, filelock writes a mark into the file and removes it later
         if _HELD[held].st_size and not isinstance(lock, SoftFileLock):
-            raise RuntimeError(f"{in_use}, on a machine without file locks; if there is none, delete {path}")
+            raise RuntimeError(f"{in_use}, on a machine without file locks; if nothing uses it, delete {path}")
         yield
     finally:
         _HELD.pop(held, None)
@@ -101,12 +106,12 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
 
 
 def read_notebook(path: Path) -> "NotebookNode":
-    """A Jupyter notebook. Raises ValueError, with the file's name, if it is damaged."""
-    import nbformat  # a machine that only trains may lack it
+    """Read a Jupyter notebook. Raises ValueError, with the file's name, if it's damaged."""
+    import nbformat  # a machine for training only may lack it
 
     try:
         return nbformat.read(path, as_version=4)
     except OSError:
         raise
-    except Exception as error:  # whatever the parser comes across: it has no error of its own for this
-        raise ValueError(f"{path} is no notebook, or a damaged one ({error})") from error
+    except Exception as error:  # the parser raises errors of any kind
+        raise ValueError(f"{path} isn't a notebook, or is damaged ({error})") from error

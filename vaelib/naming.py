@@ -1,4 +1,4 @@
-"""What a run is: the names of the functions it is made of, a hash of what they do, and the name of its folder."""
+"""Names of runs: the names of their functions, a hash of the functions' source code, and the name of the folder."""
 
 import ast
 import hashlib
@@ -26,7 +26,7 @@ ADAM = "torch.optim.adam.Adam(fused=True)"
 PAPER = {"builder": "vaelib.models.build", "objective": "vaelib.objective.negative_elbo"}
 INSTALLED = tuple(sysconfig.get_path(each) + os.sep for each in ("stdlib", "purelib", "platlib"))
 
-# Where records of version 0.1.0 have another name
+# Names that records of version 0.1.0 still use
 RENAMED = {
     "vaelib.likelihoods.": "vaelib.decoders.",
     "vaelib.posteriors.": "vaelib.encoders.",
@@ -38,24 +38,24 @@ RENAMED = {
 
 
 def current_name(name: str) -> str:
-    """What a function that a record names is called today."""
+    """Return the present name of a function that a record names."""
     for old, new in RENAMED.items():
         name = name.replace(old, new)
     return name
 
 
 def qualified_name(function: Callable) -> str:
-    """Where to import a function from, such as "vaelib.models.build", and the arguments that are fixed, if any.
+    """Return a function's import path, such as "vaelib.models.build", and its fixed arguments, if any.
 
     Parameters
     ----------
-    function : a function or class of a module's (or a notebook's) top level, a `functools.partial` of one, or an
-        instance of a dataclass, with numbers, strings, tensors and such functions as arguments
+    function : a function or class at the top level of a module or notebook, a `functools.partial` of one, or an
+        instance of a dataclass. Arguments can be numbers, strings, tensors and such functions
 
     Raises
     ------
     ValueError
-        If it has no name of its own, as a lambda or an object, or an argument that cannot be written down.
+        If it doesn't have such a name, like a lambda or an object, or if an argument can't be recorded.
     """
     if isinstance(function, partial):
         arguments = [*map(_value, function.args), *(f"{key}={_value(each)}" for key, each in function.keywords.items())]
@@ -68,34 +68,37 @@ def qualified_name(function: Callable) -> str:
         owner = type(function.__self__ if bound else function).__name__  # type: ignore[attr-defined]
         raise ValueError(
             f"expected a function or a class, and found {'a method of ' if bound else ''}an object of {owner}, which "
-            f"has no name; give what makes it, with its arguments fixed by functools.partial, or make its class a "
-            f"dataclass"
+            "can't be recorded by name; give the function that makes it, with arguments fixed by functools.partial, "
+            "or make its class a dataclass"
         )
     name = f"{function.__module__}.{function.__qualname__}"
     if "<" in name:
         raise ValueError(
-            f"{function!r} cannot be recorded by a name that leads back to it; define it by `def` at the top level of "
-            f"a module or notebook, and fix its arguments by functools.partial"
+            f"{function!r} can't be recorded by its import path; define it by `def` at the top level of a module or "
+            "notebook, and fix its arguments by functools.partial"
         )
     return name
 
 
 def record(config: Any, data: Mapping[str, Any], functions: Mapping[str, Callable | None], meaning: str) -> dict:
-    """What a run is: its settings, data, functions by name, and their meaning."""
+    """Make a run's record: its settings, data, functions by name, and their meaning."""
     names = {key: each and qualified_name(each) for key, each in functions.items()}
     names = {key: None if each == ADAM else each for key, each in names.items()}
     return {"settings": asdict(config), "functions": names, "data": dict(data), "meaning": meaning}
 
 
 def identity(record: Mapping[str, Any]) -> dict[str, object]:
-    """All that makes a recorded run another one, without what is not given, so that a new option changes no old run."""
+    """Return everything that distinguishes a run from others.
+
+    Options that aren't set are omitted, so that a new option doesn't change old runs.
+    """
     every = record["settings"] | record["functions"]
     every |= {"data": record["data"].get("fingerprint"), "meaning": record.get("meaning") or None}
     return {key: value for key, value in every.items() if value is not None}
 
 
 def difference(found: Mapping[str, object], expected: Mapping[str, object]) -> str:
-    """The first thing in which two identities differ, in words; "" if there is none."""
+    """Describe the first difference between two identities. Return "" if they are equal."""
     for key in sorted(found.keys() | expected.keys()):
         if found.get(key) != expected.get(key):
             what = "on other images or labels: fingerprint" if key == "data" else f"with {key}"
@@ -104,13 +107,15 @@ def difference(found: Mapping[str, object], expected: Mapping[str, object]) -> s
 
 
 def folder_name(record: Mapping[str, Any], defaults: Mapping[str, Any], stands: bool = False) -> str:
-    """Such as `mnist-k2-e10-s0`: data, K, epochs, seed, and whatever is not the paper's; at most 200 bytes.
+    """Make a folder name such as `mnist-k2-e10-s0`: data, K, epochs, seed, and values other than the paper's.
+
+    It has at most 200 bytes.
 
     Parameters
     ----------
     record : of the run
-    defaults : the settings that need not be told
-    stands : whether the meaning is a name that somebody gave, which stands for the functions
+    defaults : the settings that the name omits
+    stands : whether the meaning is a name that the user gave instead of the functions' names
     """
     settings, meaning = record["settings"], record["meaning"]
     parts = ["{}-k{latent_dim}-e{epochs}-s{seed}".format(record["data"]["name"], **settings)]
@@ -131,17 +136,20 @@ def folder_name(record: Mapping[str, Any], defaults: Mapping[str, Any], stands: 
 
 
 def meaning(*functions: Callable | None) -> str:
-    """16 hexadecimal digits that change with what somebody's functions do; "" if all of them are installed packages'.
+    """Hash the source code of custom functions (16 hex digits). Return "" if all belong to installed packages.
 
-    The digits are a hash of the functions' syntax trees, so that comments and docstrings don't count, with all that
-    they read: defaults, closures, globals, base classes, and other functions, each in the same way. They are the same
-    in every version of Python that this package runs with. What a function reads in other ways doesn't count:
-    environment variables, files, `globals()[...]`, `sys.modules[...]`. Pass such values as arguments.
+    The hash is computed from syntax trees, so comments and docstrings don't count. It includes everything that the
+    functions
+    read: defaults, closures, globals, base classes and other functions, hashed in the same way. It doesn't depend on
+    the
+    version of Python. It ignores environment variables, files, `globals()[...]` and `sys.modules[...]`. Pass such
+    values as
+    arguments.
 
     Raises
     ------
     ValueError
-        If the source code of a function is not at hand, or is not what runs.
+        If the source code of a function is missing, or has changed since it was imported.
     """
     reader = _Reader()
     digits = reader.hash(functions)[:16]
@@ -149,16 +157,16 @@ def meaning(*functions: Callable | None) -> str:
 
 
 class _Reader:
-    """Describes values by hashes; `own` tells whether a function or class of no installed package was among them."""
+    """Hash values. `own` is True once a function or class from outside the installed packages was among them."""
 
     def __init__(self) -> None:
         self.own = False
-        self.known: dict[int, tuple[str, object]] = {}  # with the objects, so that no other one gets their id
+        self.known: dict[int, tuple[str, object]] = {}  # with the objects, so that no other object gets their id
 
     def hash(self, value: Any) -> str:
-        """A hash of what a value or an object is made of, or of what a function or a class does."""
+        """Hash the content of a value or an object, or the source code of a function or a class."""
         if id(value) not in self.known:
-            self.known[id(value)] = "itself", value  # while it is looked at
+            self.known[id(value)] = "itself", value  # for cycles, while its content is hashed
             content = repr((self.hash(type(value)), self._content(value))).encode()
             self.known[id(value)] = hashlib.sha256(content).hexdigest(), value
         return self.known[id(value)][0]
@@ -191,15 +199,15 @@ class _Reader:
             return value.__name__
         if hasattr(value, "__qualname__"):  # a function of C code
             return f"{getattr(value, '__module__', None)}.{value.__qualname__}"
-        if hasattr(value, "fingerprint"):  # a data set, whose images need not be read again
+        if hasattr(value, "fingerprint"):  # a data set; its images are already hashed
             return value.fingerprint
         if isinstance(value, nn.Module):
             return self.hash(_state(value))
         if is_dataclass(value) or not _is_installed(sys.modules.get(type(value).__module__)):
             return self.hash(object.__getstate__(value))  # type: ignore[attr-defined]
-        if hasattr(value, "__dict__"):  # whose repr may leave out, or round, what it holds
+        if hasattr(value, "__dict__"):  # its repr may omit or round values
             return self.hash(_state(value))
-        return re.sub("0x[0-9a-fA-F]+", "", repr(value))  # but for its address
+        return re.sub("0x[0-9a-fA-F]+", "", repr(value))  # without its address
 
     def _class(self, kind: type) -> object:
         name = f"{kind.__module__}.{kind.__qualname__}"
@@ -234,25 +242,25 @@ class _Reader:
         return list(map(_plain, trees)), self.each((function.__defaults__, function.__kwdefaults__)), closure, found
 
     def _global(self, value: Any, attributes: set[str]) -> object:
-        """Of a module of somebody's, what a function takes from it."""
+        """Hash a global. For a custom module, hash only the attributes that the function uses."""
         if not isinstance(value, ModuleType) or _is_installed(value):
             return self.hash(value)
         return [(name, self._global(vars(value)[name], attributes)) for name in sorted(attributes & vars(value).keys())]
 
 
 def _state(value: Any) -> dict[str, Any]:
-    """An object's attributes without those that use changes: its mode, and what properties have cached."""
+    """Return an object's attributes without its mode and cached properties, which change during use."""
     kept = (key for key in vars(value) if key != "training" and not hasattr(getattr(type(value), key, None), "__get__"))
     return {key: vars(value)[key] for key in kept}
 
 
 def _trees(function: Any) -> list[ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef]:
-    """The syntax tree of a function; of lambdas, those of all that begin in the same line."""
+    """Return the syntax tree of a function. For a lambda, return the trees of all lambdas that begin in its line."""
     code, advice = function.__code__, "give the run a name that stands for them: train(..., name=...)"
     linecache.checkcache(code.co_filename)
     text = "".join(linecache.getlines(code.co_filename, function.__globals__))
     tree, codes = _parsed(text)
-    begun = {each.co_firstlineno for each in codes if _essence(each) == _essence(code)}  # lines may have been added
+    begun = {each.co_firstlineno for each in codes if _essence(each) == _essence(code)}  # lines may have moved
     found = [
         each
         for each in ast.walk(tree)
@@ -261,17 +269,17 @@ def _trees(function: Any) -> list[ast.Lambda | ast.FunctionDef | ast.AsyncFuncti
         and getattr(each, "name", "<lambda>") == code.co_name
     ]
     if not found:
-        why = "has changed since it was imported; start Python anew" if text else "is not at hand"
+        why = "has changed since it was imported; start Python again" if text else "is missing"
         raise ValueError(
-            f"the source code of {function.__module__}.{function.__qualname__} {why}, so a record cannot tell what it "
-            f"does; define functions in a file or a notebook, or {advice}"
+            f"the source code of {function.__module__}.{function.__qualname__} {why}, so it can't be recorded; define "
+            f"functions in a file or a notebook, or {advice}"
         )
     return found
 
 
 @lru_cache(maxsize=32)
 def _parsed(text: str) -> tuple[ast.AST, list[CodeType]]:
-    """The syntax tree of a file or a notebook's cell, and all that is compiled of it."""
+    """Return the syntax tree and all code objects of a file or a notebook's cell."""
     try:
         compiled = compile(text, "", "exec", dont_inherit=True, flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     except (SyntaxError, ValueError):
@@ -284,18 +292,18 @@ def _inner(code: CodeType) -> list[CodeType]:
 
 
 def _codes(code: CodeType) -> list[CodeType]:
-    """A code object, and all within it."""
+    """Return a code object and all code objects in it."""
     return [code, *(each for inner in _inner(code) for each in _codes(inner))]
 
 
 def _essence(code: CodeType) -> object:
-    """What is compiled, wherever it stands."""
+    """Return the content of a code object, without its position."""
     constants = [(type(each), each) for each in code.co_consts if not isinstance(each, CodeType)]
     return code.co_name, code.co_code, code.co_names, constants, [_essence(each) for each in _inner(code)]
 
 
 def _plain(tree: object) -> object:
-    """A syntax tree without docstrings, and without what is empty, which differs between versions of Python."""
+    """Convert a syntax tree to tuples, without docstrings and empty fields, which differ between versions of Python."""
     if isinstance(tree, list):
         return tuple(map(_plain, tree))
     if not isinstance(tree, ast.AST):
@@ -307,7 +315,7 @@ def _plain(tree: object) -> object:
 
 
 def _is_written(key: str, member: Any) -> bool:
-    """Whether a class has this member from somebody, and not from Python, a dataclass or a named tuple."""
+    """Return whether a class member was written by hand, and not added by Python, a dataclass or a named tuple."""
     if not key.startswith("__"):
         return key not in ("_make", "_replace", "_asdict")
     code: Any = getattr(inspect.unwrap(member), "__code__", None)
@@ -316,7 +324,7 @@ def _is_written(key: str, member: Any) -> bool:
 
 
 def _is_installed(place: ModuleType | str | None) -> bool:
-    """Whether a module, or a file of code, is Python's, this package's, or another installed one's."""
+    """Return whether a module or a file belongs to Python, this package, or another installed package."""
     if isinstance(place, ModuleType):
         if place.__name__.partition(".")[0] in (__package__, "torch", *sys.builtin_module_names):
             return True
@@ -333,13 +341,13 @@ def _value(value: object) -> str:
     if isinstance(value, Tensor):
         return _digest(value)
     if not isinstance(value, Number | str | None):
-        raise ValueError(f"{value!r} cannot be recorded; a function of its own, without arguments, can")
+        raise ValueError(f"can't record the argument {value!r}; define a function that doesn't need it")
     return repr(value)
 
 
 def _digest(tensor: Tensor) -> str:
-    """A tensor by its values."""
+    """Hash a tensor's values."""
     content = tensor.detach().cpu().contiguous()
     head = f"{content.dtype} {tuple(content.shape)}".encode()
-    values = content.reshape(-1).view(torch.uint8).numpy().tobytes()  # NumPy knows no bfloat16
+    values = content.reshape(-1).view(torch.uint8).numpy().tobytes()  # NumPy doesn't support bfloat16
     return f"tensor:{hashlib.sha256(head + values).hexdigest()[:16]}"

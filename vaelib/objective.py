@@ -1,6 +1,6 @@
-"""The objective as pure functions of tensors, and what training minimises. All values are in nats, one per image.
+"""The objective as pure functions of tensors, and related objectives for training. All values are in nats per image.
 
-Sums run over pixels and latent dimensions, never over images: the training loop averages over the batch.
+Sums run over pixels and latent dimensions, never over images. The training loop averages over the batch.
 [KW] is Kingma & Welling, Auto-Encoding Variational Bayes, arXiv:1312.6114.
 """
 
@@ -15,10 +15,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 
 def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
-    """log p(x | z) = Σ_j [x_j log p_j + (1 - x_j) log(1 - p_j)] with p = sigmoid(logits). [KW], appendix C.1.
+    """Compute log p(x | z) = Σ_j [x_j log p_j + (1 - x_j) log(1 - p_j)], p = sigmoid(logits). [KW], appendix C.1.
 
-    It is computed from logits, so it stays finite and exact however large they are. With grey pixels
-    (0 < x < 1) it is the paper's objective, but not a normalised density.
+    It is computed from logits, so it stays finite and accurate for large logits. For grey pixels (0 < x < 1) it is the
+    paper's objective, but not a normalised density.
 
     Parameters
     ----------
@@ -33,11 +33,11 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
 
 
 def gaussian_log_prob(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """log N(z; mean, diag(exp(log_variance))).
+    """Compute log N(z; mean, diag(exp(log_variance))).
 
     Parameters
     ----------
-    z, mean, log_variance : Tensors of shape (..., K), or ones that broadcast
+    z, mean, log_variance : Tensors of shape (..., K), or shapes that broadcast to it
 
     Returns
     -------
@@ -48,7 +48,7 @@ def gaussian_log_prob(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, diag(exp(log_variance))) || N(0, I)) in closed form. [KW], appendix B.
+    """Compute KL(N(mean, diag(exp(log_variance))) || N(0, I)) in closed form. [KW], appendix B.
 
     Parameters
     ----------
@@ -62,12 +62,12 @@ def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def kl_by_dimension(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """The summands of `kl_divergence`, (..., K): the KL of each latent dimension, which are independent."""
+    """Compute the KL of each latent dimension, (..., K). Dimensions are independent, so `kl_divergence` is the sum."""
     return -0.5 * (1 + log_variance - mean**2 - torch.exp(log_variance))
 
 
 def reparameterize(mean: Tensor, log_variance: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """A sample z = mean + exp(log_variance / 2) * ε, ε ~ N(0, I), through which gradients flow. [KW], section 2.4.
+    """Draw z = mean + exp(log_variance / 2) * ε, ε ~ N(0, I), through which gradients flow. [KW], section 2.4.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def reparameterize(mean: Tensor, log_variance: Tensor, generator: torch.Generato
 
 
 def elbo(x: Tensor, logits: Tensor, mean: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
-    """The two terms of the evidence lower bound; the bound is their difference. [KW], equation 10 with L = 1.
+    """Compute both terms of the ELBO. The ELBO is their difference. [KW], equation 10 with L = 1.
 
     Parameters
     ----------
@@ -103,7 +103,9 @@ def elbo(x: Tensor, logits: Tensor, mean: Tensor, log_variance: Tensor) -> tuple
 
 
 def importance_weighted_bound(log_weights: Tensor) -> Tensor:
-    """log (1/S) Σ_s w_s: one sample gives the ELBO, more a tighter bound. Burda et al., arXiv:1509.00519, equation 8.
+    """Compute log (1/S) Σ_s w_s. Burda et al., arXiv:1509.00519, equation 8.
+
+    For S = 1 this is the ELBO. More samples give a tighter bound.
 
     Parameters
     ----------
@@ -117,7 +119,7 @@ def importance_weighted_bound(log_weights: Tensor) -> Tensor:
 
 
 class Terms(NamedTuple):
-    """Everything that an objective or an evaluation is computed from: S samples of each of B posteriors, in nats.
+    """The values from which objectives and metrics are computed, for S samples of each of B posteriors, in nats.
 
     Parameters
     ----------
@@ -125,8 +127,8 @@ class Terms(NamedTuple):
     log_prior : Tensor of shape (S, B), log p(z)
     log_posterior : Tensor of shape (S, B), log q(z | x)
     codes : Tensor of shape (S, B, K), z
-    kl : Tensor of shape (B, K), KL(q(z | x) || p(z)) by dimension, in closed form; of shape (B, 1), if there is only
-        one of the whole; None if there is none (see `distributions.kl_by_dimension`)
+    kl : KL(q(z | x) || p(z)) in closed form, Tensor of shape (B, K), by dimension. The shape is (B, 1) if only the
+        total has a closed form. None if there is no closed form (see `distributions.kl_by_dimension`)
     """
 
     log_likelihood: Tensor
@@ -137,12 +139,12 @@ class Terms(NamedTuple):
 
     @property
     def reconstruction(self) -> Tensor:
-        """The ELBO's first term, (B,), which is the mean of log p(x | z) over the samples."""
+        """The ELBO's first term, (B,): the mean of log p(x | z) over the samples."""
         return _mean(self.log_likelihood)
 
     @property
     def divergence(self) -> Tensor:
-        """The ELBO's second term, (B,), which is the KL in closed form, or else the mean of log q(z | x) - log p(z)."""
+        """The ELBO's second term, (B,): the KL in closed form, or else the mean of log q(z | x) - log p(z)."""
         return _mean(self.log_posterior - self.log_prior) if self.kl is None else self.kl.sum(1)
 
     @property
@@ -152,20 +154,20 @@ class Terms(NamedTuple):
 
 
 def _mean(values: Tensor) -> Tensor:
-    return values.squeeze(0) if len(values) == 1 else values.mean(0)  # a mean of one costs as much as of many
+    return values.squeeze(0) if len(values) == 1 else values.mean(0)  # a mean of one value would cost as much
 
 
 def negative_elbo(terms: Terms, fraction: float) -> Tensor:
-    """What the paper minimises: KL(q(z | x) || p(z)) - E log p(x | z).
+    """Compute the paper's objective, KL(q(z | x) || p(z)) - E log p(x | z).
 
-    Any function of this form can stand in its place in a training run. If it has an attribute `samples`, there are that
-    many of each posterior (one by default); the attributes `fixed_posterior` and `reparameterized` are those arguments
-    of `models.VAE.terms`.
+    You can train with any function that has these arguments. Three optional attributes set how `models.VAE.terms` is
+    called. `samples` is the number of samples per posterior (1 by default). `fixed_posterior` and `reparameterized` are
+    passed on.
 
     Parameters
     ----------
     terms : Terms
-    fraction : of the training that is done, from 0 to 1
+    fraction : of training that is done, from 0 to 1
 
     Returns
     -------
@@ -175,7 +177,7 @@ def negative_elbo(terms: Terms, fraction: float) -> Tensor:
 
 
 def options(objective: object) -> dict[str, Any]:
-    """What an objective asks of `models.VAE.terms`, by attributes. Raises ValueError if `samples` isn't positive."""
+    """Return an objective's arguments for `models.VAE.terms`. Raises ValueError if `samples` isn't positive."""
     names = "samples", "fixed_posterior", "reparameterized"
     asked = {name: getattr(objective, name) for name in names if hasattr(objective, name)}
     if "samples" in asked:
@@ -185,12 +187,12 @@ def options(objective: object) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class BetaELBO:
-    """The negative ELBO with the KL multiplied by β (Higgins et al., 2017), at once or by annealing.
+    """The negative ELBO with its KL multiplied by β (Higgins et al., 2017), optionally with annealing.
 
     Parameters
     ----------
     beta : factor of the KL
-    warm_up : fraction of the training, from 0 to 1, in which the factor grows from 0 to beta, linearly
+    warm_up : fraction of training, from 0 to 1, in which the factor grows linearly from 0 to beta
     """
 
     beta: float = 1.0
@@ -200,7 +202,7 @@ class BetaELBO:
         if not (0 <= self.beta < math.inf and 0 <= self.warm_up <= 1):
             raise ValueError(f"expected a beta of at least 0 and a warm_up from 0 to 1, not {self}")
         for name, value in (("beta", self.beta), ("warm_up", self.warm_up)):
-            object.__setattr__(self, name, float(value))  # 4 and 4.0 are one objective, with one name
+            object.__setattr__(self, name, float(value))  # so that 4 and 4.0 have the same name in records
 
     def __call__(self, terms: Terms, fraction: float) -> Tensor:
         beta = self.beta * min(1.0, fraction / self.warm_up) if self.warm_up else self.beta
@@ -209,13 +211,13 @@ class BetaELBO:
 
 @dataclass(frozen=True)
 class FreeBits:
-    """The negative ELBO in which each latent dimension's KL, averaged over the batch, counts at least some nats.
+    """The negative ELBO with a lower limit on each dimension's KL, averaged over the batch.
 
-    Kingma et al., arXiv:1606.04934, appendix C.8. It needs a closed form of each dimension's KL.
+    Kingma et al., arXiv:1606.04934, appendix C.8. It needs a closed-form KL of each dimension.
 
     Parameters
     ----------
-    nats : for each latent dimension
+    nats : least KL that counts for each latent dimension
     """
 
     nats: float = 0.1
@@ -228,8 +230,8 @@ class FreeBits:
     def __call__(self, terms: Terms, fraction: float) -> Tensor:
         if terms.kl is None or terms.kl.shape[1] != terms.codes.shape[-1]:
             raise ValueError(
-                "free bits need the KL of each latent dimension in closed form, and this posterior and prior have "
-                "none; BetaELBO with a warm_up keeps latent dimensions alive in any model"
+                "free bits need the KL of each latent dimension in closed form, but this posterior and prior "
+                "don't have it; use BetaELBO with a warm_up, which also keeps latent dimensions alive"
             )
         return terms.kl.mean(0).clamp(min=self.nats).sum() - terms.reconstruction
 
@@ -243,30 +245,30 @@ class _Sampled:
 
 
 class MeanELBO(_Sampled):
-    """The negative ELBO as a mean over several samples of each posterior: [KW], equation 10 with L = samples.
+    """The negative ELBO, averaged over several samples of each posterior: [KW], equation 10 with L = samples.
 
-    More samples leave its expectation as it is and take noise from its gradient. It needs a KL in closed form.
+    More samples reduce the gradient's noise and leave its mean unchanged. It needs a closed-form KL.
 
     Parameters
     ----------
-    samples : of each posterior
+    samples : number of samples per posterior
     """
 
     def __call__(self, terms: Terms, fraction: float) -> Tensor:
         if terms.kl is None:
             raise ValueError(
-                "a mean of samples needs a KL in closed form, and this posterior and prior have none; "
-                "ImportanceWeighted needs none"
+                "a mean of samples needs a KL in closed form, but this posterior and prior don't have it; use "
+                "ImportanceWeighted"
             )
         return terms.divergence - terms.reconstruction
 
 
 class ImportanceWeighted(_Sampled):
-    """The negative importance-weighted bound: see `importance_weighted_bound`.
+    """The negative importance-weighted bound, see `importance_weighted_bound`.
 
     Parameters
     ----------
-    samples : of each posterior
+    samples : number of samples per posterior
     """
 
     def __call__(self, terms: Terms, fraction: float) -> Tensor:
@@ -274,7 +276,7 @@ class ImportanceWeighted(_Sampled):
 
 
 def whole_number(name: str, value: object, least: int = 1) -> int:
-    """The value as an int. Raises ValueError if it is not a whole number, Python's or NumPy's, of at least `least`."""
+    """Convert Python's and NumPy's whole numbers to int. Raises ValueError for others and for values below `least`."""
     try:
         number = least - 1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:

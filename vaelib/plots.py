@@ -1,4 +1,4 @@
-"""The figures of the book. Every function takes tensors or figures, and returns a matplotlib figure."""
+"""Figures of the book. Functions take tensors or numbers, and return a matplotlib figure."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,12 +25,12 @@ WIDTH = 7.0  # inches, the width of a page
 def _figure(rows: int = 1, columns: int = 1, height: float = 2.6, **options) -> tuple[Figure, list[Axes]]:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False, **options)
-    plt.close(figure)  # a notebook shows what a cell returns; pyplot need not show it once more
+    plt.close(figure)  # a notebook shows the returned figure; otherwise pyplot would show it again
     return figure, list(axes.flat)
 
 
 def _show(axes: Axes, images: Tensor, columns: int) -> None:
-    """Images (N, C, H, W), uint8 or in [0, 1], on a white grid."""
+    """Show images (N, C, H, W), uint8 or in [0, 1], on a white grid."""
     if images.dtype == torch.uint8:
         images = images / 255
     axes.imshow(make_grid(images.cpu(), columns, padding=1, pad_value=1).permute(1, 2, 0), interpolation="nearest")
@@ -38,13 +38,13 @@ def _show(axes: Axes, images: Tensor, columns: int) -> None:
 
 
 def panels(images: Mapping[str, Tensor], columns: int, panels_in_row: int = 3) -> Figure:
-    """Grids of images beside each other, each with its title.
+    """Draw grids of images next to each other, each with its title.
 
     Parameters
     ----------
     images : from titles to tensors of shape (N, C, H, W), values in [0, 1] or uint8
     columns : of each grid
-    panels_in_row : grids beside each other
+    panels_in_row : number of grids in a row
     """
     rows = -(-len(images) // panels_in_row)
     count, _, height, width = next(iter(images.values())).shape
@@ -59,7 +59,7 @@ def panels(images: Mapping[str, Tensor], columns: int, panels_in_row: int = 3) -
 
 
 def plane(codes: Tensor, labels: Tensor, decoded: Tensor, limit: float, title: str) -> Figure:
-    """The latent plane twice: where the encoder puts images, and what the decoder paints.
+    """Draw the latent plane twice: with the codes of images, and with decoded images.
 
     Parameters
     ----------
@@ -80,12 +80,12 @@ def plane(codes: Tensor, labels: Tensor, decoded: Tensor, limit: float, title: s
 
 
 def densities(columns: int) -> tuple[Figure, list[Axes]]:
-    """Empty axes beside each other, low and wide."""
+    """Make empty axes next to each other, low and wide."""
     return _figure(1, columns, 2.2)
 
 
 def rows(images: Mapping[str, Tensor]) -> Figure:
-    """Rows of images above each other, such as originals and reconstructions, each with its name.
+    """Draw rows of images, such as originals and reconstructions, each row with its name.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def rows(images: Mapping[str, Tensor]) -> Figure:
 
 
 def _curves(panels: Mapping[str, tuple[Sequence[Mapping[str, float]], str]], **options) -> Figure:
-    """A panel for each title: some metrics over the epochs, of which one is shown on train (dashed) and test."""
+    """Draw one panel per title, with one metric over the epochs on train (dashed) and test."""
     figure, axes = _figure(1, len(panels), **options)
     for ax, (title, (metrics, key)) in zip(axes, panels.items(), strict=True):
         epochs = [line["epoch"] for line in metrics]
@@ -114,23 +114,23 @@ def _curves(panels: Mapping[str, tuple[Sequence[Mapping[str, float]], str]], **o
 
 
 def training(metrics: Sequence[Mapping[str, float]]) -> Figure:
-    """ELBO, reconstruction term and KL over the epochs, on train and test.
+    """Plot ELBO, reconstruction term and KL over the epochs, on train and test.
 
     Parameters
     ----------
-    metrics : one mapping an epoch, as `training.fit` returns them
+    metrics : one mapping per epoch, as `training.fit` returns them
     """
     titles = {"elbo": "ELBO", "reconstruction": "reconstruction term", "kl": "KL"}
     return _curves({title: (metrics, key) for key, title in titles.items()})
 
 
 def over_dimensions(latent_dims: Sequence[int], values: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
-    """Figures against the latent dimension: a point for each seed, a line through their means.
+    """Plot values against the latent dimension, with a point per seed and a line through the means.
 
     Parameters
     ----------
     latent_dims : the K of each column
-    values : from titles to values[K][seed], a panel each
+    values : from titles to values[K][seed], one panel per title
     """
     rows = -(-len(values) // 3)
     figure, axes = _figure(rows, 3, 2.1 * rows)
@@ -147,24 +147,24 @@ def over_dimensions(latent_dims: Sequence[int], values: Mapping[str, Sequence[Se
 
 
 def histories(metrics: Mapping[str, Sequence[Mapping[str, float]]], key: str = "elbo") -> Figure:
-    """One panel for each training: a metric over the epochs on train and test, all on the same scale.
+    """Plot a metric over the epochs on train and test, one panel per run, all on the same scale.
 
     Parameters
     ----------
-    metrics : from titles to what `training.fit` returned
+    metrics : from titles to the values that `training.fit` returns
     key : "elbo", "reconstruction" or "kl"
     """
     return _curves({title: (lines, key) for title, lines in metrics.items()}, sharey=True)
 
 
 def codes(means: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
-    """Codes in the plane, coloured by class: as they are, and with both axes at the quantiles of N(0, 1).
+    """Plot codes in the plane, coloured by class: unchanged, and with both axes as quantiles of N(0, 1).
 
     Parameters
     ----------
     means : Tensor of shape (N, 2)
-    labels : Tensor of shape (N,), counting into names
-    names : of the classes, ten at most
+    labels : Tensor of shape (N,), indices into names
+    names : of the classes, at most ten
     """
     figure, axes = _figure(1, 2, 3.2)
     quantiles = torch.special.ndtr(means)
@@ -182,14 +182,14 @@ def codes(means: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
 
 
 def dots(names: Sequence[str], values: Mapping[str, Tensor], label: str, errors: Mapping[str, Tensor] = {}) -> Figure:
-    """A line for each name, and on it a dot for each series, such as an attribute's accuracy and the majority's.
+    """Draw a line per name and on it a dot per series, such as an attribute's accuracy and the baseline accuracy.
 
     Parameters
     ----------
     names : of the N lines, from top to bottom
     values : from the series' names to tensors of shape (N,)
     label : of the axis
-    errors : of the series that have any: half the length of their error bars, tensors of shape (N,)
+    errors : from series' names to half the length of their error bars, tensors of shape (N,); series may be missing
     """
     figure, (axes,) = _figure(height=0.6 + 0.16 * len(names))
     lines = range(len(names))
@@ -203,7 +203,7 @@ def dots(names: Sequence[str], values: Mapping[str, Tensor], label: str, errors:
 
 
 def lines(x: Sequence[float], curves: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, **axes) -> Figure:
-    """Curves over the same x in one panel; further arguments go to matplotlib's `Axes.set`."""
+    """Plot curves over the same x in one panel. Further arguments go to matplotlib's `Axes.set`."""
     figure, (panel,) = _figure()
     for name, curve in curves.items():
         panel.plot(x, curve, "o-", markersize=3, label=name)
@@ -213,7 +213,7 @@ def lines(x: Sequence[float], curves: Mapping[str, Sequence[float]], xlabel: str
 
 
 def matrix(values: Tensor, rows: Sequence[str], columns: Sequence[str], label: str, height: float = 4) -> Figure:
-    """A table of numbers as colours, white at zero.
+    """Draw a table of numbers as colours, with white at zero.
 
     Parameters
     ----------

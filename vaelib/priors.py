@@ -1,6 +1,6 @@
 """Priors: modules whose call, without arguments, returns p(z), a `torch.distributions.Distribution` over codes (K,).
 
-Any such module can stand in their place. Its weights, if it has any, are trained jointly.
+You can use any such module. If it has weights, they are trained jointly with the model.
 """
 
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Prior(Protocol):
-    """What `models.VAE` needs of a prior. It is called in full precision, also where training is in bfloat16."""
+    """The interface that `models.VAE` expects from a prior, which is called in full precision even in bfloat16 runs."""
 
     def __call__(self, *labels: Tensor) -> Distribution:
-        """p(z), with event_shape (K,); of a conditional VAE p(z | y), with batch_shape () or (B,)."""
+        """Return p(z), with event_shape (K,). For a conditional VAE, return p(z | y), with batch_shape () or (B,)."""
 
 
 class Standard(nn.Module):
@@ -44,12 +44,12 @@ class Standard(nn.Module):
 
 
 class Mixture(nn.Module):
-    """A mixture of Gaussians, N(0, I) with a mean, a variance and a weight that are learned.
+    """A mixture of Gaussians whose means, diagonal covariances and weights are learned.
 
     Parameters
     ----------
     latent_dim : K
-    components : how many Gaussians
+    components : number of Gaussians
     """
 
     def __init__(self, latent_dim: int, components: int = 10):
@@ -63,25 +63,25 @@ class Mixture(nn.Module):
 
 
 class Vamp(nn.Module):
-    """The mean of the posteriors of learned images, "pseudo-inputs". Tomczak & Welling, arXiv:1705.07120.
+    """The average of the posteriors of learned images, the pseudo-inputs. Tomczak & Welling, arXiv:1705.07120.
 
-    It is made of a model's encoder: `model.prior = Vamp(model.encoder, image_shape)`.
+    Make it with the model's own encoder: `model.prior = Vamp(model.encoder, image_shape)`.
 
     Parameters
     ----------
-    encoder : the model's, whose weights it uses in evaluation mode (batch norm keeps the statistics of real images)
+    encoder : the model's encoder, used in evaluation mode (so that batch norm keeps the statistics of real images)
     image_shape : (C, H, W)
-    components : how many pseudo-inputs
+    components : number of pseudo-inputs
     """
 
     def __init__(self, encoder: nn.Module, image_shape: tuple[int, ...], components: int = 20):
         super().__init__()
-        self._encoder = [encoder]  # in a list, because the weights are the model's, and stored with the model
-        self.pseudo_inputs = nn.Parameter(torch.randn(components, *image_shape))  # logits: pixels are in [0, 1]
+        self._encoder = [encoder]  # in a list, so that the weights are registered and stored with the model only
+        self.pseudo_inputs = nn.Parameter(torch.randn(components, *image_shape))  # logits, because pixels are in [0, 1]
 
     @property
     def encoder(self) -> nn.Module:
-        """The encoder that it was made of."""
+        """The encoder that encodes the pseudo-inputs."""
         return self._encoder[0]
 
     def forward(self, *labels: Tensor) -> Distribution:
@@ -91,14 +91,15 @@ class Vamp(nn.Module):
 
 
 class Marginal(Distribution):
-    """What a VAE whose "images" are codes makes of them, p(z) = ∫ p(z | u) p(u) du. Dai & Wipf, arXiv:1903.05789.
+    """The distribution of codes under a second VAE, p(z) = ∫ p(z | u) p(u) du. Dai & Wipf, arXiv:1903.05789.
 
-    Its log-density is importance-weighted: a lower bound on average, with noise.
+    The second VAE is trained on codes as if they were images. `log_prob` is an importance-weighted estimate. It is
+    noisy, and a lower bound on average.
 
     Parameters
     ----------
-    vae : VAE of codes; its `image_shape` is (K,)
-    samples : of each code's posterior, for the density
+    vae : VAE of codes, whose `image_shape` is (K,)
+    samples : number of posterior samples per code, for the density
     """
 
     arg_constraints: ClassVar[dict] = {}

@@ -1,4 +1,4 @@
-"""Progress bars, as lines of text in terminals and notebooks; none at all where TQDM_DISABLE is set."""
+"""Progress bars, as lines of text in terminals and notebooks. Set TQDM_DISABLE to hide them."""
 
 from contextlib import suppress
 from typing import Any
@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 
 class bar(tqdm):
-    """tqdm's, with its options; where it cannot be shown any more (the terminal is gone), work goes on without it."""
+    """tqdm's bar with its options. If it can't be shown any more (the terminal is gone), work continues without it."""
 
     def display(self, *arguments: Any, **options: Any) -> Any:
         """Show the bar."""

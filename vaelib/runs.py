@@ -1,22 +1,22 @@
-"""A run is training on disk: a folder, named after what it is made of.
+"""A run: training on disk, in a folder that is named after the run's settings, data and functions.
 
-While it is trained, the folder holds
+During training, the folder contains these files:
 
 `config.json`
-    what it is: settings, functions, data; versions and device; once it is trained, also its metrics, and a checksum of
-    the weights, so that an evaluation that is stopped starts from nothing that has changed since
+    the run's settings, functions, data, versions and device. After training, also its metrics and a checksum of the
+    weights, which an interrupted evaluation checks when it is repeated
 `metrics.jsonl`
-    one line an epoch, see `training.fit`
+    one line per epoch, see `training.fit`
 `checkpoint`
-    how far it has come
+    the state of training
 
-and when it is complete, in their place,
+Two files replace them when the run is complete:
 
 `model.safetensors`
     the weights
 `run.json`
-    all of the above that can be read, the evaluation (see `evaluation.evaluate`), and a checksum of the weights. This
-    file alone is a run's record, which can be copied to where its figures are needed
+    the content of `config.json` and `metrics.jsonl`, the evaluation (see `evaluation.evaluate`), and a checksum of the
+    weights. This file is the run's record. You can copy it without the weights
 """
 
 import hashlib
@@ -42,20 +42,20 @@ from .training import TrainConfig, adam
 
 RECORD, WEIGHTS = "run.json", "model.safetensors"
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint"
-OLD = ("evaluation.json", "SHA256SUMS")  # what complete runs had besides CONFIG and METRICS before there was RECORD
+OLD = ("evaluation.json", "SHA256SUMS")  # files of complete runs, other than CONFIG and METRICS, before RECORD existed
 ADVICE = "take an undamaged copy, or delete the run's folder to train it again"
-GO_ON = "delete that file, and `train` goes on"
+GO_ON = "delete that file, and `train` resumes the run"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A complete run. Its metrics are in memory; its weights stay on disk until `model()` is called.
+    """A complete run. Its metrics are in memory. Its weights stay on disk until you call `model()`.
 
     Parameters
     ----------
-    folder : where it is; of a record alone, the record's path without ".json"
-    config : what it was trained with
-    record : what it is, and where it was trained: the other content of `run.json`
+    folder : the run's folder. If there are no weights, the record's path without ".json"
+    config : its settings
+    record : the other content of `run.json`: functions, data, versions and device
     metrics : one line per epoch, see `training.fit`
     evaluation : see `evaluation.evaluate`
     builder : the function that built its model
@@ -69,24 +69,24 @@ class Run:
     builder: Callable[..., models.VAE] | None = models.build
 
     def model(self, device: torch.device | str = "cpu") -> models.VAE:
-        """The trained model in evaluation mode.
+        """Load the trained model in evaluation mode.
 
         Raises
         ------
         FileNotFoundError
-            If only the run's record is here.
+            If only the run's record is there, not its weights.
         ValueError
-            If the run was read without its builder, or the weights are not this run's.
+            If the run was read without its builder, or the weights don't belong to this run.
         """
         if not self.builder:
             raise ValueError(f"{self.folder} was read without the function that built its model; give it to `load`")
         path = self.folder / WEIGHTS
         if not files.exists(path):
-            raise FileNotFoundError(f"there is no {path}: a record alone has a run's figures, not its weights")
+            raise FileNotFoundError(f"{path} doesn't exist: a record alone has a run's metrics, not its weights")
         return storage.load(path, device, self.builder, self.record.get("weights"))
 
     def dumps(self) -> str:
-        """The text of `run.json`: tables of names and values, then a line for each epoch, and a checksum of them."""
+        """Return the text of `run.json`: tables of names and values, a line per epoch, and a checksum of both."""
         head = self.record | {"evaluation": self.evaluation}
         lines = ",\n  ".join(map(json.dumps, self.metrics))
         sha256 = _checksum(head | {"metrics": self.metrics})
@@ -94,7 +94,7 @@ class Run:
 
 
 def default_root() -> Path:
-    """Where runs are kept: the environment variable VAELIB_RUNS, else `runs` in this project, else in this folder."""
+    """Return the folder of all runs: VAELIB_RUNS, else `runs` in this project, else `runs` in the current folder."""
     project = Path(__file__).resolve().parents[1]
     inside = project if (project / "pyproject.toml").exists() else Path()
     return paths.named("VAELIB_RUNS", inside / "runs")
@@ -108,9 +108,9 @@ def name(
     schedule: Callable | None = None,
     optimizer: Callable = adam,
 ) -> str:
-    """The folder's name, such as `mnist-k2-e10-s0`: data, K, epochs, seed, and whatever is not the paper's.
+    """Return the folder's name, such as `mnist-k2-e10-s0`: data, K, epochs, seed, and values other than the paper's.
 
-    For functions of somebody's own, it ends with the first digits of `naming.meaning`.
+    With custom functions, it ends with the first digits of `naming.meaning`.
     """
     functions = {"builder": builder, "objective": objective, "schedule": schedule, "optimizer": optimizer}
     meaning = naming.meaning(*functions.values())
@@ -132,37 +132,42 @@ def train(
     tags: Mapping[str, str] | None = None,
     name: str = "",
 ) -> Run:
-    """Train a model and evaluate it; go on where an earlier call stopped; or only load what is complete.
+    """Train and evaluate a model, resume an interrupted run, or load a complete one.
 
-    The record has the names of builder, objective, schedule and optimizer: module, name, and the arguments that
-    functools.partial fixes (or a dataclass has). Each that differs from the paper's is added to the name of the run's
-    folder, as are another batch size, learning rate, precision and so on. So are digits that change with what your own
-    functions do (see `naming.meaning`): if you change them, it is another run.
+    The record lists builder, objective, schedule and optimizer, each with its module, its name, and arguments fixed by
+    functools.partial or stored in a dataclass. The name of the run's folder includes every function that isn't the
+    paper's,
+    and every setting that isn't the default, such as the batch size. It also includes a hash of your own functions'
+    source
+    code (see `naming.meaning`). If you change such a function, you get another run.
 
     Parameters
     ----------
     data : Dataset
     config : TrainConfig
-    root : folder of all runs; `default_root()` if not given
-    device : where to train; a GPU if there is one
-    builder : makes the model of an image's shape (C, H, W) and a latent dimension; the paper's models if not given
+    root : folder of all runs; `default_root()` by default
+    device : to train on; a GPU by default if there is one
+    builder : makes the model from an image shape (C, H, W) and a latent dimension; the paper's models by default
     objective, schedule, on_epoch, checkpoint_seconds, optimizer, stream : see `training.fit`
-    tags : names and values that the record keeps from the moment when training starts; they make no other run
-    name : stands for the functions in the folder's name, and for what they do: give another one if you change them.
-        Needed only where their source code is not at hand
+    tags : names and values to store in the record when training starts. They don't distinguish runs
+    name : replaces the functions' names and the hash of their source code. Choose another name if you change the
+        functions. You only need it if the source code is missing
 
     Raises
     ------
     ValueError
-        If no model can be built for such images, it cannot be stored, its parts or the functions are of a wrong kind
-        (see `checks.check_run`), the run's folder holds a run with another configuration or other data, or a damaged
-        file, or the trained model's metrics cannot be right (see `evaluation.evaluate`).
+        If one of these conditions holds:
+
+        - The builder fails for these images, the model can't be stored, or its parts or the functions don't fit (see
+          `checks.check_run`).
+        - The run's folder contains another run, or a damaged file.
+        - The trained model's metrics can't be right (see `evaluation.evaluate`).
     RuntimeError
-        If the device is not there or its memory too small, or another process or thread is training the same run.
+        If the device is missing or its memory is too small, or another process or thread is training the same run.
     FloatingPointError
-        If the loss stops being finite.
+        If the loss isn't finite.
     OSError
-        If the run's folder cannot be made or written.
+        If the run's folder can't be made or written.
     """
     if not isinstance(data, Dataset) or not isinstance(config, TrainConfig):
         raise ValueError(
@@ -182,10 +187,10 @@ def train(
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            where = "name another folder for the runs (argument `root`, --runs, or VAELIB_RUNS)"
+            where = "choose another folder for the runs (argument `root`, --runs, or VAELIB_RUNS)"
             raise type(error)(f"{folder} cannot be made ({error.strerror}); {where}") from error
         with files.locked(folder):
-            if not is_complete(folder):  # nor has another process completed it meanwhile
+            if not is_complete(folder):  # another process may have completed it meanwhile
                 record = _claim(folder, record, tags, device)
                 options = (objective, schedule, on_epoch, checkpoint_seconds, optimizer, record["meaning"], stream)
                 _complete(folder, model, data, record, config, builder, *options)
@@ -195,24 +200,24 @@ def train(
 
 
 def _build(data: Dataset, config: TrainConfig, device: torch.device, builder: Callable, *functions: Any) -> models.VAE:
-    """The model in its initial state, on the device, if all fits."""
+    """Build the model in its initial state on the device, and check that all parts of the run fit each other."""
     if len(data.test) < 2:
-        raise ValueError("the test split has one image; the spread over images, which is recorded, needs two or more")
+        raise ValueError("the test split has one image; expected two or more, for a standard error")
     if torch.is_autocast_enabled(device.type):
-        raise ValueError("training within torch.autocast is not what is recorded; leave it, and ask for precision")
-    with seeded(config.seed):  # the seed decides the initial weights, and nothing outside
+        raise ValueError("training within torch.autocast can't be recorded; leave it, and set `precision` instead")
+    with seeded(config.seed):  # the seed affects the initial weights only
         model = builder(data.image_shape, config.latent_dim)
     if not isinstance(models.unwrap(model), models.VAE):
         made = f"{naming.qualified_name(builder)} must build a vaelib.models.VAE"
         raise ValueError(f"{made}, not a {type(model).__name__}")
     objective, *others = functions
     check_run(model.to(device), data, config, training.is_mixed(config, device), training.make(objective), *others)
-    storage.serialize(model, builder)  # what cannot be stored is found out before it is trained
+    storage.serialize(model, builder)  # so that a model that can't be stored fails before training
     return model
 
 
 def _claim(folder: Path, record: dict, tags: Mapping[str, str] | None, device: torch.device) -> dict:
-    """Write what the run is, or make sure that it is what was begun here, and note where it is gone on with."""
+    """Write the run's configuration, or compare it with the one on disk and note that the run is resumed."""
     place = {package: _package_version(package) for package in ("vaelib", "torch", "torchvision", "numpy")}
     place |= {"python": platform.python_version(), "device": device_name(device)}
     place["float32_matmul_precision"] = torch.get_float32_matmul_precision()
@@ -222,7 +227,7 @@ def _claim(folder: Path, record: dict, tags: Mapping[str, str] | None, device: t
     else:
         found = _read(begun, GO_ON)
         _refuse_another(folder, found, record)
-        outdated = ("metrics", "evaluation", "weights") if begun.name == RECORD else ()  # of weights that were deleted
+        outdated = ("metrics", "evaluation", "weights") if begun.name == RECORD else ()  # of deleted weights
         record = {key: value for key, value in found.items() if key not in outdated}
         record.setdefault("meaning", "")
         record["resumed"] = [*record.get("resumed", []), place]
@@ -246,34 +251,34 @@ def _complete(
             if data.fingerprint != record["data"]["fingerprint"]:
                 raise ValueError(
                     f"the images or labels of {data.name!r} changed while {folder.name} was trained on them; delete "
-                    f"{folder}, and train again on data that stay as they are"
+                    f"{folder}, and train again on data that don't change"
                 )
             storage.save(model, path, builder)
-            record |= {"weights": storage.sha256(path), "metrics": lines}  # what METRICS has, which has no checksum
+            record |= {"weights": storage.sha256(path), "metrics": lines}  # a copy of METRICS, which lacks a checksum
             _write_config(folder, record)
         metrics = evaluation.evaluate(storage.load(path, device, builder, record["weights"]), data)
     except torch.OutOfMemoryError as error:
         raise RuntimeError(
-            f"{device} has too little memory for {folder.name}; make batch_size ({config.batch_size}) smaller, leave "
-            f"the images where they are (stream=True), or use 'cpu'"
+            f"{device} has too little memory for {folder.name}; make batch_size ({config.batch_size}) smaller, keep "
+            "the images where they are (stream=True), or use 'cpu'"
         ) from error
     except KeyboardInterrupt as stop:
-        saved = "where it was last saved" if files.exists(folder / CHECKPOINT) else "the start, as nothing was saved"
-        stop.add_note(f"{folder.name} was stopped; run this again, and it goes on from {saved}")
+        saved = "the last checkpoint" if files.exists(folder / CHECKPOINT) else "the start, because nothing was saved"
+        stop.add_note(f"{folder.name} was stopped; run this again to resume from {saved}")
         raise
     if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
         raise ValueError(
-            f"{folder.name} is trained, and its weights are in {path}, but its {', '.join(wrong)} is not finite, so it "
-            f"has no record: look for a posterior without a finite mean, or a log_prob that is not finite on all images"
+            f"{folder.name} is trained, and its weights are in {path}, but its {', '.join(wrong)} is not finite, so "
+            "there is no record: look for a posterior without a finite mean, or a log_prob that isn't finite"
         )
     lines = record.pop("metrics")
     last = lines[training.best_epoch(lines) - 1 if config.patience else -1]["test_elbo"]
-    tolerance = 1e-5 if device.type == "cpu" else 1e-3  # a GPU rounds otherwise where weights are laid out otherwise
+    tolerance = 1e-5 if device.type == "cpu" else 1e-3  # a GPU's rounding depends on the layout of the weights
     if not math.isclose(metrics["test_elbo"], last, rel_tol=tolerance):
         raise ValueError(
             f"{folder.name} is trained, with a test ELBO of {last:.6g} nats, but the model in {path} has "
-            f"{metrics['test_elbo']:.6g}: something that it computes with is not stored with its weights, such as a "
-            f"Python attribute, a buffer with persistent=False, or a constant that the builder draws; make it a buffer"
+            f"{metrics['test_elbo']:.6g}: a value that it uses isn't stored with its weights, such as a Python "
+            "attribute, a buffer with persistent=False, or a constant that the builder draws; make it a buffer"
         )
     files.write(folder / RECORD, Run(folder, config, record, lines, metrics).dumps())
     for leftover in (*(folder / name for name in (CHECKPOINT, METRICS, CONFIG, *OLD)), *folder.glob("*.part")):
@@ -281,7 +286,7 @@ def _complete(
 
 
 def train_all(data: Dataset, configs: Sequence[TrainConfig], root: Path | str | None = None) -> dict[int, list[Run]]:
-    """`train` with each of the configurations in turn; the runs of each latent dimension, in the order given."""
+    """Call `train` with each configuration in turn. Returns the runs of each latent dimension, in the given order."""
     trained: dict[int, list[Run]] = {}
     for each in configs:
         trained.setdefault(each.latent_dim, []).append(train(data, each, root))
@@ -289,22 +294,22 @@ def train_all(data: Dataset, configs: Sequence[TrainConfig], root: Path | str | 
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a run was trained and evaluated, and nothing of it was deleted since."""
+    """Return whether a run was trained and evaluated, and its files still exist."""
     return files.exists(folder / WEIGHTS) and any(files.exists(folder / each) for each in (RECORD, OLD[0]))
 
 
 def load(path: Path | str, builder: Callable[..., models.VAE] | None = models.build) -> Run:
-    """Read a complete run, or the published record of one, which is the same without its weights.
+    """Read a complete run, or a published record, which is a run without its weights.
 
     Parameters
     ----------
-    path : the run's folder; or a record, with or without ".json"
-    builder : the function that built its model, if it is not the paper's; None if the model will not be asked for
+    path : the run's folder, or a record with or without ".json"
+    builder : the function that built its model, if it isn't the paper's. None if you don't need the model
 
     Raises
     ------
     FileNotFoundError
-        If a file is missing, or the run is not finished.
+        If a file is missing, or the run isn't finished.
     ValueError
         If a file is damaged, or another function built the model (the message names it).
     """
@@ -322,28 +327,28 @@ def load(path: Path | str, builder: Callable[..., models.VAE] | None = models.bu
     else:
         done = len(_lines(folder / METRICS)) if files.exists(folder / METRICS) else 0
         epochs = _read(folder / CONFIG, GO_ON)["settings"]["epochs"]
-        raise FileNotFoundError(f"{folder} is not finished ({done} of {epochs} epochs); `train` goes on with it")
+        raise FileNotFoundError(f"{folder} is not finished ({done} of {epochs} epochs); `train` resumes it")
     config, metrics, evaluated = TrainConfig(**record["settings"]), record.pop("metrics"), record.pop("evaluation")
     if len(metrics) != config.epochs and not (config.patience and 0 < len(metrics) < config.epochs):
         raise ValueError(f"{path} is damaged: {len(metrics)} epochs, not {config.epochs}; {ADVICE}")
     if builder and record["functions"].get("builder") != naming.qualified_name(builder):
         raise ValueError(
-            f"{folder} holds a run of a model that {record['functions'].get('builder')} built, "
-            f"not {naming.qualified_name(builder)}; give that function as `builder`, or None for its figures alone"
+            f"{folder} is a run of a model that {record['functions'].get('builder')} built, not "
+            f"{naming.qualified_name(builder)}; give that function as `builder`, or None if you only need the metrics"
         )
     return Run(folder, config, record, metrics, evaluated, builder)
 
 
 def mean_and_std(runs: Sequence[Run], metric: str) -> tuple[float, float]:
-    """Mean and standard deviation over two runs or more, of one metric of their evaluations."""
+    """Return mean and standard deviation of a metric over the evaluations of two or more runs."""
     values = [run.evaluation[metric] for run in runs]
     return mean(values), stdev(values)
 
 
 def plus_minus(values: Sequence[float], form: str = ".1f") -> str:
-    """Mean ± standard deviation of numbers in that format, or the number itself if there is one.
+    """Format the mean ± standard deviation of numbers, or the number itself if there is only one.
 
-    A deviation that the format would round to zero is told as what it is below, or as 0 if all numbers are the same.
+    A standard deviation that rounds to zero is shown as its upper limit, or as 0 if all numbers are equal.
     """
     values = [float(value) for value in values]
     if len(values) == 1:
@@ -358,16 +363,16 @@ def plus_minus(values: Sequence[float], form: str = ".1f") -> str:
 
 
 def choose_device(device: torch.device | str | None = None) -> torch.device:
-    """The device asked for, else the first of NVIDIA's GPUs, else the CPU; Apple's, "mps", is taken only if asked for.
+    """Return the requested device, else the first NVIDIA GPU, else the CPU. Apple GPUs ("mps") must be requested.
 
-    Raises RuntimeError if it is not there, or is of another kind.
+    Raises RuntimeError if the device is missing or of another kind.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type not in ("cpu", "cuda", "mps"):
         raise RuntimeError(f"the device must be 'cpu', 'cuda' or 'mps', not {device.type!r}")
     if device.type in ("cuda", "mps") and not torch.get_device_module(device).is_available():
         raise RuntimeError(
-            f"device {device.type!r} was asked for, but torch sees no GPU of that kind here; use 'cpu', or leave it out"
+            f"device {device.type!r} was asked for, but torch finds no GPU of this kind; use 'cpu', or leave it out"
         )
     return device
 
@@ -376,14 +381,14 @@ DEFAULTS = asdict(TrainConfig(1))
 
 
 def device_name(device: torch.device) -> str:
-    """Such as "NVIDIA H100", or "CPU, 2 threads"."""
+    """Return the device's name, such as "NVIDIA H100", or "CPU, 2 threads"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type.upper()}, {torch.get_num_threads()} threads"
 
 
 def _package_version(package: str) -> str:
-    """Such as "0.2.0"; "unknown" of what is imported from a folder."""
+    """Return the version of a package, such as "0.2.0", or "unknown" if it's imported from a folder."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -399,16 +404,16 @@ def _refuse_another(folder: Path, found: dict, expected: dict) -> None:
 
 
 def _read(path: Path, advice: str = ADVICE) -> dict:
-    """A run's record, or the configuration of one that is not complete."""
+    """Read a run's record, or the configuration of an incomplete run."""
     record = _parse(path.read_bytes(), path, advice)
     if record.pop("sha256", None) not in (None, _checksum(record)):
         raise ValueError(f"{path} is damaged: its checksum does not match; {advice}")
-    record.setdefault("functions", naming.PAPER)  # the first records have none, because there were no others
+    record.setdefault("functions", naming.PAPER)  # the first records don't name functions, because all were the paper's
     parts: dict[str, type] = {"settings": dict, "functions": dict, "data": dict}
     parts |= {"metrics": list, "evaluation": dict} if path.name != CONFIG else {}
     if wrong := [part for part, kind in parts.items() if not isinstance(record.get(part), kind)]:
-        raise ValueError(f"{path} is damaged: it has no {', '.join(wrong)}; {advice}")
-    if record["settings"].get("block", 0) is None:  # what version 0.1.0 had, if it was not used
+        raise ValueError(f"{path} is damaged: {', '.join(wrong)} missing; {advice}")
+    if record["settings"].get("block", 0) is None:  # version 0.1.0 recorded it even if unused
         del record["settings"]["block"]
     if unknown := record["settings"].keys() - {each.name for each in fields(TrainConfig)}:
         raise ValueError(
@@ -424,7 +429,7 @@ def _read(path: Path, advice: str = ADVICE) -> dict:
 
 
 def _read_old(folder: Path) -> dict:
-    """The same of a complete run as version 0.1.0 left it: three files, and perhaps their checksums in a fourth."""
+    """Read a complete run of version 0.1.0: three files, and perhaps a fourth with their checksums."""
     sums = (folder / OLD[1]).read_text("utf-8") if files.exists(folder / OLD[1]) else ""
     for name in (CONFIG, METRICS, OLD[0]):
         if sums and f"{storage.sha256(folder / name)}  {name}" not in sums:
@@ -443,7 +448,7 @@ def _parse(text: bytes, path: Path, advice: str) -> dict:
     try:
         parsed = json.loads(text)
         if not isinstance(parsed, dict):
-            raise ValueError("no table of names and values")
+            raise ValueError("expected a table of names and values")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); {advice}") from error
     return parsed

@@ -1,7 +1,7 @@
-"""Seeded randomness: torch's global generators, for one thread at a time.
+"""Seeding of torch's global random number generators, for one thread at a time.
 
-Distributions, dropout and whatever else a model draws from take their noise from torch's global generators. These are
-seeded for a training run or an evaluation, and put back afterwards; no two threads use them at the same time.
+Distributions, dropout and other random parts of a model draw from torch's global generators. We seed these for a
+training run or an evaluation, and restore their states at the end. Only one thread can use them at a time.
 """
 
 import os
@@ -15,7 +15,7 @@ _LOCK = RLock()
 
 
 def _renew_lock() -> None:
-    """In a forked child: another thread may have held the lock when the process forked, and the child lacks it."""
+    """Replace the lock in a forked child, because another thread may have held it during the fork."""
     global _LOCK
     _LOCK = RLock()
 
@@ -28,19 +28,18 @@ States = dict[str, torch.Tensor]
 
 @contextmanager
 def seeded(seed: int | States, device: torch.device | str = "cpu") -> Iterator[States]:
-    """Start the generators of the CPU and of that device from a seed; put back their states at the end of the block.
+    """Seed the generators of the CPU and of a device, and restore their states at the end of the block.
 
-    A thread that reaches such a block while another is in one waits until that one has left: use processes to train
-    several models at once.
+    While a thread is in such a block, other threads wait. Use processes to train several models at once.
 
     Parameters
     ----------
-    seed : a seed, or the states that an earlier block ended with
-    device : whose generator is seeded besides the CPU's; other devices' are left alone
+    seed : a seed, or the states at the end of an earlier block
+    device : whose generator is seeded in addition to the CPU's; other devices are left unchanged
 
     Yields
     ------
-    A dict that has the generators' states when the block has ended.
+    A dict that contains the generators' states after the block
     """
     device = torch.device(device)
     with _LOCK, torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
@@ -56,7 +55,7 @@ def seeded(seed: int | States, device: torch.device | str = "cpu") -> Iterator[S
 
 
 def _start(seed: int, device: torch.device) -> None:
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU there is
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU
     if device.type == "mps":
         torch.mps.manual_seed(seed)
     elif device.type != "cpu":
@@ -72,7 +71,7 @@ def _restore(states: States, device: torch.device) -> None:
 
 
 def state(device: torch.device) -> States:
-    """The states of the generators that `seeded` seeds."""
+    """Return the states of the generators that `seeded` seeds."""
     states = {"cpu": torch.get_rng_state()}
     if device.type != "cpu":
         states[device.type] = torch.get_device_module(device).get_rng_state(device)

@@ -1,4 +1,4 @@
-"""A model's weights on disk, as safetensors: written whole or not at all, and loaded without executing anything."""
+"""A model's weights on disk as safetensors, written completely or not at all, and loaded without executing anything."""
 
 import hashlib
 import json
@@ -21,24 +21,25 @@ PRETRAINED = Path(__file__).with_name("pretrained")
 
 
 def save(model: VAE, path: Path | str, builder: Callable[..., VAE] = build) -> None:
-    """Write a model as safetensors, whole or not at all, with a checksum and the name of the function that built it.
+    """Write a model as safetensors, with a checksum and the name of the function that built it.
 
-    A model of half precision (`model.half()`, which is for storing) takes half the space.
+    The file is written completely or not at all. A model in half precision (`model.half()`, for storage only) takes
+    half the
+    space.
 
     Raises
     ------
     ValueError
-        If the function builds another model than this: other modules, or weights of other shapes; or if a weight cannot
-        be stored.
+        If the function builds a model with other modules or weights of other shapes, or if a weight can't be stored.
     """
     files.write(Path(path), serialize(model, builder))
 
 
 def serialize(model: VAE, builder: Callable[..., VAE] = build) -> bytes:
-    """The bytes that `save` writes; raises as `save`. Weights that several modules share are stored for each."""
+    """Return the bytes that `save` writes. Raises like `save`. Shared weights are stored for each module."""
     model, twin = unwrap(model), unwrap(_build(builder, model.image_shape, model.latent_dim))
     if twin is model or not set(twin.parameters()).isdisjoint(model.parameters()):
-        raise ValueError(f"{qualified_name(builder)} must make a new model at each call, and gave one twice")
+        raise ValueError(f"{qualified_name(builder)} must make a new model at each call, but made one twice")
     if architecture(twin) != architecture(model):
         raise ValueError(f"this model is not what {qualified_name(builder)} builds; give its own function as `builder`")
     recipe = {
@@ -52,8 +53,8 @@ def serialize(model: VAE, builder: Callable[..., VAE] = build) -> bytes:
         return safetensors.torch.save(tensors, {"vaelib": metadata})
     except (AttributeError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
-            f"the model's weights cannot be stored ({type(error).__name__}: {error}); its state_dict must hold tensors "
-            f"of real numbers only"
+            f"the model's weights cannot be stored ({type(error).__name__}: {error}); its state_dict must only hold "
+            "tensors of real numbers"
         ) from error
 
 
@@ -63,27 +64,27 @@ def load(
     builder: Callable[..., VAE] = build,
     checksum: str | None = None,
 ) -> VAE:
-    """The model that `save` wrote, in single precision and evaluation mode.
+    """Load a model that `save` wrote, in single precision and evaluation mode.
 
-    Nothing in the file is executed or imported: to load another model than the paper's, give its builder.
+    Nothing in the file is executed or imported. To load a model other than the paper's, give its builder.
 
     Parameters
     ----------
     path, device : of the weights
     builder : the function that built the model
-    checksum : SHA-256 of the file, if it is known
+    checksum : SHA-256 of the file, if known
 
     Raises
     ------
     ValueError
-        If the file is not one of `save`'s, was damaged since, has another checksum, or needs another builder (the
+        If `save` didn't write the file, the file is damaged, has another checksum, or needs another builder (the
         message names it).
     """
     path, advice = Path(path), "take an undamaged copy, or train again"
     if files.exists(path) and not path.is_file():
         raise ValueError(f"{path} is a folder or a device, not a file of weights")
     if checksum and sha256(path) != checksum:
-        raise ValueError(f"{path} is damaged, or of another run: its checksum is not that of the record; {advice}")
+        raise ValueError(f"{path} is damaged, or of another run: its checksum doesn't match the record; {advice}")
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata, names = file.metadata(), file.keys()
@@ -97,14 +98,14 @@ def load(
         if recipe["sha256"] != _checksum(tensors):
             raise ValueError("its checksum does not match")
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} is damaged, or holds no weights of this vaelib ({error}); {advice}") from error
+        raise ValueError(f"{path} is damaged, or doesn't hold weights of this vaelib ({error}); {advice}") from error
     if name != qualified_name(builder):
         raise ValueError(
             f"{path} holds weights of a model that {name} built, not {qualified_name(builder)}; "
             f"give that function as `builder`"
         )
     expected = found = {name: (*each.shape,) for name, each in tensors.items()}
-    # Shapes alone, before memory is taken for them. A builder that needs values fails here; it is called again below
+    # Shapes first, before memory is used for them. A builder that needs values fails here, and is called again below
     with suppress(Exception), torch.device("meta"):
         expected = architecture(_build(builder, shape, latent_dim))[1]
     if found != expected:
@@ -119,18 +120,18 @@ def load(
 
 
 def sha256(path: Path) -> str:
-    """The checksum of a file, in hexadecimal digits."""
+    """Compute a file's checksum, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def from_pretrained(name: str, device: torch.device | str = "cpu") -> VAE:
-    """A trained model of the package's: "mnist-k1", "mnist-k2" or "celeba-k64"; see the cards in `pretrained`.
+    """Load a published model: "mnist-k1", "mnist-k2" or "celeba-k64". See the cards in `pretrained`.
 
     Raises
     ------
     ValueError
-        If there is none of that name; lists those that there are.
+        If no published model has this name. The message lists all names.
     """
     known = sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))
     if name not in known:
@@ -139,12 +140,12 @@ def from_pretrained(name: str, device: torch.device | str = "cpu") -> VAE:
 
 
 def _build(builder: Callable[..., VAE], image_shape: tuple[int, ...], latent_dim: int) -> VAE:
-    with seeded(0):  # building must not disturb the caller's random state; the weights are overwritten anyway
+    with seeded(0):  # building must not change the caller's random state; the weights are overwritten
         return builder(image_shape, latent_dim)
 
 
 def architecture(model: VAE) -> tuple[list[tuple[str, str]], dict[str, tuple[int, ...]]]:
-    """What a model consists of: its modules, by class, and the shapes of its weights."""
+    """Return a model's modules, by class, and the shapes of its weights."""
     modules = [(name, type(module).__qualname__) for name, module in unwrap(model).named_modules()]
     return modules, {name: (*getattr(each, "shape", ()),) for name, each in unwrap(model).state_dict().items()}
 
@@ -153,5 +154,5 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())  # NumPy knows no bfloat16
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())  # NumPy doesn't support bfloat16
     return digest.hexdigest()

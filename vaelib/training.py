@@ -1,4 +1,4 @@
-"""One training loop for every model: it can be stopped at any moment, and resumes as if it had not been."""
+"""The training loop for all models. You can stop it at any time; it resumes as if it hadn't been stopped."""
 
 import hashlib
 import io
@@ -31,26 +31,26 @@ Schedule = Callable[[Optimizer], LRScheduler]
 adam = partial(torch.optim.Adam, fused=True)
 
 ADVICE = "try a smaller learning_rate, or a max_grad_norm, and inspect the data"
-CHECK_EVERY = 50  # steps between readings of the loss, which make a GPU wait; or a second, if they take longer
+CHECK_EVERY = 50  # steps between readings of the loss, which make a GPU wait; it is also read after a second
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What a training run depends on besides the data and the functions it is made of. The defaults are the paper's.
+    """Settings of a training run, apart from its data and functions. The defaults are the paper's.
 
     Parameters
     ----------
     latent_dim : K
-    epochs : passes over the training images; with `patience`, at most
+    epochs : passes over the training images, at most, if `patience` is set
     seed : of initial weights, order of images, and noise
-    batch_size : images in a step
-    learning_rate : Adam's, or of another optimizer
-    precision : of matrix products and convolutions in training, "float32" or "bfloat16"; by default bfloat16 on GPUs of
-        NVIDIA that have it, else float32. Samples, sums, weights and the evaluation are in float32, or in float64 if
-        the model is
-    max_grad_norm : the gradient is scaled down to this norm if it is larger
-    patience : training stops when the ELBO of `Dataset.validation` has not improved for so many epochs, and the weights
-        are then those of the best epoch
+    batch_size : images per step
+    learning_rate : of Adam, or of another optimizer
+    precision : of matrix products and convolutions in training, "float32" or "bfloat16". By default, bfloat16 on NVIDIA
+        GPUs that support it, else float32. Samples, sums, weights and the evaluation are always in float32, or in
+        float64 if the model is
+    max_grad_norm : the gradient is scaled down to this norm if its norm is larger
+    patience : training stops when the ELBO of `Dataset.validation` hasn't improved for this number of epochs. It then
+        restores the weights of the best epoch
 
     Raises
     ------
@@ -72,7 +72,7 @@ class TrainConfig:
         for name, least in {"latent_dim": 1, "epochs": 1, "seed": 0, "batch_size": 1, "patience": 1}.items():
             if name in given:
                 object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
-        if self.seed >= 2**31:  # beyond, torch's generators repeat themselves
+        if self.seed >= 2**31:  # from 2**31 on, torch's generators repeat themselves
             raise ValueError(f"seed must be below 2**31, not {self.seed}")
         for name in given & {"learning_rate", "max_grad_norm"}:
             value = getattr(self, name)
@@ -80,7 +80,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be a positive number, not {value!r}")
             object.__setattr__(self, name, float(value))
         if self.precision not in (None, "float32", "bfloat16"):
-            raise ValueError(f"precision must be 'float32' or 'bfloat16', if it is given, not {self.precision!r}")
+            raise ValueError(f"precision must be 'float32', 'bfloat16' or None, not {self.precision!r}")
 
 
 def fit(
@@ -98,55 +98,59 @@ def fit(
 ) -> list[dict]:
     """Minimise the objective, by default the negative ELBO with Adam.
 
-    If the folder holds a checkpoint, training resumes from it. On the CPU, with the same number of threads, it ends bit
-    for bit where an uninterrupted run would have ended: weights, optimizer, random states, order of batches.
+    If the folder contains a checkpoint, training resumes from it. On the CPU, with the same number of threads, a
+    resumed
+    run ends bit for bit like an uninterrupted run: weights, optimizer, random states, order of batches.
 
     Parameters
     ----------
-    model : VAE, on the device to train on; trained in place. After training in bfloat16 the weights of its convolutions
-        are in channels-last order
+    model : VAE, on the device to train on; trained in place. After training in bfloat16, the weights of its
+        convolutions are in channels-last order
     data : Dataset
     config : TrainConfig
-    folder : made if need be; gets `metrics.jsonl`, one line per epoch, and `checkpoint`; names the progress bar. It is
-        the caller's: unlike `runs.train`, this does not notice another training in it
-    objective : what is minimised, see `objective.negative_elbo`; or, if it has state, a class of modules (or a partial
-        of one), whose buffers are in the checkpoint
-    schedule : makes one of torch's learning-rate schedules from the optimizer; it takes a step after each epoch
-    on_epoch : called with the model, in evaluation mode, and the epoch's line of metrics; called again for an epoch
-        that is done again. It must not change the model. If it raises, there is a checkpoint of this epoch
-    checkpoint_seconds : time between checkpoints: about as much work as a stopped or killed process loses. It is longer
-        if writing a checkpoint takes more than a tenth of it
+    folder : folder for `metrics.jsonl`, one line per epoch, and `checkpoint`; created if necessary. Its name labels the
+        progress bar. Use one folder per run: unlike `runs.train`, this function doesn't detect another run in it
+    objective : function to minimise, see `objective.negative_elbo`. If it has state, give a class of modules (or a
+        partial of one), whose buffers are then stored in the checkpoint
+    schedule : makes one of torch's learning-rate schedules from the optimizer. It takes a step after each epoch
+    on_epoch : called with the model, in evaluation mode, and the epoch's line of metrics. It is called again if an
+        epoch is repeated after an interruption. It must not change the model. If it raises, a checkpoint of this epoch
+        is written first
+    checkpoint_seconds : time between checkpoints, and about the work that a killed process loses. It is longer if
+        writing a checkpoint takes more than a tenth of it
     optimizer : makes one of torch's optimizers, called as `optimizer(parameters, lr=config.learning_rate)`
-    meaning : what stands in a checkpoint for what the functions do; `naming.meaning` if not given
-    stream : whether the training images stay where they are, and each batch is copied to the device when it is needed;
-        for data that exceed the device's memory. It changes no value
+    meaning : hash of the functions' source code for the checkpoint; by default `naming.meaning`
+    stream : whether the training images stay on their device, and each batch is copied to the model's device when
+        needed. Use it for data that exceed the device's memory. It doesn't change any value
 
     Returns
     -------
-    list of dict, one per epoch, as in `metrics.jsonl`: its number, ELBO, reconstruction term and KL (nats per image) on
-    train (averaged over the epoch, while the weights moved) and on test and validation (after it), and its seconds
+    list of dict
+        One per epoch, as in `metrics.jsonl`: epoch number, ELBO, reconstruction term and KL (nats per image), and
+        seconds. Values on train are averaged during the epoch, while the weights change. Values on test and validation
+        are computed after it
 
     Raises
     ------
     FloatingPointError
-        If the loss, a recorded term or a weight stops being finite. The checkpoint stays as it last was.
+        If the loss, a recorded term or a weight isn't finite. The last checkpoint is kept.
     ValueError
-        If `checks.check_run` finds something, on_epoch changes the model, or the checkpoint is damaged, of another run,
-        or could not be read again.
+        If `checks.check_run` fails, on_epoch changes the model, or the checkpoint is damaged, belongs to another run,
+        or couldn't be read again.
 
     Warns
     -----
     UserWarning
-        At the first checkpoint, if something has changed in training that no checkpoint holds.
+        At the first checkpoint, if something has changed in training that isn't stored in checkpoints.
     """
-    if not checkpoint_seconds >= 0:  # nor is nan
+    if not checkpoint_seconds >= 0:  # also refuses NaN
         raise ValueError(f"checkpoint_seconds must be 0 or more, not {checkpoint_seconds!r}")
     folder, plain, made = Path(folder).absolute(), unwrap(model), make(objective)
     device = plain.device
     mixed, checkpoint, metrics = is_mixed(config, device), folder / "checkpoint", folder / "metrics.jsonl"
     check_run(model, data, config, mixed, made, schedule, optimizer)
     folder.mkdir(parents=True, exist_ok=True)
-    if mixed:  # otherwise each bfloat16 convolution transposes its input and output
+    if mixed:  # otherwise each bfloat16 convolution would transpose its input and output
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = _Images(data.train, config.batch_size, device, plain.conditional, stream)
     functions = {"objective": objective, "schedule": schedule, "optimizer": optimizer}
@@ -156,7 +160,7 @@ def fit(
     state = _State(model, config, made, schedule, optimizer, identity)
     if files.exists(checkpoint):
         state.read(checkpoint)
-        state.write_metrics(metrics)  # which may be of a later epoch, or damaged
+        state.write_metrics(metrics)  # the file on disk may be of a later epoch, or damaged
     saved, writing = time.monotonic(), 0.0
     done = len(state.history) * images.steps + state.step
     with progress.bar(total=config.epochs * images.steps, initial=done, desc=folder.name, unit="step") as bar:
@@ -195,20 +199,20 @@ def fit(
 
 
 def make(objective: Objective | type[nn.Module]) -> Objective:
-    """The objective itself; or, of a class of modules (or a partial of one), a new one in its initial state."""
+    """Return the objective, or a new one in its initial state if given a class of modules or a partial of one."""
     maker = objective.func if isinstance(objective, partial) else objective
     return objective() if isinstance(maker, type) and issubclass(maker, nn.Module) else objective  # type: ignore
 
 
 def is_mixed(config: TrainConfig, device: torch.device) -> bool:
-    """Whether to train in mixed precision."""
-    if config.precision is None:  # is_bf16_supported() is also true of GPUs that emulate it, many times slower
+    """Return whether to train in mixed precision."""
+    if config.precision is None:  # by default, also True for GPUs that emulate bfloat16, which is many times slower
         return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return config.precision == "bfloat16"
 
 
 def batches(order: Tensor, size: int) -> list[Tensor]:
-    """An epoch's images, in batches. A single one that is left, too few for batch norm, joins the batch before it."""
+    """Split an epoch's images into batches. A single remaining image joins the last batch, because of batch norm."""
     parts = list(order.split(size))
     if len(parts) > 1 and len(parts[-1]) == 1 < size:
         parts[-2:] = [torch.cat(parts[-2:])]
@@ -216,12 +220,12 @@ def batches(order: Tensor, size: int) -> list[Tensor]:
 
 
 def best_epoch(history: list[dict]) -> int:
-    """The first epoch with the highest ELBO of the validation split, from 1 on."""
+    """Return the number, from 1, of the first epoch with the highest ELBO on the validation split."""
     return max(history, key=lambda line: line["validation_elbo"])["epoch"]
 
 
 class _Images:
-    """The training images, and the labels for a conditional model: on the device, or, streamed, where they were."""
+    """The training images, with labels for a conditional model, on the device or, when streaming, where they were."""
 
     def __init__(self, split: Split, size: int, device: torch.device, conditional: bool, stream: bool):
         tensors = (split.images, split.labels) if conditional else (split.images,)
@@ -230,14 +234,14 @@ class _Images:
         self.steps = len(batches(torch.arange(len(split), device="cpu"), size))
 
     def epoch(self, shuffle: torch.Generator, done: int) -> Iterator[tuple[Tensor, ...]]:
-        """An epoch's batches (images, or images and labels), in random order, without the first `done`."""
+        """Yield the epoch's batches (images, or images and labels) in random order, skipping the first `done`."""
         order = torch.randperm(len(self.tensors[0]), generator=shuffle, device="cpu").to(self.tensors[0].device)
-        for batch in batches(order, self.size)[done:]:  # index_select copies whole images; [...] would go byte by byte
+        for batch in batches(order, self.size)[done:]:  # index_select copies whole images; [...] copies bytes
             yield tuple(each.index_select(0, batch).to(self.device) for each in self.tensors)
 
 
 class _State:
-    """What a checkpoint holds: weights, optimizer, random states, and how far training has come."""
+    """The state that a checkpoint stores: weights, optimizer, random states, and progress."""
 
     def __init__(
         self,
@@ -268,14 +272,14 @@ class _State:
         self.before_shuffling = self.shuffle.get_state()
 
     def take_step(self, model: VAE, batch: tuple[Tensor, ...], fraction: float, mixed: bool) -> Tensor:
-        """One step of the optimizer; returns the mean loss and the sums of both recorded terms, (3,)."""
+        """Take one optimizer step. Returns the mean loss and the sums of both recorded terms, (3,)."""
         x, *labels = batch
         with torch.autocast(x.device.type, torch.bfloat16) if mixed else nullcontext():
             terms = model(to_float(x), labels=labels[0] if labels else None, **self.options)
-        with torch.no_grad():  # before the objective, which may change terms in place
+        with torch.no_grad():  # before the objective, which may change the terms in place
             recorded = [terms.reconstruction.sum(), terms.divergence.sum()]
         loss = self.objective(terms, fraction).mean()
-        for weight in self.weights:  # optimizer.zero_grad takes five times as long
+        for weight in self.weights:  # takes a fifth of the time of optimizer.zero_grad
             weight.grad = None
         loss.backward()
         if self.config.max_grad_norm:
@@ -285,7 +289,7 @@ class _State:
         return torch.stack([loss.detach(), *recorded])
 
     def record(self, values: list[list[float]]) -> float:
-        """Add the latest steps' terms to the epoch's totals, in double precision; returns the last loss."""
+        """Add the latest steps' terms to the epoch's totals, in double precision, and return the last loss."""
         for step, each in enumerate(values, self.step - len(values) + 1):
             for name, value in zip(("loss", "reconstruction term", "KL"), each, strict=True):
                 self.require(math.isfinite(value), f"the {name} is {value}", step)
@@ -298,7 +302,7 @@ class _State:
             raise FloatingPointError(f"{otherwise} {place}; {ADVICE}")
 
     def check_weights(self) -> None:
-        """Raise if a weight is not finite, which a gradient may have made it though the loss was finite."""
+        """Raise if a weight isn't finite, which can follow a finite loss with a non-finite gradient."""
         tensors = [each for each in self.model.state_dict().values() if isinstance(each, Tensor)]
         if tensors:
             self.require(torch.stack([each.isfinite().all() for each in tensors]).all(), "a weight is not finite")
@@ -316,7 +320,7 @@ class _State:
         files.write(path, "".join(json.dumps(each) + "\n" for each in self.history))
 
     def show(self, on_epoch: Callable[[VAE, dict], None], checkpoint: Path) -> None:
-        """Call `on_epoch`, which may look at the model, but not change it; if it raises, the epoch is saved first."""
+        """Call `on_epoch`, which must not change the model. If it raises, save the epoch first."""
         before = _snapshot(self.model)
         try:
             on_epoch(self.model.eval(), dict(self.history[-1]))
@@ -343,44 +347,44 @@ class _State:
         return state | {"schedule": self.schedule.state_dict() if self.schedule else None}
 
     def write(self, path: Path, seconds: float, noise: int | seeding.States | None = None) -> None:
-        """A checkpoint is its SHA-256 sum (32 bytes), then what torch.save makes of the state."""
+        """Write a checkpoint: its SHA-256 sum (32 bytes), then the state as written by torch.save."""
         self.check_weights()
         torch.save(self._content(seconds, noise), buffer := io.BytesIO())
-        if not self.is_readable:  # which the first of a training tells
+        if not self.is_readable:  # only checked for the first checkpoint of a run
             try:
                 torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
             except pickle.UnpicklingError as error:
                 raise ValueError(
-                    "the state of the optimizer or the schedule cannot be read again, as it holds more than tensors "
-                    "and Python's own numbers, strings, lists and tables; convert NumPy's numbers by float()"
+                    "the state of the optimizer or the schedule cannot be read again, because it isn't only "
+                    "tensors and Python's numbers, strings, lists and dicts; convert NumPy's by float()"
                 ) from error
             self.is_readable = True
             for name, value in _unsaved(self.modules).items():
                 if value != self.unsaved.get(name):
                     warnings.warn(
                         f"{name} changes in training and is in no checkpoint, so a resumed run will differ from an "
-                        f"uninterrupted one; make it a buffer: self.register_buffer(...)",
+                        "uninterrupted one; make it a buffer: self.register_buffer(...)",
                         stacklevel=2,
                     )
         files.write(path, hashlib.sha256(buffer.getbuffer()).digest(), buffer.getbuffer())
 
     def read(self, path: Path) -> None:
-        """Resume from a checkpoint of the same run; nothing in the file is executed."""
-        content, device, advice = path.read_bytes(), self.model.device, "delete it to start this training over"
+        """Resume from a checkpoint of the same run. Nothing in the file is executed."""
+        content, device, advice = path.read_bytes(), self.model.device, "delete it to restart this run"
         if hashlib.sha256(content[32:]).digest() != content[:32]:
             raise ValueError(f"{path} is damaged: its checksum does not match; {advice}")
         state = torch.load(io.BytesIO(content[32:]), map_location=device, weights_only=True)
         if state.keys() != self._content().keys():
             raise ValueError(
-                f"{path} is a checkpoint of another version of vaelib, as the folder's config.json tells: finish this "
-                f"training with that version, or delete the checkpoint to start over with this one"
+                f"{path} was written by another version of vaelib, which the folder's config.json names; finish "
+                "this training with that version, or delete the checkpoint to restart this run"
             )
         found = {key: value for key, value in state["identity"].items() if value is not None}
         if different := naming.difference(found, self.identity):
-            raise ValueError(f"{path} is of a training {different}; {advice}")
+            raise ValueError(f"{path} belongs to a run {different}; {advice}")
         self.modules.load_state_dict(state["modules"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for weight, kept in self.optimizer.state.items():  # fused Adam does not look whether they are in one order
+        for weight, kept in self.optimizer.state.items():  # fused Adam doesn't check that both have the same layout
             for name, value in kept.items():
                 if isinstance(value, Tensor) and value.shape == weight.shape:
                     kept[name] = torch.empty_like(weight).copy_(value)
@@ -393,7 +397,7 @@ class _State:
 
 
 def _unsaved(module: nn.Module) -> dict[str, str]:
-    """The numbers, strings and tensors of a module and its parts that its state_dict leaves out, written out."""
+    """Return the text of all numbers, strings and tensors of a module that its state_dict omits."""
     found = {}
     for name, part in module.named_modules():
         every = vars(part) | {key: part.get_buffer(key) for key in part._non_persistent_buffers_set}
@@ -404,7 +408,7 @@ def _unsaved(module: nn.Module) -> dict[str, str]:
 
 
 def _snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of all values, and which of them are trained."""
+    """Copy all values of a model, and note which of them are trained."""
     values = {name: each.clone() for name, each in model.state_dict().items()}
     return values | {f"{name} is trained": torch.tensor(each.requires_grad) for name, each in model.named_parameters()}
 

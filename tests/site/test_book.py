@@ -196,7 +196,7 @@ def test_a_page_that_judges_otherwise_or_not_or_is_damaged_and_an_unknown_claim_
     _write(book, {"text/plain": "nothing"})
     _refused(book, "does not judge C7; execute it")
     (book / f"{C7['page']}.ipynb").write_text("")
-    _refused(book, f"{C7['page']}.ipynb is no notebook, or a damaged one")
+    _refused(book, f"{C7['page']}.ipynb isn't a notebook, or is damaged")
 
 
 def test_runs_without_a_record_or_with_that_of_another_training_are_refused(book):

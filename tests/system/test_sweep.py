@@ -141,7 +141,7 @@ def test_what_is_damaged_is_made_again_or_a_failure_that_stops_no_other(tmp_path
     failures = sweep(jobs, 2)
     assert set(failures) == {jobs[1], jobs[3]}
     assert f"{jobs[1].run / 'metrics.jsonl'} is damaged" in str(failures[jobs[1]])
-    assert f"{jobs[3].notebook} is no notebook, or a damaged one" in str(failures[jobs[3]])
+    assert f"{jobs[3].notebook} isn't a notebook, or is damaged" in str(failures[jobs[3]])
     assert [job.finished for job in jobs] == [True, False, True, False]
     assert any(output.output_type == "error" for output in nbformat.read(jobs[1].failure, 4).cells[-1].outputs)
 

@@ -65,7 +65,7 @@ def test_codes_of_other_kinds_are_taken(planted, found, form):
 
 def test_codes_that_do_not_vary_are_refused():
     labels = (torch.arange(100) < 50)[:, None]
-    with pytest.raises(ValueError, match="all codes are the same, or some not finite, so they hold no attribute"):
+    with pytest.raises(ValueError, match="all codes are equal, or some aren't finite, so they hold no attribute"):
         attributes.fit(torch.full((100, 3), 0.3), labels, ["Bald"])
 
 
@@ -89,7 +89,7 @@ def test_accuracy_is_of_unseen_codes_and_beside_the_majority(planted, found):
 @pytest.mark.parametrize("present", [0, 4, 96, 100])
 def test_an_attribute_of_one_class_is_named(present):
     labels = (torch.arange(100) < present)[:, None]
-    with pytest.raises(ValueError, match=f"Bald is there in {present} of 100 images; 5 with it and 5 without"):
+    with pytest.raises(ValueError, match=f"Bald: {present} of 100 images have it; expected at least 5 with and 5"):
         attributes.fit(torch.randn(100, 2), labels, ["Bald"])
 
 

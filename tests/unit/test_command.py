@@ -81,7 +81,7 @@ def test_unknown_data_are_one_line_on_standard_error():
         ("--latent-dim", 0, "latent_dim must be a whole number of at least 1, not 0"),
         ("--epochs", 0, "epochs must be a whole number of at least 1, not 0"),
         ("--epochs", -1, "epochs must be a whole number of at least 1, not -1"),
-        ("--data", ".", "digits comes with the package, not from a folder; leave --data out"),
+        ("--data", ".", "digits comes with the package, so it can't be read from a folder; omit --data"),
         ("--seed", -1, "seed must be a whole number of at least 0, not -1"),
     ],
 )

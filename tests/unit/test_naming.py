@@ -183,7 +183,7 @@ def test_a_function_whose_text_is_not_what_runs_is_refused(somebodys, tmp_path):
     assert naming.meaning(module.objective) == before
     (tmp_path / "somebodys.py").write_text(TEXT.replace("late(fraction)", "late(terms)"))
     linecache.clearcache()
-    with pytest.raises(ValueError, match=r"somebodys\.objective has changed since it was imported; start Python anew"):
+    with pytest.raises(ValueError, match=r"somebodys\.objective has changed since it was imported; start Python again"):
         naming.meaning(module.objective)
 
 
@@ -203,7 +203,7 @@ print(train(few, TrainConfig(1, 1), {root!r}, "cpu", objective=objective, name="
 def test_a_function_without_a_text_needs_a_name(tmp_path):
     code = SCRIPT.format(root=str(tmp_path))
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert told[0].startswith("the source code of __main__.objective is not at hand") and "name=..." in told[0]
+    assert told[0].startswith("the source code of __main__.objective is missing") and "name=..." in told[0]
     assert told[1] == "few-k1-e1-s0-mine"
 
 

@@ -377,7 +377,7 @@ def test_weights_of_another_run_are_refused(trained, tiny, tmp_path):
 
 
 def test_an_unfinished_run_is_not_called_damaged(trained, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"is not finished \(3 of 3 epochs\); `train` goes on"):
+    with pytest.raises(FileNotFoundError, match=r"is not finished \(3 of 3 epochs\); `train` resumes it"):
         runs.load(_unfinished(trained, tmp_path, weights=False))
 
 
@@ -395,7 +395,7 @@ def test_a_record_has_figures_but_no_model(trained, tmp_path):
     for given in (path, str(path), tmp_path / "beta=1.0"):
         run = runs.load(given)
         assert (run.folder.name, run.metrics, run.evaluation) == ("beta=1.0", trained.metrics, trained.evaluation)
-    with pytest.raises(FileNotFoundError, match=r"model.safetensors: a record alone has a run's figures, not its we"):
+    with pytest.raises(FileNotFoundError, match=r"model.safetensors: a record alone has a run's metrics, not its we"):
         run.model()
 
 
@@ -412,7 +412,9 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 
 def test_figures_that_are_no_numbers_are_named(tiny, tmp_path):
-    with pytest.raises(ValueError, match=r"is trained, .* its .*reconstruction_error.* is not finite, so it has"):
+    with pytest.raises(
+        ValueError, match=r"is trained, .* its .*reconstruction_error.* is not finite, so there is no record"
+    ):
         runs.train(tiny, TrainConfig(3, epochs=1), tmp_path, "cpu", builder=partial(models.mlp, encoder=_Heavy))
 
 
@@ -788,12 +790,12 @@ def test_the_figures_of_a_run_are_read_without_its_builder_but_not_its_model(own
 
 
 def test_a_stopped_training_says_from_where_it_goes_on(tiny, tmp_path, monkeypatch):
-    for call, place in ((1, "the start, as nothing was saved"), (3, "where it was last saved")):
+    for call, place in ((1, "the start, because nothing was saved"), (3, "the last checkpoint")):
         with monkeypatch.context() as patch:
             interrupt(patch, training._State, "take_step", call)
             with pytest.raises(KeyboardInterrupt) as stopped:
                 runs.train(tiny, TrainConfig(2, epochs=2), tmp_path, "cpu", checkpoint_seconds=0)
-        assert stopped.value.__notes__ == [f"tiny-k2-e2-s0 was stopped; run this again, and it goes on from {place}"]
+        assert stopped.value.__notes__ == [f"tiny-k2-e2-s0 was stopped; run this again to resume from {place}"]
 
 
 def _no_vae(image_shape, latent_dim):
@@ -808,9 +810,9 @@ class _Making:
 @pytest.mark.parametrize(
     ("builder", "message"),
     [
-        (partial(models.mlp, prior=priors.Standard(3)), "an object of Standard, which has no name"),
-        (models.mlp((1, 7, 7), 3), "an object of VAE, which has no name"),
-        (_Making().build, "a method of an object of _Making, which has no name"),
+        (partial(models.mlp, prior=priors.Standard(3)), "an object of Standard, which can't be recorded by name"),
+        (models.mlp((1, 7, 7), 3), "an object of VAE, which can't be recorded by name"),
+        (_Making().build, "a method of an object of _Making, which can't be recorded by name"),
         (_no_vae, "_no_vae must build a vaelib.models.VAE, not a Linear"),
     ],
 )

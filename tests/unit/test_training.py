@@ -62,7 +62,7 @@ def checkpoint(tiny, tmp_path_factory):
         ("seed", [-1, 2.5, "three", True, None], "a whole number of at least 0"),
         ("seed", [2**31], r"below 2\*\*31"),  # generators cannot tell it from a smaller one
         ("learning_rate max_grad_norm", [0, -1e-3, math.nan, math.inf, "fast", True], "a positive number"),
-        ("precision", ["float16", 16, torch.bfloat16, ""], "'float32' or 'bfloat16', if it is given"),
+        ("precision", ["float16", 16, torch.bfloat16, ""], "'float32', 'bfloat16' or None"),
     ],
 )
 def test_settings_refuse_what_is_out_of_range(names, values, message):
@@ -454,7 +454,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_left(fit, tmp_path, checkpo
 def test_a_checkpoint_of_another_training_is_refused(fit, tmp_path, checkpoint, change, message):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "checkpoint").write_bytes(checkpoint)
-    with pytest.raises(ValueError, match=f"checkpoint is of a training with {message}"):
+    with pytest.raises(ValueError, match=f"checkpoint belongs to a run with {message}"):
         fit(**change)
 
 
@@ -462,7 +462,7 @@ def test_a_checkpoint_of_another_version_is_left_to_that_version(fit, tmp_path, 
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "checkpoint").write_bytes(checkpoint)
     monkeypatch.setattr(training._State, "_content", lambda state: {"model": 0})
-    with pytest.raises(ValueError, match=r"of another version of vaelib, .* finish this training with that version"):
+    with pytest.raises(ValueError, match=r"by another version of vaelib, .* finish this training with that version"):
         fit()
 
 
@@ -470,12 +470,12 @@ def test_a_checkpoint_of_other_images_or_another_device_is_refused(fit, tiny, tm
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "checkpoint").write_bytes(checkpoint)
     other = replace(tiny, train=Split(255 - tiny.train.images, tiny.train.labels))
-    with pytest.raises(ValueError, match=f"checkpoint is of a training .*'{tiny.fingerprint}'"):
+    with pytest.raises(ValueError, match=f"checkpoint belongs to a run .*'{tiny.fingerprint}'"):
         fit(data=other)
     monkeypatch.setattr(training, "is_mixed", lambda *_: False)
     with PretendedGPU("cuda", monkeypatch) as gpu:
         on_gpu = small(tiny.image_shape, 2).to(gpu.device)
-        with pytest.raises(ValueError, match="checkpoint is of a training with device 'cpu', not 'cuda'"):
+        with pytest.raises(ValueError, match="checkpoint belongs to a run with device 'cpu', not 'cuda'"):
             training.fit(on_gpu, tiny, SETTINGS, tmp_path / "a")
 
 
