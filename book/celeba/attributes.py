@@ -26,7 +26,7 @@
 # compare the result with the difference of two mean codes. {doc}`/book/celeba/factors` repeats the experiment on drawn faces,
 # whose true factors are known.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": CelebA; "quick": faces drawn by the package itself
@@ -36,7 +36,7 @@ seed: int = 0  # of initial weights, order and noise
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 from operator import attrgetter
 
 import matplotlib.pyplot as plt
@@ -109,7 +109,7 @@ headers = [
 ]
 Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
 
-# %% mystnb={"figure": {"caption": "Accuracy of a logistic regression on the codes, and the share of the majority class (\u201ccommoner answer\u201d). Bars are \u00b1 the standard deviation over five folds. Only for the upper seven attributes is the accuracy more than ten points higher.", "name": "fig-attributes-accuracy"}, "image": {"alt": "A dot plot with a line for each attribute. For the upper seven, the regression's accuracy is far to the right of the share of the majority class. For the others, the two are close together."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy of a logistic regression on the codes, and the share of the majority class (\u201ccommoner answer\u201d). Bars are \u00b1 the standard deviation over five folds. Only for the upper seven attributes is the accuracy more than ten points higher.", "name": "fig-attributes-accuracy"}, "image": {"alt": "A dot plot with a line for each attribute. For the upper seven, the regression's accuracy is far to the right of the share of the majority class. For the others, the two are close together."}}
 accuracy = torch.stack([each.accuracy for each in ranked])
 values = {
     "accuracy": accuracy.mean(1),
@@ -133,7 +133,7 @@ plots.dots(titles, values, "share of the test images", errors)
 # The authors' scripts walk along $w$ instead. The next cell computes the score's gradient at a random code by
 # finite differences. It's parallel to $d$, not to $w$.
 
-# %%
+# %% tags=["hide-input"]
 smiling = found["Smiling"]
 here, step = torch.randn(latent_dim, generator=torch.manual_seed(0)), 0.01
 moved = here + step * torch.eye(latent_dim)
@@ -193,7 +193,7 @@ print("cosine of Σd and Δ:", cosines_with(pattern, delta))
 # As in the paper, we take eleven steps from -4 to 4 along a unit direction: along the filter $d$, as the paper intends,
 # and along $\Delta$. The first row starts from the code zero, the others from codes sampled from the posteriors of test images.
 
-# %%
+# %% tags=["hide-input"]
 steps = torch.linspace(-4, 4, 11)
 posterior = evaluation.encode(model, photos.test.images[:3])
 starts = reparameterize(*posterior, torch.manual_seed(0))
@@ -215,7 +215,7 @@ plots.panels(walks, columns=11, panels_in_row=2)
 # %% [markdown]
 # The next figure shows a walk along $\Delta$ for each of the ten attributes with the largest gain in accuracy.
 
-# %% mystnb={"figure": {"caption": "The ten attributes with the largest gain in accuracy, along the difference of the means from -4 to 4, all from the same test image. Along lipstick and heavy makeup, the apparent sex changes, too.", "name": "fig-attributes-ten"}, "image": {"alt": "Ten strips of eleven faces, one for each attribute. Along each strip, one face changes."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The ten attributes with the largest gain in accuracy, along the difference of the means from -4 to 4, all from the same test image. Along lipstick and heavy makeup, the apparent sex changes, too.", "name": "fig-attributes-ten"}, "image": {"alt": "Ten strips of eleven faces, one for each attribute. Along each strip, one face changes."}}
 ten = {
     each.name.replace("_", " "): attributes.traverse(
         model, starts[1:2], each.direction, steps
@@ -383,7 +383,7 @@ for title, of in (("d", filter_), ("Δ", delta)):
         (changes.abs().sum(1) - own.abs()) / (len(names) - 1),
     )
 
-# %% mystnb={"figure": {"caption": "Effect against leak of a walk from -2 to 2, in standard deviations of the classifier's log-odds over the test images. Each dot is an attribute. Along \u0394 the effect is larger than along d, and so is the leak.", "name": "fig-attributes-leak"}, "image": {"alt": "Two clouds of dots, effect against leak. The cloud of the difference of the means reaches further in both than the cloud of the regression's gradient."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Effect against leak of a walk from -2 to 2, in standard deviations of the classifier's log-odds over the test images. Each dot is an attribute. Along \u0394 the effect is larger than along d, and so is the leak.", "name": "fig-attributes-leak"}, "image": {"alt": "Two clouds of dots, effect against leak. The cloud of the difference of the means reaches further in both than the cloud of the regression's gradient."}}
 with plt.rc_context(plots.STYLE):
     figure, panel = plt.subplots(figsize=(plots.WIDTH / 2, 2.8))
 for (title, (own, leak)), marker in zip(effects.items(), "os", strict=True):
@@ -392,7 +392,7 @@ panel.set(xlabel="the others, on average", ylabel="the attribute itself")
 panel.legend()
 plt.show()
 
-# %%
+# %% tags=["hide-input"]
 (own_d, leak_d), (own_means, leak_means) = effects["d"], effects["Δ"]
 further = own_means > own_d
 cleaner = own_means / leak_means > own_d / leak_d

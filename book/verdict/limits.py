@@ -26,7 +26,7 @@
 # CelebA didn't. The quick profile uses drawn faces. Its tables show how the page works, and
 # nothing about people.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": CelebA; "quick": faces drawn by the package itself
@@ -36,7 +36,7 @@ seed: int = 0  # of weights, order and noise
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 import math
 
 import matplotlib.pyplot as plt
@@ -111,7 +111,7 @@ print(f"{chance:.0%} (a rough estimate, for CelebA only)")
 # the settings, neither the paper's nor ours: there is one learning rate, one batch size and
 # one architecture.
 
-# %%
+# %% tags=["hide-input"]
 table = []
 for K, each in trained.items():
     levels = torch.tensor([one.evaluation["test_elbo"] for one in each])
@@ -157,7 +157,7 @@ for name in (*ranked[-3:][::-1], *ranked[:3]):
 # the likelihood isn't a density ({doc}`/book/verdict/slips`). How much does the bound rise
 # with more samples? On 20 test images:
 
-# %%
+# %% tags=["hide-input"]
 small = photos.test.images[:20]
 reconstruction, kl = evaluation.elbo(model, small)
 table = [("1 (ELBO)", f"{(reconstruction - kl).mean():.1f}", "")]

@@ -23,7 +23,7 @@
 #
 # We measure without a classifier. Square brackets hold bootstrap intervals (95 percent) over tiles, without the variation between training runs.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": measure, if VAELIB_AUTHORS names a clone of the authors' repository; "quick": show the stored measurements
