@@ -70,10 +70,9 @@ print(f"{run.folder.name}: {settings.epochs} epochs")
 # ## How well do the codes encode each attribute?
 #
 # We split the posterior means of the test images into five folds. A logistic regression fitted to four folds classifies
-# the fifth. The table shows its accuracy and the area under the ROC curve (AUC), ± their standard deviation over the folds.
-# It's sorted by the gain over the share of the majority class ("commoner answer"), because accuracy means little by itself.
-# If one face in fifty has a moustache, "no" is right 49 times in 50. We leave
-# out attributes that fewer than ten test images have, or lack.
+# the fifth. The figure compares its accuracy with the share of the majority class ("commoner answer"), because accuracy means little
+# by itself. If one face in fifty has a moustache, "no" is right 49 times in 50. The folded cell above it also lists the area under the
+# ROC curve (AUC). We leave out attributes that fewer than ten test images have, or lack.
 
 # %%
 means = evaluation.encode(model, photos.test.images)[0]
@@ -84,7 +83,7 @@ found = attributes.fit(means, photos.test.labels[:, usable], names)
 print("left out:", sorted(set(photos.names) - set(names)) or "none")
 
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 def gain(attribute):
     return attribute.accuracy.mean().item() - attribute.majority
 
@@ -324,7 +323,7 @@ mouth = (slice(38, 54), slice(12, 36))
 inside = smile_map[mouth].mean() / smile_map.mean()
 inside_chance = chance_map[mouth].mean() / chance_map.mean()
 
-# %% mystnb={"figure": {"caption": "Where the picture changes: along Smiling, along random directions, and the ratio of the two. Each map is scaled to its own maximum. Smiling changes mouth, chin and cheeks most, and random directions change the edges of the picture.", "name": "fig-attributes-where"}, "image": {"alt": "Three maps of the face. Along Smiling, the chin, the mouth and the cheeks are bright. Along random directions, the edges of the picture are. The ratio looks like the map of Smiling."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Where the picture changes: along Smiling, along random directions, and the ratio of the two. Each map is scaled to its own maximum. Smiling changes mouth, chin and cheeks most, and random directions change the edges of the picture.", "name": "fig-attributes-where"}, "image": {"alt": "Three maps of the face. Along Smiling, the chin, the mouth and the cheeks are bright. Along random directions, the edges of the picture are. The ratio looks like the map of Smiling."}}
 maps = {"Smiling": smile_map, "random": chance_map, "ratio": ratio}
 pictures = {
     name: (each / each.max()).expand(1, 3, -1, -1)
@@ -332,7 +331,7 @@ pictures = {
 }
 plots.panels(pictures, columns=1, panels_in_row=6)
 
-# %%
+# %% tags=["hide-input"]
 print("change in the region of the mouth, relative to the whole picture:")
 print(f"Smiling {inside:.2f}, random directions {inside_chance:.2f}")
 
@@ -411,11 +410,11 @@ print(f"and {cleaner.sum()} further for what it moves of the others")
 #
 # ## Which directions are the same?
 #
-# The figure shows the cosines between the $\Delta$ of different attributes. For two random directions of this space, 95 of 100 cosines
-# would be within ± 2 / √K of zero. Some attributes with a large cosine mean nearly the same, and others only occur together in these faces.
-# A linear direction can't separate the two cases.
+# The table shows the ten largest cosines between the $\Delta$ of two attributes. For random directions, 95 of 100 cosines would be within
+# ± 2 / √K of zero. Some of these pairs mean nearly the same, and others only occur together in these faces. A linear direction can't
+# separate the two cases.
 
-# %% mystnb={"figure": {"caption": "Cosines between the directions \u0394 of the twenty attributes with the largest gain in accuracy. Lipstick and heavy makeup have nearly the same direction, and Male has nearly the opposite one.", "name": "fig-attributes-cosines"}, "image": {"alt": "A square matrix of colours, red where two directions agree and blue where they oppose each other."}}
+# %% tags=["hide-cell"] mystnb={"figure": {"caption": "Cosines between the directions \u0394 of the twenty attributes with the largest gain in accuracy. Lipstick and heavy makeup have nearly the same direction, and Male has nearly the opposite one.", "name": "fig-attributes-cosines"}, "image": {"alt": "A square matrix of colours, red where two directions agree and blue where they oppose each other."}}
 best = ranked[:20]
 directions = torch.stack([each.direction for each in best])
 cosines = directions @ directions.T
@@ -441,14 +440,10 @@ Markdown(tabulate(rows, headers, tablefmt="github", floatfmt=".2f"))
 # the smile and the sex, are classified at least 10 points better than by the majority class. *Moving changes the attribute* means that
 # both scores for smiling rise at every step, and change more than along 95% of random directions.
 #
-# **The codes separate both examples: the accuracy is 35.6 points above the majority class for Smiling and 27.9 for Male.**
-# Only seven of the 40 attributes gain more than 10 points.
-#
-# **Walking along $d$ makes faces smile: the score rises in all steps, and more than along all random directions.** These
-# are single values from one run, so C11 isn't decided.
-#
-# **For the same length of the step, $\Delta$ changes all 40 attributes more than $d$, at the median 2.6 times as much.** Relative to the leak,
-# it's ahead for 26 of them.
+# **The accuracy is 35.6 points above the majority class for Smiling and 27.9 for Male.** Only seven of the 40 attributes gain more than 10
+# points. **Along $d$, the score rises in all steps, and more than along all random directions.** These are single values from one run,
+# so C11 isn't decided. For the same length of the step, $\Delta$ changes all 40 attributes more than $d$, at the median 2.6 times as
+# much. Relative to the leak, it's ahead for 26 of them.
 #
 # | limit | what it could change |
 # |---|---|

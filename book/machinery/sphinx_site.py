@@ -13,6 +13,7 @@ MINUS = re.compile(r"(?<![\w)-])-(?=\d)")
 POWER = re.compile(r"\b(\d(?:\.\d+)?)e([+-]\d+)")
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NAME = re.compile(r"[A-Z\d][A-Za-z]*(_[A-Za-z]+)+")  # of CelebA's attributes
+VERBATIM = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.comment)
 UNUSED = {  # files in _static that no page loads, by what they are
     "source maps of the theme": r".*\.map",
     "search in other languages": r"locales/.*",
@@ -46,8 +47,8 @@ def put_captions_beside(app, doctree) -> None:
         figure["classes"].append("margin-caption")  # the theme's class, which also hides the contents beside it
 
 
-def tidy_tables(app, doctree, page: str) -> None:
-    """Set numbers in tables as in print: aligned at the right, with a true minus, and powers of ten; names without _."""
+def set_numbers(app, doctree, page: str) -> None:
+    """Set numbers as in print: a true minus, powers of ten, aligned in tables; and names of attributes without _."""
     for table in doctree.findall(nodes.table):
         rows = [row.children for row in table.findall(nodes.row)]
         for head, *cells in zip(*rows, strict=False):
@@ -55,10 +56,10 @@ def tidy_tables(app, doctree, page: str) -> None:
             if said and all(map(NUMBER.fullmatch, said)):
                 for cell in (head, *cells):
                     cell["classes"].append("number")
-        for text in list(table.findall(nodes.Text)):
-            if not isinstance(text.parent, nodes.literal | nodes.math):
-                said = text.replace("_", " ") if NAME.fullmatch(text) else POWER.sub(_power, MINUS.sub("−", text))
-                text.parent.replace(text, nodes.Text(said))
+    for text in list(doctree.findall(nodes.Text)):
+        if isinstance(text.parent, nodes.TextElement) and not isinstance(text.parent, VERBATIM):
+            said = text.replace("_", " ") if NAME.fullmatch(text) else POWER.sub(_power, MINUS.sub("−", text))
+            text.parent.replace(text, nodes.Text(said))
 
 
 def _power(found: re.Match) -> str:
@@ -85,7 +86,7 @@ def setup(app) -> dict:
     app.texts = {}
     app.connect("autodoc-process-docstring", describe, priority=400)  # before napoleon, which has 500
     app.connect("doctree-read", put_captions_beside)
-    app.connect("doctree-resolved", tidy_tables)
+    app.connect("doctree-resolved", set_numbers)
     app.connect("html-page-context", add_texts)
     app.connect("build-finished", remove_unused, priority=900)  # after all that copies files
     return {"parallel_read_safe": True, "parallel_write_safe": False}

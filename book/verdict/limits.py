@@ -269,8 +269,8 @@ show(table, headers)
 # ### Which groups are reconstructed worse
 #
 # We compare the squared error per pixel of reconstructions (from the posterior mean) of
-# test images with and without each label. The table shows the difference relative to the
-# mean error, ± its standard error. Because we compare $A$ labels, a difference counts only
+# test images with and without each label. The figure shows the difference relative to the
+# mean error, and the folded table lists it. Because we compare $A$ labels, a difference counts only
 # beyond the quantile of the normal distribution for $0.05 / A$ (Bonferroni).
 
 # %% tags=["hide-input"]
@@ -293,7 +293,7 @@ print(
 )
 print(f"of these, {(clear & (shift > 0)).sum()} with a larger error")
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 order = shift.argsort(descending=True).tolist()
 ends = order[:8] + order[-6:] if len(order) > 16 else order
 named = [j for j in order if photos.names[compared[j]] in chosen]
@@ -326,7 +326,7 @@ print(f"correlation of share and difference: {together:.2f}")
 # %% [markdown]
 # Hats and glasses, which are rare and cover a face, have the largest errors. *Male* is
 # common, and its error is clearly larger, too. A larger error can have several causes: few
-# examples to learn from, a lively background, a hat's edge, or strong contrast. The table
+# examples to learn from, a lively background, a hat's edge, or strong contrast. The figure
 # shows that groups differ, and not why. It also takes one label at a time, although labels
 # occur together.
 #

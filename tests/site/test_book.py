@@ -235,7 +235,7 @@ def test_a_row_of_the_ledger_has_a_dot_for_each_condition_on_its_side_of_the_bou
     assert len(dots) == len(judged.met)
     for (shade, *places), met in zip(dots, judged.met.values(), strict=True):
         low, high, middle = map(int, places)
-        assert 0 <= min(low, high) and max(low, high, middle) <= 100
+        assert min(low, high) >= 0 and max(low, high, middle) <= 100
         if met is not None:  # a hollow dot may be on either side
             assert shade == ("met" if met else "missed")
             assert all(place >= 50 if met else place <= 50 for place in (low, high, middle))
