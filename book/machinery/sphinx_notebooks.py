@@ -1,6 +1,6 @@
-"""A Sphinx extension: below its title, every notebook's page says where it is, how to open it, and how long it takes.
+"""A Sphinx extension: at its end, every notebook's page says where it is, how to open it, and how long it takes.
 
-(A page that opens with a picture to play with says it below that.) No book is built of published notebooks that were
+No book is built of published notebooks that were
 executed with the quick profile. And the way from page to page, by "Next", leaves out those of single runs.
 """
 
@@ -86,11 +86,7 @@ def add_line(app, doctree) -> None:
     line += nodes.Text(f"{', whose first cell of code holds its parameters' if has_parameters else ''}; ")
     line += [nodes.literal(text="make lab"), nodes.Text(" opens it. See ")]
     line += [addnodes.pending_xref("", nodes.inline(), **link), nodes.Text(f".{duration(Path(name))}")]
-    title = next(iter(doctree.findall(nodes.title)))
-    place = title.parent.index(title) + 1
-    while isinstance(title.parent[place], nodes.raw):
-        place += 1
-    title.parent.insert(place, line)
+    next(iter(doctree.findall(nodes.section))).append(line)
 
 
 def leave_runs_out(app, page, template, context, doctree) -> None:

@@ -1,4 +1,4 @@
-"""A Sphinx extension for the site as a whole: docstrings, the search page, and what is taken out of the theme."""
+"""A Sphinx extension for the site as a whole: docstrings, tables, captions, the search page, and what is taken out of the theme."""
 
 import json
 import re
@@ -8,6 +8,12 @@ from docutils import nodes
 from sphinx.errors import ExtensionError
 
 ENTRY = re.compile(r"^(\w[\w, ]*) : (.+)")
+NUMBER = re.compile(r"[+−-]?\d[\d,.]*(e[+-]\d+)?%?( (± |to )?[+−-]?[\d.]+%?| \[.*\])*")
+MINUS = re.compile(r"(?<![\w)-])-(?=\d)")
+POWER = re.compile(r"\b(\d(?:\.\d+)?)e([+-]\d+)")
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+NAME = re.compile(r"[A-Z\d][A-Za-z]*(_[A-Za-z]+)+")  # of CelebA's attributes
+VERBATIM = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.comment)
 UNUSED = {  # files in _static that no page loads, by what they are
     "source maps of the theme": r".*\.map",
     "search in other languages": r"locales/.*",
@@ -36,6 +42,31 @@ def add_texts(app, pagename, templatename, context, doctree) -> None:
         app.add_js_file(path.name)
 
 
+def put_captions_beside(app, doctree) -> None:
+    for figure in doctree.findall(nodes.figure):
+        figure["classes"].append("margin-caption")  # the theme's class, which also hides the contents beside it
+
+
+def set_numbers(app, doctree, page: str) -> None:
+    """Set numbers as in print: a true minus, powers of ten, aligned in tables; and names of attributes without _."""
+    for table in doctree.findall(nodes.table):
+        rows = [row.children for row in table.findall(nodes.row)]
+        for head, *cells in zip(*rows, strict=False):
+            said = [cell.astext() for cell in cells if cell.astext()]
+            if said and all(map(NUMBER.fullmatch, said)):
+                for cell in (head, *cells):
+                    cell["classes"].append("number")
+    for text in list(doctree.findall(nodes.Text)):
+        if isinstance(text.parent, nodes.TextElement) and not isinstance(text.parent, VERBATIM):
+            said = text.replace("_", " ") if NAME.fullmatch(text) else POWER.sub(_power, MINUS.sub("−", text))
+            text.parent.replace(text, nodes.Text(said))
+
+
+def _power(found: re.Match) -> str:
+    factor = "" if found[1] == "1" else f"{found[1]} × "
+    return f"{factor}10{str(int(found[2])).translate(RAISED)}"
+
+
 def remove_unused(app, error) -> None:
     """Take out of the site what no page loads, some 10 MB. Ends the build if the theme no longer has it."""
     if error or app.builder.format != "html":
@@ -54,6 +85,8 @@ def remove_unused(app, error) -> None:
 def setup(app) -> dict:
     app.texts = {}
     app.connect("autodoc-process-docstring", describe, priority=400)  # before napoleon, which has 500
+    app.connect("doctree-read", put_captions_beside)
+    app.connect("doctree-resolved", set_numbers)
     app.connect("html-page-context", add_texts)
     app.connect("build-finished", remove_unused, priority=900)  # after all that copies files
     return {"parallel_read_safe": True, "parallel_write_safe": False}

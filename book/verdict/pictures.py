@@ -23,7 +23,7 @@
 #
 # We measure without a classifier. Square brackets hold bootstrap intervals (95 percent) over tiles, without the variation between training runs.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": measure, if VAELIB_AUTHORS names a clone of the authors' repository; "quick": show the stored measurements
@@ -138,9 +138,9 @@ table(found["samples"], measures, 2, links)
 
 # %% [markdown]
 # *Spread* is the standard deviation of brightness over samples. *Nearly black* means a brightness below 0.15, *nearly white* above 0.75. Variance and the power of
-# fine waves are relative to photographs. Distances are root mean squares per pixel value, medians over 64 samples. The second series, on square crops:
+# fine waves are relative to photographs. Distances are root mean squares per pixel value, medians over 64 samples. The figure also shows their second series, on square crops.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 squares = {f"square, {name}": row for name, row in found["squares"].items()}
 links |= {
     name: f"celeba_square_vae_dims/{name[12:]}d_generated_images"
@@ -232,7 +232,7 @@ panel.set(
 figure.legend(loc="outside lower center", ncols=2, fontsize=7)
 figure
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 rows = []
 for name, steps in trained.items():
     short = name.replace(": without the fourth norm, twice as wide", "")
