@@ -87,9 +87,9 @@ def _row(judgement: claims.Judgement) -> str:
         x = _place(mean(judgement.values[key]), bound, sign)
         shade = {True: "met", False: "missed", None: "open"}[judgement.met[key]]
         marks += f'<g class="{shade}"><path d="M{low:.0f} 8H{high:.0f}"/><circle cx="{x:.0f}" cy="8" r="4"/></g>'
-    sign, shade = SIGNS[judgement.verdict]
+    mark, shade = SIGNS[judgement.verdict]
     return (
-        f'<details class="claim {shade}" id="{judgement.claim.lower()}"><summary><b aria-hidden="true">{sign}</b>'
+        f'<details class="claim {shade}" id="{judgement.claim.lower()}"><summary><b aria-hidden="true">{mark}</b>'
         f"<span>{escape(judgement.rule['plain'])}</span>"
         f'<svg viewBox="0 0 100 16" aria-hidden="true"><path d="M0 8H100M50 0V16"/>{marks}</svg>'
         f"<strong>{_verdict(judgement)}</strong></summary>"

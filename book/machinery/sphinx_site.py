@@ -58,8 +58,8 @@ def set_numbers(app, doctree, page: str) -> None:
                     cell["classes"].append("number")
     for text in list(doctree.findall(nodes.Text)):
         if isinstance(text.parent, nodes.TextElement) and not isinstance(text.parent, VERBATIM):
-            said = text.replace("_", " ") if NAME.fullmatch(text) else POWER.sub(_power, MINUS.sub("−", text))
-            text.parent.replace(text, nodes.Text(said))
+            shown = text.replace("_", " ") if NAME.fullmatch(text) else POWER.sub(_power, MINUS.sub("−", text))
+            text.parent.replace(text, nodes.Text(shown))
 
 
 def _power(found: re.Match) -> str:
