@@ -1,4 +1,4 @@
-"""What only makes the book: profiles, sweeps, the ledger of claims, and what is published of the runs.
+"""Code that only the book needs: profiles, sweeps, the ledger of claims, and published files.
 
-It stands on the rest of the package, of which nothing knows it but the command line.
+It imports vaelib. No module of vaelib imports it.
 """

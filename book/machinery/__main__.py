@@ -1,4 +1,4 @@
-"""Sweep and publish, run in the project's folder; `python -m book.machinery COMMAND --help` tells more."""
+"""Sweep and publish, in the project's folder. See `python -m book.machinery COMMAND --help`."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from joblib import cpu_count  # not os.cpu_count: this knows the limits of a container, too
+from joblib import cpu_count  # unlike os.cpu_count, it respects the limits of a container
 
 from vaelib import runs, storage
 from vaelib.__main__ import STOPPED
@@ -19,13 +19,13 @@ BOOK = Path("book")
 
 
 def chapters() -> list[Path]:
-    """The pages that the book's table of contents names, without their endings.
+    """Return the pages in the book's table of contents, without their endings.
 
-    Raises FileNotFoundError if there is no book in this folder.
+    Raises FileNotFoundError if this folder doesn't contain a book.
     """
     table = Path("_toc.yml")
     if not table.exists():
-        raise FileNotFoundError(f"no book here: {Path.cwd()} has no _toc.yml; run this in the project's folder")
+        raise FileNotFoundError(f"no book here: {Path.cwd()} lacks _toc.yml; run this in the project's folder")
     return [Path(name) for name in re.findall(r"\bfile: (\S+)", table.read_text("utf-8"))]
 
 
@@ -34,17 +34,17 @@ def sweep(options: argparse.Namespace) -> None:
     if "VAELIB_DATA" in os.environ:
         os.environ["VAELIB_DATA"] = str(Path(os.environ["VAELIB_DATA"]).expanduser().resolve())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // max(1, options.workers))))
-    os.environ["TQDM_DISABLE"] = "1"  # for the kernels, whose progress bars would end up in the pages
-    # Kernels say so too, but only after the process that they are forked from has imported matplotlib
+    os.environ["TQDM_DISABLE"] = "1"  # for the kernels, whose progress bars would be stored in the pages
+    # Kernels set this too, but only after their parent process has imported matplotlib
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     stages: dict[str, list[batch.Job]] = {"runs": [], "summaries": []}
     pages = (BOOK / "runs" / options.profile).resolve()
     for experiment in dict.fromkeys(options.experiment):
-        profiles.load(options.profile, experiment)  # a mistyped one is told before its notebooks are looked for
+        profiles.load(options.profile, experiment)  # reports an unknown name before its notebooks are searched
         named = [path.with_suffix(".ipynb").resolve() for path in chapters() if path.parent == BOOK / experiment]
         training = (BOOK / experiment / "train.ipynb").resolve()
         if training not in named:
-            raise ValueError(f"_toc.yml names no {BOOK / experiment / 'train'}, in which a sweep trains")
+            raise ValueError(f"_toc.yml doesn't list {BOOK / experiment / 'train'}, in which a sweep trains; add it")
         stages["runs"] += batch.training_jobs(options.profile, experiment, training, pages)
         if not options.no_summary:
             label = f"({options.profile})"
@@ -60,7 +60,7 @@ def sweep(options: argparse.Namespace) -> None:
                 sys.exit(f"{len(failures)} of {len(jobs)} {description} failed")
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr, flush=True)
-        os._exit(130)  # the usual exit waits for all threads; the kernels end when they see this process gone
+        os._exit(130)  # the usual exit waits for all threads; the kernels end with this process
 
 
 def publish(options: argparse.Namespace) -> None:
@@ -68,9 +68,9 @@ def publish(options: argparse.Namespace) -> None:
     which = options.profile, options.experiment
     records = BOOK / "records" / options.profile
     steps: list[tuple] = [(publishing.records, *which, records)]
-    if options.experiment == "beyond":  # has no profile: the pages say which runs they have
+    if options.experiment == "beyond":  # no profile, because the pages store the names of their runs
         steps = [(publishing.record, claims.runs_beyond(BOOK), BOOK / "records" / "beyond")]
-    # Of another profile, weights and pictures would take the place of those that the book shows
+    # In other profiles, weights and pictures would overwrite those in the book
     elif options.profile == "paper" and options.experiment in publishing.WEIGHTS:
         pretrained, live = storage.PRETRAINED, BOOK / "live"
         notebook, figure = BOOK / options.experiment / "dimensions.ipynb", f"{options.experiment}-prior-samples"
@@ -87,10 +87,10 @@ def publish(options: argparse.Namespace) -> None:
     for step, *arguments in steps:
         try:
             step(*arguments)
-        except (ValueError, OSError) as error:  # no reason to leave out the others
+        except (ValueError, OSError) as error:  # so that the other steps still run
             faults.append(str(error))
     if faults:
-        sys.exit("\n".join(["error: not all could be published:", *faults]))
+        sys.exit("\n".join(["error: some files couldn't be published:", *faults]))
     print(f"published {options.experiment} from profile {options.profile!r}")
 
 
@@ -98,22 +98,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m book.machinery", description=__doc__)
     commands = parser.add_subparsers(required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--profile", default="paper", help="which of book/machinery/profiles.py (default: paper)")
+    common.add_argument("--profile", default="paper", help="profile in book/machinery/profiles.py (default: paper)")
 
-    told = "execute experiments' notebooks for all of a profile's runs, several at once"
+    told = "execute the notebooks of experiments for all runs of a profile, several at once"
     command = commands.add_parser("sweep", parents=[common], help=told, description=told)
     command.set_defaults(function=sweep)
-    command.add_argument("experiment", nargs="+", help="such as mnist; the longest first is fastest")
-    command.add_argument("--workers", type=int, default=cpu_count(), metavar="N", help="notebooks at once")
-    command.add_argument("--no-summary", action="store_true", help="only train.ipynb, not the pages that sum up")
+    command.add_argument("experiment", nargs="+", help="experiments, such as mnist; start with the longest")
+    command.add_argument("--workers", type=int, default=cpu_count(), metavar="N", help="notebooks to execute at once")
+    command.add_argument("--no-summary", action="store_true", help="only train, without the summary pages")
 
     told = (
-        "copy all runs' records into the book, of an experiment or, of the pages beyond the paper, by the name beyond; "
-        "of the paper profile's mnist and celeba also pictures, interactive pages' data, and weights into the package"
+        "copy the records of an experiment's runs into the book (beyond: runs of the pages beyond the paper); for the "
+        "paper profile's mnist and celeba, also pictures, the data of interactive pages, and the package's weights"
     )
     command = commands.add_parser("publish", parents=[common], help=told, description=told)
     command.set_defaults(function=publish)
-    command.add_argument("experiment", help="such as mnist")
+    command.add_argument("experiment", help="experiment, such as mnist, or beyond")
 
     options = parser.parse_args()
     try:

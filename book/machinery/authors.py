@@ -1,4 +1,4 @@
-"""The pictures that the paper's authors published: their files, the tiles in them, and measures of tiles."""
+"""The pictures that the paper's authors published: their files, their tiles, and measures of tiles."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,24 +14,24 @@ from vaelib.objective import bernoulli_log_prob
 COMMIT = "c1001592b5daee698b85f6e0e77b0bfef12a47b1"
 ADDRESS = f"https://github.com/patrickmastorga/ML-Project/blob/{COMMIT}"
 CHECKSUMS = Path(__file__).with_name("authors.sha256")
-EXACT = 3  # steps of 1/255 by which a tile of the right geometry may differ after a round trip: rounding
-DARK, BRIGHT = 0.15, 0.75  # mean pixel values; hardly any photograph is beyond them
+EXACT = 3  # in steps of 1/255: a round trip changes a tile of the right geometry by less
+DARK, BRIGHT = 0.15, 0.75  # mean pixel values; hardly any photograph exceeds them
 
 
 def read(root: Path, name: str) -> Tensor:
-    """A picture of the authors', uint8 of shape (C, H, W), once its checksum is known to be right.
+    """Read a picture by the authors as uint8, of shape (C, H, W), and check its checksum.
 
     Raises
     ------
     ValueError
-        If the file is missing, or another than the one that was measured.
+        If the file is missing, or isn't the one that was measured.
     """
     expected = dict(line.split()[::-1] for line in CHECKSUMS.read_text("utf-8").splitlines())[name]
     path = root / name
     found = storage.sha256(path) if path.is_file() else "no such file"
     if found != expected:
         raise ValueError(
-            f"{path}: expected SHA-256 {expected}, found {found}. Name by VAELIB_AUTHORS a clone of "
+            f"{path}: expected SHA-256 {expected}, found {found}. Set VAELIB_AUTHORS to a clone of "
             f"github.com/patrickmastorga/ML-Project at commit {COMMIT}"
         )
     with Image.open(path) as picture:
@@ -39,11 +39,12 @@ def read(root: Path, name: str) -> Tensor:
 
 
 def enlargement(source: int, target: int) -> Tensor:
-    """How matplotlib makes `target` values of `source` along an axis, as a matrix (target, source).
+    """Return matplotlib's enlargement of `source` to `target` values along an axis, as a matrix (target, source).
 
-    From three times on it repeats the nearest value. Where a tile is a pixel longer than the others, its repeats are
-    shifted by up to a pixel, so the rows of pixels next to another value are zero: they don't count. Below three times
-    it mixes the two nearest values, weighted by Hann's window.
+    From three times on, it repeats the nearest value. Where a tile is one pixel longer than the others, its repeats are
+    shifted by up to one pixel. The rows of pixels next to another value are therefore zero, so that they don't count.
+    Below
+    three times, it mixes the two nearest values, weighted by a Hann window.
     """
     centres = (torch.arange(target, dtype=torch.float64) + 0.5) * source / target
     if target >= 3 * source:
@@ -59,13 +60,13 @@ def tiles(picture: Tensor, rows: int, columns: int, size: tuple[int, int]) -> tu
     Parameters
     ----------
     picture : uint8 Tensor of shape (C, H, W): rows x columns tiles without margins
-    size : (h, w) of a tile before it was enlarged
+    size : (h, w) of a tile before its enlargement
 
     Returns
     -------
     images : Tensor of shape (rows * columns, C, h, w), values in [0, 1] up to rounding
     error : Tensor of shape (rows * columns,), the largest difference from a tile when its image is enlarged again, in
-        steps of 1/255. Below 1, the geometry is right and only the rounding to bytes is left
+        steps of 1/255. If it's below 1, the geometry is right and only rounding to bytes remains
     """
     channels, height, width = picture.shape
     parts = picture.double().reshape(channels, rows, height // rows, columns, width // columns)
@@ -78,7 +79,7 @@ def tiles(picture: Tensor, rows: int, columns: int, size: tuple[int, int]) -> tu
 
 
 def interval(values: Tensor, statistic: Callable[[Tensor], Tensor] = torch.mean) -> list[float]:
-    """A statistic of N tiles, and its 95% bootstrap interval over them, from values of shape (N, ...)."""
+    """Compute a statistic of N tiles, and its 95% bootstrap interval over them, from values of shape (N, ...)."""
     picks = torch.randint(len(values), (1000, len(values)), generator=torch.Generator().manual_seed(0))
     draws = torch.stack([statistic(values[pick]) for pick in picks]).double()
     ends = draws.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
@@ -86,7 +87,7 @@ def interval(values: Tensor, statistic: Callable[[Tensor], Tensor] = torch.mean)
 
 
 def waves(images: Tensor) -> Tensor:
-    """Fourier coefficients of images (N, C, H, W) for waves shorter than 8 pixels, (N, M), under a Hann window."""
+    """Compute Fourier coefficients of images (N, C, H, W) for waves shorter than 8 pixels, (N, M), in a Hann window."""
     height, width = images.shape[2:]
     window = torch.hann_window(height)[:, None] * torch.hann_window(width)
     frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width))
@@ -94,7 +95,7 @@ def waves(images: Tensor) -> Tensor:
 
 
 def samples(images: Tensor, photos: Tensor | None = None) -> dict[str, list[float]]:
-    """Measures of images (N, C, H, W), each with its interval; distances are between images, per pixel value (RMS)."""
+    """Measure images (N, C, H, W), with intervals. Distances are between images, per pixel value (RMS)."""
     brightness = images.mean((1, 2, 3))
     levels = brightness.quantile(torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95]))
     some, pixels = images[:64].flatten(1), images[0].numel()
@@ -116,8 +117,8 @@ def samples(images: Tensor, photos: Tensor | None = None) -> dict[str, list[floa
 
 
 def reconstructions(copies: Tensor, originals: Tensor, average: Tensor) -> Tensor:
-    """What the measures in `RECONSTRUCTIONS` are computed from: a row for each of N pairs of images (N, C, H, W)."""
-    nats = bernoulli_log_prob(originals, copies.logit(0.5 / 255))  # as near to black and white as bytes can say
+    """Compute the rows for the measures in `RECONSTRUCTIONS`, one for each of N pairs of images (N, C, H, W)."""
+    nats = bernoulli_log_prob(originals, copies.logit(0.5 / 255))  # as close to black and white as bytes allow
     squared, about = ((each - originals).square().flatten(1).mean(1) for each in (copies, average))
     first, second = waves(originals - average), waves(copies - average)
     powers = [each.abs().square().sum(1) for each in (first, second)]
@@ -133,7 +134,7 @@ RECONSTRUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {  # statistics of the 
 
 
 def walks(images: Tensor) -> dict[str, list[float]]:
-    """Measures of R walks of an odd number of steps, images (R, T, C, H, W), with intervals over the walks."""
+    """Measure R walks of an odd number of steps, images (R, T, C, H, W), with intervals over the walks."""
     change, middle = images[:, -1] - images[:, 0], images[:, images.shape[1] // 2]
     thirds = torch.stack([part.square().sum((1, 2, 3)) for part in change.tensor_split(3, dim=2)], dim=1)
     shares = (thirds / thirds.sum(1, keepdim=True)).T
@@ -145,7 +146,7 @@ def walks(images: Tensor) -> dict[str, list[float]]:
 
 
 def digits(images: Tensor) -> dict[str, list[float]]:
-    """Measures of digits (N, 1, H, W)."""
+    """Measure digits (N, 1, H, W)."""
     images = stretched(images)
     return {
         "brightness": interval(images.mean((1, 2, 3))),

@@ -1,7 +1,7 @@
-"""Measure the authors' pictures, and models of faces that stop early, for book/verdict/pictures, into book/records.
+"""Measure the authors' pictures and briefly trained models of faces for book/verdict/pictures, into book/records.
 
-`python -m book.machinery.authors_records pictures` needs VAELIB_AUTHORS; `trained` trains eight models by 200 updates, and
-keeps some of their samples as a picture. Both need CelebA, and `pictures` needs MNIST, too.
+`python -m book.machinery.authors_records pictures` needs VAELIB_AUTHORS. With `trained`, it trains eight models for 200
+updates and stores a picture of samples. Both need CelebA. `pictures` also needs MNIST.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SEEDS = (0, 1)
 
 
 def pictures(root: Path) -> dict[str, dict]:
-    """All measures of the pictures in a clone of the authors' repository, beside photographs and published models."""
+    """Measure all pictures in a clone of the authors' repository, and compare photographs and published models."""
 
     def tiles(name: str, rows: int, columns: int, size: tuple[int, int] = (64, 48)) -> Tensor:
         images, error = authors.tiles(authors.read(root, f"models/{name}.png"), rows, columns, size)
@@ -143,14 +143,14 @@ def _scales() -> Tensor:
 
 
 def _squares(root: Path, K: int) -> Tensor:
-    """The inner 60 x 60 pixels of tiles of 62.5 pixels, which are smaller than the authors' images were."""
+    """Return the inner 60 x 60 pixels of tiles of 62.5 pixels, which are smaller than the authors' images."""
     picture = authors.read(root, f"models/celeba_square_vae_dims/{K}d_generated_images.png")
     starts = [int(62.5 * i) + 1 for i in range(8)]
     return torch.stack([picture[:, y : y + 60, x : x + 60] for y in starts for x in starts]) / 255
 
 
 def _our_walks(model: models.VAE, photos: data.Dataset) -> dict[str, Tensor]:
-    """Walks of `celeba-k64` by the authors' recipe: from the zero code and four of the prior, along unscaled weights."""
+    """Decode walks of `celeba-k64` in the authors' way: from zero and four prior codes, along unscaled weights."""
     means, _ = evaluation.encode(model, photos.train.images)
     columns = [photos.column(name) for name in WALKS]
     starts = torch.randn(5, model.latent_dim, generator=torch.Generator().manual_seed(0))
@@ -163,7 +163,7 @@ def _our_walks(model: models.VAE, photos: data.Dataset) -> dict[str, Tensor]:
 
 
 def scripts_model(image_shape: tuple[int, ...], latent_dim: int, width: int = 64) -> models.VAE:
-    """The model of the authors' scripts: twice the text's channels, and no batch norm in the fourth block."""
+    """Build the model of the authors' scripts, with twice the text's channels, and no batch norm in block four."""
     sizes = (3, width, 2 * width, 4 * width, 8 * width)
     down: list[nn.Module] = []
     up: list[nn.Module] = []
@@ -185,7 +185,7 @@ CASES: dict[str, tuple[Callable[..., models.VAE], float]] = {
 
 
 def course(case: str, photos: data.Dataset, seed: int) -> Iterator[tuple[int, models.VAE]]:
-    """The model after each number of updates in `STOPS`, in evaluation mode; batches are drawn with replacement."""
+    """Yield the model, in evaluation mode, after each number of updates in `STOPS`. Batches may share images."""
     builder, rate = CASES[case]
     with seeding.seeded(seed):
         model = builder(photos.image_shape, 96)
@@ -201,7 +201,7 @@ def course(case: str, photos: data.Dataset, seed: int) -> Iterator[tuple[int, mo
 
 
 def stopped(model: models.VAE, photos: data.Dataset) -> dict[str, Any]:
-    """Measures of 256 samples, of as many samples about the mean code of test images, and of these images."""
+    """Measure 256 samples, samples around the mean code of test images, and these images."""
     images, codes = photos.test.images[:256], torch.randn(256, 96, generator=torch.Generator().manual_seed(0))
     means, _ = evaluation.encode(model, images)
     reconstruction, kl = evaluation.elbo(model, images)
@@ -217,7 +217,7 @@ def stopped(model: models.VAE, photos: data.Dataset) -> dict[str, Any]:
 
 
 def trained(photos: data.Dataset) -> dict[str, dict]:
-    """Measures of every case, by case, seed and number of updates; the samples of the last updates become a picture."""
+    """Measure every case, by case, seed and number of updates, and store the last samples as a picture."""
     measured: dict[str, dict] = {}
     strips = []
     for case in CASES:
@@ -234,7 +234,7 @@ def trained(photos: data.Dataset) -> dict[str, dict]:
 
 
 def record(name: str, found: dict) -> None:
-    """Write measures as a file of the book."""
+    """Write measures to a file of the book."""
     files.write(BOOK / "records" / f"{name}.json", json.dumps(found, indent=1) + "\n")
 
 
@@ -246,4 +246,4 @@ if __name__ == "__main__":
     elif root := os.environ.get("VAELIB_AUTHORS"):
         record("authors", pictures(Path(root)))
     else:
-        parser.error("VAELIB_AUTHORS isn't set; name by it a clone of github.com/patrickmastorga/ML-Project")
+        parser.error("VAELIB_AUTHORS isn't set; set it to the path of a clone of github.com/patrickmastorga/ML-Project")

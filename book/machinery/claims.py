@@ -1,7 +1,7 @@
-"""The paper's claims, and a few beyond it, and what we ask of each before we say that it holds: `claims.yml`, applied.
+"""The claims of the paper and of this book, and the conditions in `claims.yml` for each verdict.
 
-A page judges a claim in one of its last cells, whose output carries the measurements; the ledger of all claims
-collects them from the stored pages.
+A page judges a claim in one of its last cells, whose output stores the measurements. The ledger collects the claims
+from the stored pages.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from vaelib.runs import Run, plus_minus
 from vaelib.runs import load as load_run
 
 MIME = "application/vnd.vaelib.claim+json"
-VERDICTS = {  # and how the ledger counts them
+VERDICTS = {  # with the words for counting them in the ledger
     "holds": "hold",
     "holds in part": "hold in part",
     "does not hold": "do not hold",
@@ -35,14 +35,14 @@ RECORDS = Path(__file__).parents[1] / "records"
 
 @cache
 def rules() -> dict[str, dict]:
-    """`claims.yml`: for each claim its words, where it is judged, and its conditions.
+    """Read `claims.yml`: the wording, page and conditions of each claim.
 
     A condition that is `fresh` has the words and the bound of `rules.yml`, and is decided by `book.machinery.verdicts`.
 
     Raises
     ------
     ValueError
-        If a claim has no condition, or a condition has not one bound, which is a finite number.
+        If a claim lacks conditions, or a condition doesn't have exactly one bound, a finite number.
     """
     written = yaml.safe_load(CLAIMS.read_bytes())
     for claim, rule in written.items():
@@ -60,12 +60,12 @@ def rules() -> dict[str, dict]:
 
 @cache
 def next_rules() -> dict[str, dict]:
-    """`rules.yml`: how the next verdicts are decided, written before anything is trained for them."""
+    """Read `rules.yml`: the conditions of the next verdicts, written before any training for them."""
     return yaml.safe_load(Path(__file__).with_name("rules.yml").read_bytes())
 
 
 def digest(written: Mapping[str, dict]) -> str:
-    """16 hexadecimal digits that change with a condition's name, measure, bound, data or seeds, but not with prose."""
+    """Hash the conditions' names, measures, bounds, data and seeds (16 hex digits), but not their prose."""
     kept = {
         claim: {
             key: {part: rule[part] for part in rule if part in ("measure", "above", "below")}
@@ -79,21 +79,21 @@ def digest(written: Mapping[str, dict]) -> str:
 
 
 def numbered(letter: str) -> list[str]:
-    """The paper's claims, "C", or those of what this book does beyond the paper, "B"."""
+    """Return the numbers of the paper's claims, "C", or of the claims beyond the paper, "B"."""
     return [claim for claim in rules() if claim.startswith(letter)]
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was measured of a claim, and what that makes of it.
+    """The measurements for a claim, and the verdict.
 
     Parameters
     ----------
     claim : such as "C7"
-    data : what it was measured on, in words
-    values : for each condition of the claim a value, or one for each seed or part
-    runs : the names of the runs that bear the values out, with fingerprints of their evaluations
-    errors : for a condition that was decided on fresh seeds the standard deviation of its mean over resamples of
+    data : the data measured, in words
+    values : for each condition of the claim, one value, or one per seed or split
+    runs : the names of the runs with these values, and fingerprints of their evaluations
+    errors : for each condition that was decided on fresh seeds, the standard deviation of its mean over resamples of
         images, draws and classifiers
     """
 
@@ -105,14 +105,15 @@ class Judgement:
 
     @property
     def rule(self) -> dict:
-        """What `claims.yml` says of the claim."""
+        """The claim's entry in `claims.yml`."""
         return rules()[self.claim]
 
     def interval(self, key: str) -> tuple[float, float]:
-        """The 95% interval of a condition's mean, by Student's t over seeds or parts: from -inf to inf of one value.
+        """Compute the 95% interval of a condition's mean by Student's t over seeds or splits.
 
-        Equal values count as one if nothing was resampled: they are of a coarse measure, such as a share of seven. A
-        condition that `claims.yml` calls exact has one value, which is exact, or already the end of an interval.
+        A single value has the interval from -inf to inf. Equal values count as one value if nothing was resampled,
+        because their measure is coarse, such as a share of seven. Where `claims.yml` calls a condition exact, its one
+        value is exact, or the end of an interval.
         """
         values, error = self.values[key], self.errors.get(key)
         if len({*values}) == 1 and error is None:
@@ -123,7 +124,7 @@ class Judgement:
 
     @property
     def met(self) -> dict[str, bool | None]:
-        """Whether each condition's interval is within its bound, or beyond it; None if the bound is in the interval."""
+        """For each condition, True if its interval meets the bound, False if it misses it, None if it contains it."""
         found: dict[str, bool | None] = {}
         for key, condition in self.rule["conditions"].items():
             (low, high), bound = self.interval(key), condition.get("above")
@@ -134,8 +135,9 @@ class Judgement:
 
     @property
     def verdict(self) -> str:
-        """ "holds" if all conditions are met, "does not hold" if all are missed, "holds in part" if some are met and
-        some missed, else "not decided".
+        """The verdict: "holds" if all conditions are met, and "does not hold" if all are missed.
+
+        It is "holds in part" if some are met and some missed, and otherwise "not decided".
         """
         found = set(self.met.values())
         if {True, False} <= found:
@@ -150,16 +152,16 @@ class Judgement:
         return self.claim in next_rules()["claims"] and not self.errors
 
     def shown(self, key: str) -> str:
-        """A condition's value in the form that `claims.yml` gives: mean ± standard deviation if there are several."""
+        """Format a condition's value as `claims.yml` specifies. Several values give mean ± standard deviation."""
         return plus_minus(self.values[key], self.rule["conditions"][key]["format"])
 
     @property
     def summary(self) -> str:
-        """All that was measured, in a line."""
+        """All measurements in one line."""
         return self.rule["summary"].format(**{key: self.shown(key) for key in self.values})
 
     def table(self) -> str:
-        """The conditions, what was measured, and whether it is so: a table in Markdown."""
+        """Return a Markdown table of the conditions, the measurements, and whether each condition is met."""
         rows = []
         for key, condition in self.rule["conditions"].items():
             way = "above" if "above" in condition else "below"
@@ -185,15 +187,15 @@ def judge(
     Parameters
     ----------
     claim : such as "C7"
-    data : what it was measured on, in words
-    runs : those that the values come from
+    data : the data measured, in words
+    runs : the runs with these values
     errors : of fresh seeds, see `Judgement`
-    values : for each condition of the claim several, one for each seed or part, or a single one
+    values : for each condition of the claim, one value, or one per seed or split
 
     Raises
     ------
     ValueError
-        If there is no such claim, or the values are not those that its conditions ask for, or not finite.
+        If the claim is unknown, the values don't match its conditions, or a value isn't finite.
     """
     asked = _rule(claim)["conditions"]
     if values.keys() != asked.keys():
@@ -218,14 +220,14 @@ def published(claim: str, records: Path = RECORDS) -> Judgement:
 
 
 def judgement(claim: str, book: Path) -> Judgement:
-    """What the claim's page in the book measured, judged by the rules as they are now.
+    """Judge a claim by the measurements that its page in the book stores, and by the present rules.
 
     Raises
     ------
     ValueError
-        If there is no such claim, or the page does not judge it, or measured something else than the rules ask for.
+        If the claim is unknown, its page doesn't judge it, or its measurements don't match the rules.
     FileNotFoundError
-        If a run that it rests on has no record.
+        If one of its runs doesn't have a record.
     """
     stored = _stored(claim, book)
     folder = book / "records" / ("fresh" if stored.get("errors") else "beyond" if claim in numbered("B") else "paper")
@@ -233,13 +235,13 @@ def judgement(claim: str, book: Path) -> Judgement:
     found = judge(claim, stored["data"], records, stored.get("errors"), **stored["values"])
     if found.runs != stored["runs"]:
         raise ValueError(
-            f"{_page(claim, book)} judges {claim} by other runs than those of the records; execute it again"
+            f"{_page(claim, book)} judges {claim} by runs that differ from their records; execute it again"
         )
     return found
 
 
 def runs_beyond(book: Path) -> list[str]:
-    """The names of the runs by which the book's pages judge the claims beyond the paper; raises as `judgement`."""
+    """Return the names of all runs that the claims beyond the paper rest on. Raises like `judgement`."""
     return sorted({name for claim in numbered("B") for name in _stored(claim, book)["runs"]})
 
 
@@ -257,7 +259,7 @@ def _stored(claim: str, book: Path) -> dict:
 
 
 def fingerprint(run: Run) -> str:
-    """A hash of a run's evaluation, which another training of the same settings elsewhere will not have."""
+    """Hash a run's evaluation. A repeated run on another machine gives another hash."""
     return hashlib.sha256(json.dumps(run.evaluation, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -1,8 +1,8 @@
-"""Jupyter kernels for sweeps: reached through files, and on Linux forked from one process that has imported torch.
+"""Jupyter kernels for sweeps, with sockets in files, and forked on Linux from a process that has imported torch.
 
-Jupyter picks a kernel's TCP ports, frees them, and the kernel binds them a moment later. When another process takes one
-in between, the kernel dies. Sockets that are files in the kernel's own folder cannot be taken. A forked kernel starts
-in half a second; one that imports torch and what trainings need takes six.
+Jupyter chooses free TCP ports, which the kernel opens a moment later. If another process takes a port meanwhile, the
+kernel dies. Sockets in the kernel's own folder can't be taken. A forked kernel starts in 0.5 s. A kernel that imports
+torch and the other modules takes 6 s.
 """
 
 import os
@@ -20,8 +20,8 @@ IMPORTED += ["scipy.stats", "sklearn.datasets", "sklearn.linear_model", "sklearn
 
 
 def options(folder: Path) -> dict:
-    """What papermill is given for a kernel whose connection file and sockets are in a folder, which has a short path."""
-    if os.name == "nt":  # which has no sockets that are files
+    """Return papermill's options for a kernel with its connection file and sockets in a folder, whose path is short."""
+    if os.name == "nt":  # Windows doesn't support sockets in files
         return {}
     places = {"transport": "ipc", "ip": str(folder / "socket"), "connection_file": str(folder / "connection.json")}
     manager = ForkingManager if sys.platform == "linux" else AsyncKernelManager
@@ -29,7 +29,7 @@ def options(folder: Path) -> dict:
 
 
 class ForkingManager(AsyncKernelManager):
-    """Jupyter's manager of a kernel, which is forked."""
+    """Jupyter's kernel manager for a forked kernel."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -49,7 +49,7 @@ class _Provisioner(LocalProvisioner):
 
 
 class _Popen:
-    """A process of multiprocessing with the names that Jupyter's provisioner knows from subprocess."""
+    """A process of multiprocessing with the interface of subprocess that Jupyter's provisioner uses."""
 
     stdin = stdout = stderr = None
 
@@ -63,10 +63,10 @@ def _become_kernel(arguments: list[str], folder: str, environment: dict[str, str
     import numpy
     from ipykernel import kernelapp
 
-    os.setsid()  # Jupyter signals the group of a kernel
+    os.setsid()  # Jupyter sends signals to the kernel's process group
     os.chdir(folder)
     os.environ |= environment
-    numpy.random.seed()  # noqa: NPY002 -- or all kernels would draw the same numbers
+    numpy.random.seed()  # noqa: NPY002 -- otherwise all kernels would draw the same numbers
     Thread(target=_end_with_sweep, daemon=True).start()
     sys.argv = ["ipykernel_launcher", *arguments]
     kernelapp.launch_new_instance()

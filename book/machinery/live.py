@@ -1,4 +1,4 @@
-"""What the book's interactive pages need beside the decoders: codes of test images, directions, and still pictures."""
+"""Data for the book's interactive pages: codes of test images, directions, and still pictures."""
 
 import copy
 import math
@@ -14,20 +14,21 @@ from vaelib.data.digits import small as small_digits
 from vaelib.models import VAE
 
 PLANE_STEP, LAB_IMAGES = 4, 12  # every fourth digit; a dozen faces
-CHOICE = (3, 2, 1, 6, 50, 0)  # test images to start from: of MNIST a 0, 1, 2, a 4 that two numbers cannot hold, 6, 7
+CHOICE = (3, 2, 1, 6, 50, 0)  # test images to start from: in MNIST 0, 1, 2, 6, 7, and a 4 that K = 2 can't represent
 SMALL, HIDDEN, BATCH_SIZE, LEARNING_RATE = (1, 8, 8), 128, 64, 0.003  # of the VAE that trains in the page
-COLOURS = {"encoder": "#1430e4", "mu": "#06756f"}  # as the book's light theme has them
-CLOUDS = "application/vnd.vaelib.clouds"  # JSON in the output of the notebook that trains them: see idea/kl
-RARE = 10  # an attribute that fewer images have, or lack, is left out
+COLOURS = {"encoder": "#1430e4", "mu": "#06756f"}  # as in the book's light theme
+CLOUDS = "application/vnd.vaelib.clouds"  # JSON in the output of the notebook that trains them, idea/kl
+RARE = 10  # least number of images with and without an attribute that is shown
 
 
 def plane(dataset: Dataset, models: Sequence[VAE]) -> tuple[dict, Figure]:
-    """For models of one and of two latent dimensions: labels and codes of every fourth test image; both maps decoded.
+    """Make the data and the still picture of the page with models of one and two latent dimensions.
 
     Returns
     -------
-    dict with `labels`, a class number for each image; `codes`, from each K to posterior means (N x K); and `digits`, a
-        few test images to choose from: number, label and pixels (0 to 255, row by row) of each
+    content : dict of three entries. `labels` has the class number of every fourth test image. `codes` has their
+        posterior means (N x K) for each K. `digits` has some test images to choose from, each with number, label and
+        pixels (0 to 255, row by row)
     figure : the line from -2.5 to 2.5, and the plane from -2.5 to 2.5 along both dimensions
     """
     images, labels = dataset.test.images[::PLANE_STEP], dataset.test.labels[::PLANE_STEP]
@@ -48,14 +49,15 @@ def plane(dataset: Dataset, models: Sequence[VAE]) -> tuple[dict, Figure]:
 
 
 def lab(dataset: Dataset, models: Sequence[VAE]) -> tuple[dict, Figure]:
-    """For one model: a direction for each attribute, those that the codes hold best first; codes of a dozen images.
+    """Make the data and the still picture of the page with the directions of attributes, for one model.
 
     Returns
     -------
-    dict with `attributes`, a list of name, accuracy, majority (see `attributes.Attribute`), `spread` (the standard
-        deviation of the test images' codes along the direction) and direction (K); `images`, the numbers of evenly
-        spaced test images; and `codes`, their posterior means
-    figure : walks from the code zero along the directions of the five attributes that are held best
+    content : dict of three entries. `attributes` is a list, best encoded first. Each attribute has name, accuracy,
+        majority (see `attributes.Attribute`), direction (K), and `spread`, the standard deviation of the test images'
+        codes along the direction. `images` has the numbers of a dozen evenly spaced test images. `codes` has their
+        posterior means
+    figure : walks from the zero code along the directions of the five best encoded attributes
     """
     (model,) = models
     means, labels = evaluation.encode(model, dataset.test.images)[0], dataset.test.labels
@@ -77,18 +79,20 @@ def lab(dataset: Dataset, models: Sequence[VAE]) -> tuple[dict, Figure]:
 
 
 def exact_posteriors(model: VAE, content: Mapping) -> list[dict]:
-    """The exact posterior of some test images, for a VAE of one latent dimension: what `bound.js` is given.
+    """Compute the exact posteriors of some test images for a VAE with one latent dimension, as data for `bound.js`.
 
     Parameters
     ----------
     model : VAE with K = 1
-    content : what `plane` returns, of which the `digits` are taken
+    content : return value of `plane`, whose `digits` are used
 
     Returns
     -------
-    list of dict, one an image: number, label, pixels; `logProb`, log p(x) in nats, an integral over codes from -6 to 6;
-        mean and sigma of the `posterior`, and of the `encoder`'s q; `low` and `high`, between which both lie; and
-        `logLikelihood`, log p(x | z) at codes from `start` on in steps of `step`, twice as far around the mean
+    list of dict
+        One per image, with number, label and pixels. `logProb` is log p(x) in nats, an integral over codes from -6 to
+        6. `posterior` and `encoder` have mean and sigma of the exact posterior and of the encoder's q. `low` and `high`
+        enclose both. `logLikelihood` is log p(x | z) at codes from `start` in steps of `step`. These codes cover twice
+        this range around the mean
     """
     model = copy.deepcopy(model).double()
     everywhere, found = torch.linspace(-6, 6, 12001, dtype=torch.float64), []
@@ -114,13 +118,13 @@ def exact_posteriors(model: VAE, content: Mapping) -> list[dict]:
 
 @torch.inference_mode()
 def _log_likelihood(model: VAE, x: Tensor, codes: Tensor) -> Tensor:
-    """log p(x | z) of one image for each of many one-dimensional codes."""
+    """Compute log p(x | z) of one image for many one-dimensional codes."""
     parts = (model.decoder.logits(batch[:, None]) for batch in codes.split(1000))
     return torch.cat([objective.bernoulli_log_prob(x.expand_as(each), each) for each in parts])
 
 
 def small_vae() -> VAE:
-    """The VAE that trains in the page: 64 - 128 - 2 - 128 - 64, for scikit-learn's digits; its weights are random."""
+    """Build the VAE that trains in the page, 64 - 128 - 2 - 128 - 64 for scikit-learn's digits, with random weights."""
     pixels = SMALL[1] * SMALL[2]
     features = nn.Sequential(nn.Flatten(), nn.Linear(pixels, HIDDEN), nn.ReLU())
     output = nn.Sequential(nn.Linear(2, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, pixels), nn.Unflatten(1, SMALL))
@@ -128,7 +132,7 @@ def small_vae() -> VAE:
 
 
 def training(updates: int = 3000) -> Figure:
-    """The page's training, done by PyTorch: codes of the test images, drawn as their labels, beside the decoded plane."""
+    """Train the page's model with PyTorch, and plot test codes, drawn as their labels, next to the decoded plane."""
     pixels, labels, test = small_digits()
     images, held_out = pixels[~test] / 16, pixels[test] / 16
     torch.manual_seed(0)
@@ -148,12 +152,14 @@ def training(updates: int = 3000) -> Figure:
 
 
 def information(mean: Tensor, sigma: Tensor, step: float = 0.02) -> float:
-    """Mutual information of image and code, in nats: the aggregated posterior's entropy, less the mean one of the q's.
+    """Compute the mutual information of image and code, in nats.
+
+    It is the entropy of the aggregated posterior minus the mean entropy of the posteriors.
 
     Parameters
     ----------
     mean, sigma : of N Gaussians in the plane, each (N, 2)
-    step : of the grid that the first entropy is computed on; no sigma may be smaller
+    step : of the grid for the aggregated entropy; each sigma must be at least as large
     """
     mean, sigma = mean.double(), sigma.double()
     low, high = (mean - 6 * sigma).min().item(), (mean + 6 * sigma).max().item()
@@ -165,10 +171,10 @@ def information(mean: Tensor, sigma: Tensor, step: float = 0.02) -> float:
 
 
 def shades(images: Tensor) -> str:
-    """Images in [0, 1] as text: a digit of base 17 for each pixel, image by image, row by row."""
+    """Encode images in [0, 1] as text, with a digit in base 17 per pixel, by image and row."""
     return "".join("0123456789abcdefg"[value] for value in (16 * images).round().int().flatten().tolist())
 
 
 def _rounded(numbers: Tensor, digits: int) -> list:
-    """As nested lists; rounded in double precision, in which the decimals print as short as they are."""
+    """Round numbers into nested lists, in double precision, so that they print with few digits."""
     return numbers.double().round(decimals=digits).tolist()

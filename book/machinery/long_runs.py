@@ -1,8 +1,8 @@
-"""The long trainings of the part "Beyond the paper": `python -m book.machinery.long_runs vae:10 iwae5:11`.
+"""The long runs of the part "Beyond the paper": `python -m book.machinery.long_runs vae:10 iwae5:11`.
 
-Each is named by what it minimises, and its seed. It is a run like any other: stopped, it goes on at the next call. A
-checkpoint in book/records/unfinished, which an earlier call on another machine left, is where it begins. In the end its
-record is published, with log p(x) from 5,000 samples, and the weights of the first seed in half precision.
+Each run is named after its objective and its seed. If it was stopped, the next call resumes it. It starts from a
+checkpoint in book/records/unfinished if an earlier call on another machine left one there. At the end, its record is
+published with log p(x) from 5,000 samples, and the weights of the first seed in half precision.
 """
 
 import argparse
@@ -39,7 +39,7 @@ class DReG:
 
 
 weighted, averaged = objective.ImportanceWeighted, objective.MeanELBO
-TRAININGS: dict[str, tuple[training.Objective, int]] = {  # what is minimised, and for how many epochs
+TRAININGS: dict[str, tuple[training.Objective, int]] = {  # objective and number of epochs
     "vae": (objective.negative_elbo, 400),
     "iwae5": (weighted(5), 400),
     "dreg5": (DReG(5), 400),
@@ -54,7 +54,7 @@ RECORDS = Path(__file__).parents[1] / "records"
 
 
 def train(name: str, seed: int, digits: data.Dataset) -> runs.Run:
-    """Burda's model of pixels that are binarized afresh, in batches of 20, with one cosine."""
+    """Train Burda's model with dynamic binarization, in batches of 20, with a cosine schedule."""
     means = data.to_float(digits.train.images).mean(0)
     aim, epochs = TRAININGS[name]
     config = TrainConfig(50, epochs, seed, batch_size=20)
@@ -73,7 +73,7 @@ def train(name: str, seed: int, digits: data.Dataset) -> runs.Run:
 
 
 def publish(name: str, seed: int, run: runs.Run, digits: data.Dataset, samples: int = 5000) -> None:
-    """Write the run's record, and the weights of the first seed, and remove the checkpoint that is no longer needed."""
+    """Write the run's record and the first seed's weights, and remove the checkpoint, which isn't needed any more."""
     model, folder = run.model(), RECORDS / "beyond"
     estimates, errors = evaluation.log_prob(model, digits.test.images, samples)
     found = {
@@ -93,7 +93,7 @@ def publish(name: str, seed: int, run: runs.Run, digits: data.Dataset, samples: 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m book.machinery.long_runs", description=__doc__)
-    parser.add_argument("training", nargs="+", help=f"such as vae:10; known are {', '.join(TRAININGS)}")
+    parser.add_argument("training", nargs="+", help=f"runs, such as vae:10; known: {', '.join(TRAININGS)}")
     mnist = data.load("mnist")
     for each in parser.parse_args().training:
         name, seed = each.split(":")

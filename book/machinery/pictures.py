@@ -1,4 +1,4 @@
-"""Pictures in half of the space: what the book stores, it stores with 256 colours."""
+"""Pictures with 256 colours, which take half of the space or less."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ from vaelib import files
 
 
 def shrink(notebook: Path) -> None:
-    """Store the pictures in an executed notebook with 256 colours each, which takes half of the space or less."""
+    """Reduce the pictures in an executed notebook to 256 colours each."""
     page = files.read_notebook(notebook)
     for output in (each for cell in page.cells for each in cell.get("outputs", [])):
         if png := output.get("data", {}).get("image/png"):
@@ -21,16 +21,16 @@ def shrink(notebook: Path) -> None:
 
 
 def stored(png: str, notebook: Path) -> bytes:
-    """A picture of a notebook as a small file. Raises ValueError, with the notebook's name, if it is damaged."""
+    """Return a notebook's picture as a small file. Raises ValueError, with the notebook's name, if it's damaged."""
     try:
         return small(io.BytesIO(base64.b64decode(png)))
-    except (ValueError, OSError, SyntaxError) as error:  # the last is Pillow's, of a PNG file that is broken
-        raise ValueError(f"{notebook} holds a damaged picture ({error}); execute it again") from error
+    except (ValueError, OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG file
+        raise ValueError(f"{notebook} contains a damaged picture ({error}); execute it again") from error
 
 
 def small(picture: io.BytesIO) -> bytes:
-    """A PNG file of 256 colours; of one that has no more already, the same file."""
-    with Image.open(picture) as image:  # the method that is never far off: median cut leaves specks on faces
+    """Return a PNG file with 256 colours, or the same file if it doesn't have more."""
+    with Image.open(picture) as image:  # keeps each colour close: median cut leaves specks on faces
         if image.mode == "P":
             return picture.getvalue()
         few = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
@@ -39,6 +39,6 @@ def small(picture: io.BytesIO) -> bytes:
 
 
 def drawn(figure: Figure) -> bytes:
-    """A figure as such a file."""
+    """Return a figure as a PNG file with 256 colours."""
     figure.savefig(content := io.BytesIO(), format="png", bbox_inches="tight")
     return small(content)

@@ -1,4 +1,4 @@
-"""Profiles: the same experiments in several sizes. A sweep of your own is an entry of your own in `PROFILES`."""
+"""Profiles: the same experiments in several sizes. For your own sweep, add an entry to `PROFILES`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from vaelib.training import TrainConfig
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train, and with which seeds; `more_seeds` are of single latent dimensions, for the spread there."""
+    """Number of epochs, and seeds. `more_seeds` adds seeds for single latent dimensions, to estimate variation."""
 
     epochs: int
     seeds: Sequence[int]
@@ -17,9 +17,9 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What to train: `short` is the training to be judged; `long`, where there is one, shows what becomes of it.
+    """Data and settings of runs. `short` runs are judged; `long` runs, if any, show further training.
 
-    Raises ValueError if a training occurs twice.
+    Raises ValueError if two runs have the same settings.
     """
 
     dataset: str
@@ -31,10 +31,10 @@ class Experiment:
     def __post_init__(self):
         settings = self.settings(self.short) + self.settings(self.long)
         if twice := {str(each) for each in settings if settings.count(each) > 1}:
-            raise ValueError(f"each training is made once, but these occur again: {', '.join(sorted(twice))}")
+            raise ValueError(f"each run is trained once, but these occur again: {', '.join(sorted(twice))}")
 
     def settings(self, schedule: Schedule | None) -> list[TrainConfig]:
-        """The settings of every training of a schedule, seed by seed; none without a schedule."""
+        """Return the settings of every run of a schedule, by seed, or none without a schedule."""
         if schedule is None:
             return []
         pairs = [(latent_dim, seed) for seed in schedule.seeds for latent_dim in self.latent_dims]
@@ -44,10 +44,10 @@ class Experiment:
 
 QUICK_FACES = Schedule(epochs=6, seeds=[0])
 PROFILES = {
-    "quick": {  # embedded data, minutes on two CPU cores
+    "quick": {  # data in the package, minutes on two CPU cores
         "mnist": Experiment("digits", [1, 2, 4, 8, 16, 64], Schedule(15, [0, 1]), Schedule(30, [0])),
         "celeba": Experiment("faces-small", [2, 64], QUICK_FACES, batch_size=32),
-        "faces": Experiment("faces-small", [64], QUICK_FACES, batch_size=32),  # whose true factors are known
+        "faces": Experiment("faces-small", [64], QUICK_FACES, batch_size=32),  # with known true factors
     },
     "paper": {  # the paper's data and settings
         "mnist": Experiment("mnist", [1, 2, 4, 8, 16, 64], Schedule(10, [0, 1, 2]), Schedule(100, [0])),
@@ -60,7 +60,7 @@ PROFILES = {
 
 
 def load(profile: str, experiment: str) -> Experiment:
-    """The experiment ("mnist", "celeba", "faces") of a profile ("quick", "paper"). Raises ValueError if there is none."""
+    """Return a profile's ("quick", "paper") experiment ("mnist", "celeba", "faces"), or raise ValueError."""
     for name, known in ((profile, PROFILES), (experiment, PROFILES.get(profile, {}))):
         if name not in known:
             raise ValueError(f"unknown profile or experiment {name!r}; known here: {', '.join(known)}; see {__file__}")

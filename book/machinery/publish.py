@@ -1,4 +1,4 @@
-"""What the front page, the README and the ledger of claims need of a profile's runs, small enough to be committed."""
+"""Small files from a profile's runs that the front page, the README and the ledger need in the repository."""
 
 import io
 import json
@@ -15,30 +15,30 @@ from vaelib import data, files, runs, storage
 
 from . import live, pictures, profiles
 
-WEIGHTS = {"mnist": (1, 2), "celeba": (64,)}  # of each experiment, the latent dimensions whose weights are published
-LIVE = {"mnist": live.plane, "celeba": live.lab}  # what its interactive page needs besides
+WEIGHTS = {"mnist": (1, 2), "celeba": (64,)}  # each experiment's latent dimensions with published weights
+LIVE = {"mnist": live.plane, "celeba": live.lab}  # other data of each experiment's interactive page
 LICENCES = {
     "mnist": "MNIST is Yann LeCun's and Corinna Cortes', under Creative Commons Attribution-ShareAlike 3.0.",
     "celeba": "CelebA is for non-commercial research only, and its photographs belong to others; no photograph is in "
-    "the weights, but take the same terms to hold for them.",
+    "the weights, but assume that the same terms apply to them.",
 }
 CARD = Path(__file__).with_name("card.md")
 
 
 def records(profile: str, experiment: str, folder: Path) -> list[Path]:
-    """Copy the record of every run of an experiment; raises as `record`."""
+    """Copy the record of every run of an experiment. Raises like `record`."""
     plan = profiles.load(profile, experiment)
     names = [runs.name(plan.dataset, settings) for part in (plan.short, plan.long) for settings in plan.settings(part)]
     return record(names, folder)
 
 
 def record(names: Sequence[str], folder: Path) -> list[Path]:
-    """Write the record of each of these runs, a file of its own, without the weights.
+    """Write the record of each of these runs to a separate file, without the weights.
 
     Raises
     ------
     ValueError
-        If a run is missing, not complete or damaged; the others are written nevertheless.
+        If a run is missing, incomplete or damaged. The other records are still written.
     """
     faults = []
     for name in names:
@@ -50,7 +50,7 @@ def record(names: Sequence[str], folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         files.write(folder / f"{name}.json", run.dumps())
     if faults:
-        raise ValueError("\n".join([f"{len(faults)} of {len(names)} runs give no record:", *faults]))
+        raise ValueError("\n".join([f"{len(faults)} of {len(names)} runs have no usable record:", *faults]))
     return [folder / f"{name}.json" for name in names]
 
 
@@ -60,7 +60,7 @@ def picture(notebook: Path, figure: str, path: Path) -> None:
     Raises
     ------
     ValueError
-        If no cell of the notebook has a figure of that name, or it was not executed.
+        If the notebook doesn't contain a figure with this name, or wasn't executed.
     """
     for cell in files.read_notebook(notebook).cells:
         if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == figure:
@@ -69,16 +69,16 @@ def picture(notebook: Path, figure: str, path: Path) -> None:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     files.write(path, pictures.stored(png, notebook))
                     return
-    raise ValueError(f"{notebook} shows no figure named {figure!r}; execute it first")
+    raise ValueError(f"{notebook} doesn't contain a figure named {figure!r}; execute it first")
 
 
 def weights(profile: str, experiment: str, folder: Path) -> list[Path]:
-    """Write the weights that come with the package in half precision, and their cards: the first seed of the profile.
+    """Write the package's weights, in half precision, and their cards, from the profile's first seed.
 
     Raises
     ------
     FileNotFoundError
-        If a run is not complete.
+        If a run isn't complete.
     ValueError
         If a run is damaged, or half precision changes a decoded pixel by 2/255 or more.
     """
@@ -87,12 +87,12 @@ def weights(profile: str, experiment: str, folder: Path) -> list[Path]:
 
 
 def interactive(profile: str, experiment: str, folder: Path) -> Path:
-    """Write what the experiment's interactive page needs beside those weights, as JSON, and its still picture as PNG.
+    """Write the data of the experiment's interactive page, except weights, as JSON, and its still picture as PNG.
 
     Raises
     ------
     FileNotFoundError
-        If a run is not complete, or the data are not there.
+        If a run isn't complete, or the data are missing.
     ValueError
         If a run was trained on other data.
     """
@@ -100,7 +100,7 @@ def interactive(profile: str, experiment: str, folder: Path) -> Path:
     dataset = data.load(profiles.load(profile, experiment).dataset)
     for run in published:
         if run.record["data"]["fingerprint"] != dataset.fingerprint:
-            raise ValueError(f"{run.folder} was trained on other images or labels; name their folder by VAELIB_DATA")
+            raise ValueError(f"{run.folder} was trained on other images or labels; set VAELIB_DATA to their folder")
     content, figure = LIVE[experiment](dataset, [run.model() for run in published])
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{experiment}.json"
@@ -113,7 +113,9 @@ def interactive(profile: str, experiment: str, folder: Path) -> Path:
 def animation(weights: Path, path: Path, faces: int = 8, frames: int = 48, zoom: int = 2) -> None:
     """Write a loop of images that change into others and back, side by side, as an animated WebP file.
 
-    Each walks on a circle z = a cos t + b sin t with a and b from the prior, so that at every t it is from the prior.
+    Each code moves on a circle z = a cos t + b sin t with a and b from the prior. Its distribution at every t is
+    therefore
+    the prior.
     """
     model = storage.load(weights)
     a, b = torch.randn(2, faces, model.latent_dim, generator=torch.Generator().manual_seed(1))
@@ -129,14 +131,14 @@ def animation(weights: Path, path: Path, faces: int = 8, frames: int = 48, zoom:
 
 
 def training(path: Path) -> None:
-    """Write what becomes of the small VAE that trains in its page, for those without scripts, as PNG."""
+    """Write the result of the small VAE that trains in its page as PNG, for readers without scripts."""
     files.write(path, pictures.drawn(live.training()))
 
 
 def _published_runs(profile: str, experiment: str) -> list[runs.Run]:
-    """The runs whose weights come with the package: the first seed of each latent dimension."""
+    """Load the runs whose weights are in the package: the first seed of each latent dimension."""
     plan = profiles.load(profile, experiment)
-    settings = {each.latent_dim: each for each in reversed(plan.settings(plan.short))}  # the first one stays
+    settings = {each.latent_dim: each for each in reversed(plan.settings(plan.short))}  # the first seed stays
     return [runs.load(runs.default_root() / runs.name(plan.dataset, settings[K])) for K in WEIGHTS[experiment]]
 
 
@@ -147,7 +149,7 @@ def _write_weights(run: runs.Run, experiment: str, folder: Path) -> Path:
         storage.save(run.model().half(), temporary)
         pair = [model.sample(1000, seed=0) for model in (run.model(), storage.load(temporary))]
         difference = 255 * (pair[0] - pair[1]).abs().max().item()
-        if not difference < 2:  # nor is nan
+        if not difference < 2:  # also refuses NaN
             raise ValueError(f"half precision changes {run.folder.name}'s pixels by {difference:.1f}/255, 2 or more")
         facts = run.record["data"]
         card = CARD.read_text("utf-8").format(

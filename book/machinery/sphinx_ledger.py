@@ -1,9 +1,8 @@
-"""A Sphinx extension, the directive `{ledger}`: the verdict on each claim, from what the stored pages measured.
+"""A Sphinx extension with the directive `{ledger}`, which shows verdicts from measurements in the stored pages.
 
 Each of the paper's claims is a row: its sign, its words for newcomers, its conditions on a scale, and its verdict. The
-row unfolds to the conditions. With `beyond`, it shows the claims beyond the paper; with `plain`, a table of the paper's
-claims without numbers. A claim that no page judges, or that rests on runs which have no record, or another one, ends
-the build.
+row unfolds to the conditions. `beyond` shows the claims beyond the paper. `plain` shows a table of the paper's claims
+without numbers. The build fails if a page doesn't judge its claim, or a run lacks its record or has another one.
 """
 
 from collections import Counter
@@ -32,7 +31,7 @@ SCALE = '<p class="scale" aria-hidden="true"><span>← misses</span><span>meets 
 
 
 class Ledger(SphinxDirective):
-    """The directive itself; see the module's first lines."""
+    """The directive `{ledger}`, described above."""
 
     optional_arguments = 1
 
@@ -41,8 +40,8 @@ class Ledger(SphinxDirective):
         try:
             found = [claims.judgement(each, BOOK) for each in claims.numbered(LETTERS[asked])]
         except (ValueError, FileNotFoundError) as error:
-            raise ExtensionError(f"the ledger of claims, in {self.get_location()}: {error}") from error
-        for each in found:  # another judgement there, another ledger here
+            raise ExtensionError(f"ledger of claims in {self.get_location()}: {error}") from error
+        for each in found:  # rebuild this page if a judgement changes
             self.env.note_dependency(str(BOOK / f"{each.rule['page']}.ipynb"))
         if asked == "plain":
             return self._parsed(_plain(found))

@@ -1,7 +1,7 @@
-"""A Sphinx extension: gives each interactive page its scripts, and the models' weights as scripts too.
+"""A Sphinx extension that gives each interactive page its scripts, and the models' weights as scripts.
 
-A page opened from disk may not fetch a file, but it may load a script. So weights and data become scripts that assign
-text, or JSON, to a global: `live["mnist-k2"] = "..."`. They are made from what is committed, and only the interactive
+A page opened from disk can't fetch a file, but it can load a script. Weights and data therefore become scripts that
+assign text or JSON to a global: `live["mnist-k2"] = "..."`. They are made from committed files. Only the interactive
 pages load them.
 """
 
@@ -22,8 +22,8 @@ from . import live
 
 SHARED = ["decoder", "page"]
 DIGITS = ["encoder", "mnist-k2-encoder", "mnist-k2", "mnist"]
-WIDE = {"book/intro", "book/idea/vae", "book/live/training"}  # pages that take the room of the list of sections
-PAGES = {  # to the scripts that each loads, in this order
+WIDE = {"book/intro", "book/idea/vae", "book/live/training"}  # pages without the list of sections, for more room
+PAGES = {  # from each page to its scripts, in this order
     "book/intro": ["page", "digits", "learner", "course", "pad", "toy"],
     "book/idea/vae": [*SHARED, *DIGITS, "pad", "vae", "bell", "betas", "clouds"],
     "book/idea/elbo": ["page", "bell", "posteriors", "bound"],
@@ -33,8 +33,8 @@ PAGES = {  # to the scripts that each loads, in this order
     "book/live/training": ["page", "digits", "learner", "course", "training"],
     "book/live/faces": [*SHARED, "convolutional", "celeba-k64", "celeba", "photo", "faces"],
 }
-ASKED_FOR = ["celeba-k64-mean"]  # that a page loads when its reader wants it
-PARTS = {  # of a model, by what follows its name: the tensors
+ASKED_FOR = ["celeba-k64-mean"]  # loaded by a page only when the reader wants it
+PARTS = {  # from a suffix of a model's name to the tensors
     "": re.compile("decoder"),
     "-encoder": re.compile("encoder"),
     "-mean": re.compile("encoder(?!.log_variance)"),  # the encoder without σ
@@ -42,28 +42,28 @@ PARTS = {  # of a model, by what follows its name: the tensors
 
 
 def stored(notebook: Path, kind: str) -> str:
-    """What an executed notebook holds of a kind of its own."""
+    """Return the output of the given MIME type in an executed notebook."""
     for cell in files.read_notebook(notebook).cells:
         for output in cell.get("outputs", []):
             if kind in output.get("data", {}):
                 return output.data[kind]
-    raise ValueError(f"{notebook} holds no {kind}; execute it")
+    raise ValueError(f"{notebook} doesn't contain {kind}; execute it")
 
 
 def weights(path: Path, names: re.Pattern) -> str:
-    """Some tensors of a safetensors file alone, with the same metadata, as text in base 64."""
+    """Return some tensors of a safetensors file, with the same metadata, as base64 text."""
     tensors = {name: each for name, each in load_file(path).items() if names.match(name)}
     with safe_open(path, "numpy") as file:
         return json.dumps(base64.b64encode(save(tensors, file.metadata())).decode())
 
 
 def script(name: str, source: Path) -> str:
-    """The text of a script: from weights (a model's name is its decoder's), from data, or as it is."""
+    """Return the text of a script, from weights (a model's name is its decoder's), from data, or unchanged."""
     model = re.sub("-(encoder|mean)$", "", name)
     path = storage.PRETRAINED / f"{model}.safetensors"
     if path.exists():
         value = weights(path, PARTS[name.removeprefix(model)])
-    elif name == "digits":  # a digit of base 17 for each pixel, image by image, row by row
+    elif name == "digits":  # a digit in base 17 per pixel, by image and row
         pixels, labels, _ = digits.small()
         value = json.dumps({"pixels": live.shades(pixels / 16), "labels": labels.tolist()})
     elif name == "posteriors":

@@ -1,7 +1,7 @@
-"""A Sphinx extension: at its end, every notebook's page says where it is, how to open it, and how long it takes.
+"""A Sphinx extension that adds a line to the end of every notebook's page: its path, how to open it, how long it takes.
 
-No book is built of published notebooks that were
-executed with the quick profile. And the way from page to page, by "Next", leaves out those of single runs.
+The build fails if a published notebook was executed with the quick profile. The links "Previous" and "Next" skip the
+pages of single runs.
 """
 
 import re
@@ -23,11 +23,11 @@ QUICK = [
 ]
 QUICK_RUN = re.compile(rf"\b(?:{'|'.join(QUICK)})\b")
 EMBEDDED = re.compile(r"\b(?:digits|faces(?:-small)?): [\d,]+ training")
-ON_EMBEDDED_DATA = ("factors", "slips")  # of the pages with a profile, those that always look at drawn faces
+ON_EMBEDDED_DATA = ("factors", "slips")  # pages with a profile that always use drawn faces
 
 
 def notebook(page: str) -> str:
-    """The notebook that a page shows, or that papermill made it from: `book/runs/paper/mnist-train-k2` is a copy."""
+    """Return the notebook of a page. `book/runs/paper/mnist-train-k2` is a copy made by papermill."""
     path = Path(page)
     if path.is_relative_to("book/runs"):
         experiment, name, *_ = path.name.split("-")
@@ -36,7 +36,7 @@ def notebook(page: str) -> str:
 
 
 def duration(page: Path) -> str:
-    """What the guide's table says of how long a notebook takes, as a sentence; nothing if it is not there."""
+    """Return the notebook's run time in the guide's table, as a sentence, or "" if it isn't listed."""
     table = Path(__file__).parents[1].joinpath("run.md").read_text("utf-8")
     row = rf"^\| {{doc}}`{page.parent.name}/{page.stem}` \| (.+) \| (.+) \|$"
     found = re.search(row, table, re.MULTILINE)
@@ -48,7 +48,7 @@ def duration(page: Path) -> str:
 
 
 def quick_numbers(path: Path) -> str | None:
-    """What in a notebook's outputs is of the quick profile, if anything is."""
+    """Return the first output of a notebook that comes from the quick profile, if any."""
     shown = "\n".join(
         str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))
         for cell in files.read_notebook(path).cells
@@ -68,8 +68,8 @@ def refuse_quick_numbers(app, env, docnames) -> None:
         if found := quick_numbers(path):
             name = path.relative_to(app.srcdir)
             raise ExtensionError(
-                f"{name} was executed with the quick profile ({found}), and would take the place of what is published; "
-                f"get that back: git checkout {name} {name.with_suffix('.py')}"
+                f"{name} was executed with the quick profile ({found}), which would replace published results; restore "
+                f"it: git checkout {name} {name.with_suffix('.py')}"
             )
 
 
@@ -90,7 +90,7 @@ def add_line(app, doctree) -> None:
 
 
 def leave_runs_out(app, page, template, context, doctree) -> None:
-    """The pages of single runs, and those that list them, are on nobody's way from one chapter to the next."""
+    """Leave the pages of single runs, and their lists, out of the links from one chapter to the next."""
     road = [each for each in app.env.collect_relations() if not each.startswith("book/runs/")]
     at = road.index(page) if page in road else None
     for name, step in (("prev", -1), ("next", 1)):

@@ -1,4 +1,4 @@
-"""A Sphinx extension for the site as a whole: docstrings, tables, captions, the search page, and what is taken out of the theme."""
+"""A Sphinx extension for the whole site: docstrings, tables, captions, the search page, unused files of the theme."""
 
 import json
 import re
@@ -14,29 +14,29 @@ POWER = re.compile(r"\b(\d(?:\.\d+)?)e([+-]\d+)")
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NAME = re.compile(r"[A-Z\d][A-Za-z]*(_[A-Za-z]+)+")  # of CelebA's attributes
 VERBATIM = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.comment)
-UNUSED = {  # files in _static that no page loads, by what they are
+UNUSED = {  # files in _static that pages don't load
     "source maps of the theme": r".*\.map",
     "search in other languages": r"locales/.*",
-    "fonts, which are there as woff2 too": r"vendor/.*\.ttf",
+    "fonts that are also there as woff2": r"vendor/.*\.ttf",
     "parts of MathJax": r"mathjax/(?!.*/tex/extensions/|.*/woff-v2/|(.*/)?tex-chtml\.js$).*|mathjax/.*/all-packages\.js",
-    "script that draws the icons of the fonts again": r"scripts/fontawesome\.js",
+    "script that draws the icons of the fonts": r"scripts/fontawesome\.js",
 }
-LOADED = "scripts/fontawesome.js"  # by every page, and so it stays, empty
+LOADED = "scripts/fontawesome.js"  # loaded by every page, so we keep an empty file
 
 
 def describe(app, what, name, found, options, lines: list[str]) -> None:
-    """Move what a parameter means, which stands where numpydoc has its type, to the line below: its description."""
+    """Move a parameter's description from the place of numpydoc's type to the line below."""
     lines[:] = [part for line in lines for part in ENTRY.sub(r"\1\n    \2", line).split("\n")]
 
 
 def add_texts(app, pagename, templatename, context, doctree) -> None:
     """Give the search page the prose of all pages, from which `scorer.js` cuts excerpts.
 
-    Sphinx cuts them from the pages, which a browser does not hand out from disk.
+    Sphinx cuts excerpts from the pages, which a browser can't read from disk.
     """
     if doctree is not None:
         app.texts[pagename] = "\n".join(each.astext() for each in doctree.findall(nodes.paragraph))
-    elif pagename == "search":  # which comes after the others
+    elif pagename == "search":  # the last page
         path = Path(app.outdir, "_static", "texts.js")
         path.write_text(f"const TEXTS = {json.dumps(app.texts)};\n", "utf-8")
         app.add_js_file(path.name)
@@ -68,7 +68,7 @@ def _power(found: re.Match) -> str:
 
 
 def remove_unused(app, error) -> None:
-    """Take out of the site what no page loads, some 10 MB. Ends the build if the theme no longer has it."""
+    """Remove files that pages don't load, about 10 MB. The build fails if the theme doesn't contain them any more."""
     if error or app.builder.format != "html":
         return
     static = Path(app.outdir, "_static")
@@ -76,7 +76,7 @@ def remove_unused(app, error) -> None:
     for what, pattern in UNUSED.items():
         unused = [name for name in paths if re.fullmatch(pattern, name)]
         if not unused:
-            raise ExtensionError(f"the site has no {what} ({pattern}); look what the theme has instead, in {__file__}")
+            raise ExtensionError(f"the theme doesn't contain {what} ({pattern}) any more; adapt {__file__}")
         for name in unused:
             paths.pop(name).unlink()
     (static / LOADED).touch()
@@ -84,9 +84,9 @@ def remove_unused(app, error) -> None:
 
 def setup(app) -> dict:
     app.texts = {}
-    app.connect("autodoc-process-docstring", describe, priority=400)  # before napoleon, which has 500
+    app.connect("autodoc-process-docstring", describe, priority=400)  # before napoleon, whose priority is 500
     app.connect("doctree-read", put_captions_beside)
     app.connect("doctree-resolved", set_numbers)
     app.connect("html-page-context", add_texts)
-    app.connect("build-finished", remove_unused, priority=900)  # after all that copies files
+    app.connect("build-finished", remove_unused, priority=900)  # after everything that copies files
     return {"parallel_read_safe": True, "parallel_write_safe": False}

@@ -1,4 +1,4 @@
-"""Execute notebooks with papermill, several at once: a profile's trainings, then the pages that sum them up."""
+"""Execute notebooks with papermill, several at once: first a profile's training runs, then their summary pages."""
 
 import hashlib
 import json
@@ -21,10 +21,11 @@ from . import kernels, pictures, profiles
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One notebook to execute: where it is, where its executed copy (the page) goes, with which parameters.
+    """A notebook to execute, the path of its executed copy (the page), and its parameters.
 
-    `label` tells this page's title, figures and equations from those of other pages made from the same notebook. `run`
-    is the folder of the run that the notebook trains, if it trains one.
+    `label` distinguishes this page's title, figures and equations from other pages of the same notebook. `run` is the
+    folder
+    of the run that the notebook trains, if any.
     """
 
     notebook: Path
@@ -34,7 +35,7 @@ class Job:
     run: Path | None = None
 
     def recipe(self, notebook: nbformat.NotebookNode) -> str:
-        """A hash of all that makes the page: the notebook's cells, parameters, the run's evaluation, the package."""
+        """Hash everything that determines the page: cells, parameters, the run's evaluation, and the package."""
         cells = [cell.source for cell in notebook.cells]
         evaluation = runs.load(self.run).evaluation if self.run else None
         shown = [cells, self.parameters, evaluation, _package()]
@@ -42,9 +43,9 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is complete and its page shows it. A page that sums up many runs is never finished.
+        """True if the run is complete and its page shows it. Always False for a summary of many runs.
 
-        What cannot be read is not finished: the job is executed again, and then either mends it or tells what is wrong.
+        If a file can't be read, this is False. The job is then executed again, and either repairs the file or fails.
         """
         if not self.run or not runs.is_complete(self.run) or not self.page.exists():
             return False
@@ -56,24 +57,24 @@ class Job:
 
     @property
     def failure(self) -> Path:
-        """Where the notebook is left, with the error in it, when it fails."""
+        """The path of the notebook with the error in it, if it fails."""
         return self.page.with_name(f"{self.page.stem}-failed.ipynb")
 
 
 def _checksum(page: nbformat.NotebookNode) -> str:
-    """Of all that a page shows."""
+    """Hash everything that a page shows."""
     return hashlib.sha256(json.dumps(page.cells, sort_keys=True).encode()).hexdigest()
 
 
 @cache
 def _package() -> str:
-    """A hash of the package's code and of this folder's."""
+    """Hash the source code of the package and of this folder."""
     paths = [path for module in (files, profiles) for path in sorted(Path(str(module.__file__)).parent.rglob("*.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def training_jobs(profile: str, experiment: str, notebook: Path, pages: Path) -> list[Job]:
-    """A job for every run of an experiment: each latent dimension and seed, the short and the long training."""
+    """Return one job for every run of an experiment: each latent dimension and seed of both schedules."""
     plan = profiles.load(profile, experiment)
     jobs = []
     for schedule, ending in ((plan.short, ""), (plan.long, "-long")):
@@ -89,20 +90,20 @@ def training_jobs(profile: str, experiment: str, notebook: Path, pages: Path) ->
 
 
 def sweep(jobs: list[Job], workers: int, description: str = "pages") -> dict[Job, BaseException]:
-    """Execute all jobs that are not finished, some at once; one that fails does not stop the others.
+    """Execute all unfinished jobs, several at once. If a job fails, the others continue.
 
     Parameters
     ----------
     jobs : list of Job
-    workers : how many are executed at once
-    description : what the progress line calls them
+    workers : number of jobs at once
+    description : label of the progress line
 
     Returns
     -------
-    dict from each failed job to its error; its notebook is at `job.failure`, if it could be opened at all
+    dict from each failed job to its error. Its notebook is at `job.failure`, unless it couldn't be opened
     """
     failures = {}
-    executor = ThreadPoolExecutor(workers)  # threads, for the kernels are processes already
+    executor = ThreadPoolExecutor(workers)  # threads suffice, because kernels are processes
     try:
         futures = {executor.submit(execute, job): job for job in jobs if not job.finished}
         with tqdm(total=len(jobs), initial=len(jobs) - len(futures), desc=description, unit="page") as bar:
@@ -113,16 +114,16 @@ def sweep(jobs: list[Job], workers: int, description: str = "pages") -> dict[Job
                 bar.set_postfix_str(job.page.stem + (" FAILED" if error else ""), refresh=False)
                 bar.update()
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)  # or all that wait would still be executed
+        executor.shutdown(wait=False, cancel_futures=True)  # so that waiting jobs aren't executed
     return failures
 
 
 def execute(job: Job) -> None:
-    """Execute one notebook. Its page appears when all of it has worked; else the notebook is left at `job.failure`."""
-    notebook = files.read_notebook(job.notebook)  # before it is executed: it may be edited meanwhile
+    """Execute one notebook. If all cells work, write its page; otherwise write the notebook to `job.failure`."""
+    notebook = files.read_notebook(job.notebook)  # read before execution, because it may be edited meanwhile
     job.page.parent.mkdir(parents=True, exist_ok=True)
     job.failure.unlink(missing_ok=True)
-    # Not in TMPDIR, which can be long: the path of a kernel's socket has 107 characters at most, on macOS 103
+    # Not in TMPDIR, which can be long: the path of a kernel's socket has at most 107 characters, on macOS 103
     with TemporaryDirectory(prefix="vaelib-", dir=None if os.name == "nt" else "/tmp") as folder:
         executed = Path(folder, job.page.name)
         try:
@@ -131,9 +132,9 @@ def execute(job: Job) -> None:
                 executed,
                 job.parameters,
                 progress_bar=False,
-                # Not `cwd`, for which papermill changes that of this whole process, under all other threads
+                # Not `cwd`, because papermill would change the folder of the whole process with all threads
                 resources={"metadata": {"path": str(job.notebook.parent)}},
-                # Or a kernel writes warnings, and that it was interrupted at its end, across the progress line
+                # Otherwise kernels print warnings and their interruption across the progress line
                 extra_arguments=["--log-level=CRITICAL"],
                 **kernels.options(Path(folder)),
             )
@@ -149,11 +150,11 @@ def execute(job: Job) -> None:
 
 
 def _tidy(page: nbformat.NotebookNode, label: str) -> None:
-    """Make a page of its own: its title and names with the label, nothing in it that differs from run to run."""
+    """Add the label to a page's title and names, and remove everything that differs from run to run."""
     ending = "-" + "".join(character if character.isalnum() else "-" for character in label)
     names = []  # of figures and equations
     page.metadata.pop("papermill", None)
-    page.metadata["jupytext"] = {"formats": "ipynb"}  # a page has no text beside it, and JupyterLab is to write none
+    page.metadata["jupytext"] = {"formats": "ipynb"}  # a page lacks a source file, and JupyterLab must not write one
     for number, cell in enumerate(page.cells):
         cell.metadata.pop("papermill", None)
         if "injected-parameters" in cell.metadata.get("tags", []):

@@ -203,7 +203,7 @@ def test_runs_without_a_record_or_with_that_of_another_training_are_refused(book
     path = book / "records" / "paper" / f"{RUN}.json"
     run = runs.load(path)
     path.write_text(replace(run, evaluation=run.evaluation | {"test_elbo": -1.0}).dumps())
-    _refused(book, "by other runs than those of the records")
+    _refused(book, "by runs that differ from their records")
     shutil.rmtree(book / "records")
     _refused(book, RUN)
 

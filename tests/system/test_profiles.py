@@ -19,7 +19,7 @@ def test_settings_go_through_the_latent_dimensions_seed_by_seed_and_more_seeds_c
 @pytest.mark.parametrize("mistaken", [([1, 1], 7, [0]), ([1], 7, [0, 0]), ([1], 7, [1, 0])])
 def test_a_training_that_occurs_twice_is_told(mistaken):
     latent_dims, epochs, seeds = mistaken
-    with pytest.raises(ValueError, match=r"made once, but these occur again: .*latent_dim=1, epochs=7, seed=0"):
+    with pytest.raises(ValueError, match=r"trained once, but these occur again: .*latent_dim=1, epochs=7, seed=0"):
         profiles.Experiment("digits", latent_dims, profiles.Schedule(epochs, seeds), profiles.Schedule(7, [0]))
 
 

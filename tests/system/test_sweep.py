@@ -197,7 +197,7 @@ def test_where_there_is_no_book_the_commands_say_so_and_write_nothing(command, t
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         _command(monkeypatch, command, "mnist", "--profile", "quick")
-    assert f"no book here: {tmp_path} has no _toc.yml" in capsys.readouterr().err
+    assert f"no book here: {tmp_path} lacks _toc.yml" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -210,7 +210,7 @@ def test_of_other_profiles_than_the_papers_only_records_are_published_the_runs_w
     assert runs.load(folders[0]).evaluation == json.loads(EVALUATION)
     assert not list(Path("book").rglob("*.safetensors"))
     monkeypatch.setenv("VAELIB_RUNS", str(project / "none"))
-    with pytest.raises(SystemExit, match=r"4 of 4 runs give no record:\n.*digits-k1-e1-s0"):
+    with pytest.raises(SystemExit, match=r"4 of 4 runs have no usable record:\n.*digits-k1-e1-s0"):
         _command(monkeypatch, "publish", "mnist", "--profile", "mine")
 
 
@@ -224,14 +224,14 @@ def test_one_damaged_run_or_page_is_named_and_the_others_are_published(project, 
     monkeypatch.setattr(storage, "PRETRAINED", project / "package")
     with pytest.raises(SystemExit) as exit:
         _command(monkeypatch, "publish", "mnist")
-    assert str(damaged) in str(exit.value) and f"{broken} holds a damaged picture" in str(exit.value)
+    assert str(damaged) in str(exit.value) and f"{broken} contains a damaged picture" in str(exit.value)
     assert len(list(Path("book/records/paper").iterdir())) == 3
     assert page.stat().st_size < before / 2
 
 
 def test_a_picture_is_taken_from_the_notebook_that_shows_it(tmp_path):
     notebook, saved = tmp_path / "page.ipynb", tmp_path / "picture.png"
-    with pytest.raises(ValueError, match="shows no figure named 'fig-one'"):
+    with pytest.raises(ValueError, match="doesn't contain a figure named 'fig-one'"):
         publish.picture(_notebook(notebook, ""), "fig-one", saved)
     publish.picture(_notebook(notebook, "", _picture(Image.new("RGB", (3, 2), "red"))), "fig-one", saved)
     with Image.open(saved) as picture:
