@@ -13,6 +13,7 @@ document.addEventListener("DOMContentLoaded", () => {
     list.previousElementSibling.remove();
     list.replaceWith(part);
   }
+  document.querySelector(".bd-sidebar-primary")?.scrollTo(0, 0); // the theme has scrolled to where the page was before
   // On a phone a row of a wide table is a card, whose cells say what they are
   for (const table of document.querySelectorAll(".bd-article table")) {
     const heads = [...table.querySelectorAll("thead th")].map((each) => each.textContent);

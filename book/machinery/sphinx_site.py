@@ -5,10 +5,11 @@ import re
 from pathlib import Path
 
 from docutils import nodes
+from PIL import Image
 from sphinx.errors import ExtensionError
 
 ENTRY = re.compile(r"^(\w[\w, ]*) : (.+)")
-NUMBER = re.compile(r"[+−-]?\d[\d,.]*(e[+-]\d+)?%?( (± |to )?[+−-]?[\d.]+%?| \[.*\])*")
+NUMBER = re.compile(r"[+−-]?\d[\d,.]*(e[+-]\d+)?%?( (± |to )?[<+−-]?[\d.]+%?| \[.*\])*")
 MINUS = re.compile(r"(?<![\w)-])-(?=\d)")
 POWER = re.compile(r"\b(\d(?:\.\d+)?)e([+-]\d+)")
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -42,9 +43,16 @@ def add_texts(app, pagename, templatename, context, doctree) -> None:
         app.add_js_file(path.name)
 
 
-def put_captions_beside(app, doctree) -> None:
+def class_figures(app, doctree) -> None:
+    """Put captions beside figures, by the theme's class; and mark plots, which are mostly white, for a dark page."""
     for figure in doctree.findall(nodes.figure):
-        figure["classes"].append("margin-caption")  # the theme's class, which also hides the contents beside it
+        figure["classes"].append("margin-caption")
+        for image in figure.findall(nodes.image):
+            if image["uri"].endswith(".png"):
+                with Image.open(Path(app.srcdir, image["uri"])) as opened:
+                    shades = opened.convert("L").histogram()
+                if shades[255] > 0.8 * sum(shades):
+                    figure["classes"].append("plot")
 
 
 def set_numbers(app, doctree, page: str) -> None:
@@ -85,7 +93,7 @@ def remove_unused(app, error) -> None:
 def setup(app) -> dict:
     app.texts = {}
     app.connect("autodoc-process-docstring", describe, priority=400)  # before napoleon, whose priority is 500
-    app.connect("doctree-read", put_captions_beside)
+    app.connect("doctree-read", class_figures, priority=600)  # when paths of images are known
     app.connect("doctree-resolved", set_numbers)
     app.connect("html-page-context", add_texts)
     app.connect("build-finished", remove_unused, priority=900)  # after everything that copies files
