@@ -9,7 +9,7 @@ UNSWEPT := $(filter-out book/mnist/% book/celeba/%, $(NOTEBOOKS)) $(wildcard boo
 # Or each process would compile all that it imports anew
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quick book style unit test reproduce lock platforms lab clean
+.PHONY: help quick book pdf style unit test reproduce lock platforms lab clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -30,6 +30,9 @@ quick: $(READY) ## train on the embedded data, and make its pages in book/runs/q
 
 book: quick ## train on the embedded data, and build the book into _build/html
 	$(BIN)/jupyter-book build . -W -n --keep-going --all
+
+pdf: ## print the built book's road, from the idea to the verdict, as _build/book.pdf
+	$(BIN)/python -m book.machinery.pdf
 
 style: $(READY) ## check style, types, lines of code, and that each notebook agrees with its text
 	$(BIN)/ruff check

@@ -1,7 +1,6 @@
 """What several test files share: small data, small models and objectives of every kind, and trainings of them."""
 
 import math
-import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import zuko
 from torch import nn
 from torch.distributions import Independent, Normal, StudentT
 
+from book.machinery import pdf
 from vaelib import TrainConfig, data, decoders, distributions, encoders, objective, priors, runs
 from vaelib.binarization import binarized
 from vaelib.data import Dataset, Split, to_float
@@ -287,11 +287,10 @@ def trained(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def browser():
-    """A Chromium of the system's, without a window; the one that has none to hide opens a page in half the time."""
+    """A Chromium of the system's, without a window."""
     from playwright.sync_api import sync_playwright
 
-    names = "chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"
-    path = next(filter(None, map(shutil.which, names)), None)
+    path = pdf.find_browser()
     if path is None:
         pytest.skip("there is no browser for the pages; Debian has chromium-headless-shell, others chromium")
     with sync_playwright() as playwright:

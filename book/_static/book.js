@@ -4,6 +4,22 @@ document.addEventListener("DOMContentLoaded", () => {
     const link = summary.closest("li").querySelector("a");
     summary.setAttribute("aria-label", `Pages of ${link.textContent}`);
   }
+  // The side bar's parts unfold, and only the one where you are is open
+  for (const list of document.querySelectorAll(".bd-sidenav:not(.bd-sidenav__home-link, .bd-sidenav .bd-sidenav)")) {
+    const part = document.createElement("details");
+    part.append(document.createElement("summary"), list.cloneNode(true));
+    part.firstChild.append(list.previousElementSibling.textContent);
+    part.open = list.classList.contains("current");
+    list.previousElementSibling.remove();
+    list.replaceWith(part);
+  }
+  document.querySelector(".bd-sidebar-primary")?.scrollTo(0, 0); // the theme has scrolled to where the page was before
+  // On a phone a row of a wide table is a card, whose cells say what they are
+  for (const table of document.querySelectorAll(".bd-article table")) {
+    const heads = [...table.querySelectorAll("thead th")].map((each) => each.textContent);
+    table.classList.toggle("cards", heads.length > 3);
+    for (const cell of table.querySelectorAll("tbody td")) cell.dataset.label = heads[cell.cellIndex] ?? "";
+  }
   for (const source of document.querySelectorAll(".citation-list > .citation")) {
     source.setAttribute("role", "listitem");
   }

@@ -26,7 +26,7 @@
 # compare the result with the difference of two mean codes. {doc}`/book/celeba/factors` repeats the experiment on drawn faces,
 # whose true factors are known.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": CelebA; "quick": faces drawn by the package itself
@@ -36,7 +36,7 @@ seed: int = 0  # of initial weights, order and noise
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 from operator import attrgetter
 
 import matplotlib.pyplot as plt
@@ -70,10 +70,9 @@ print(f"{run.folder.name}: {settings.epochs} epochs")
 # ## How well do the codes encode each attribute?
 #
 # We split the posterior means of the test images into five folds. A logistic regression fitted to four folds classifies
-# the fifth. The table shows its accuracy and the area under the ROC curve (AUC), ± their standard deviation over the folds.
-# It's sorted by the gain over the share of the majority class ("commoner answer"), because accuracy means little by itself.
-# If one face in fifty has a moustache, "no" is right 49 times in 50. We leave
-# out attributes that fewer than ten test images have, or lack.
+# the fifth. The figure compares its accuracy with the share of the majority class ("commoner answer"), because accuracy means little
+# by itself. If one face in fifty has a moustache, "no" is right 49 times in 50. The folded cell above it also lists the area under the
+# ROC curve (AUC). We leave out attributes that fewer than ten test images have, or lack.
 
 # %%
 means = evaluation.encode(model, photos.test.images)[0]
@@ -84,7 +83,7 @@ found = attributes.fit(means, photos.test.labels[:, usable], names)
 print("left out:", sorted(set(photos.names) - set(names)) or "none")
 
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 def gain(attribute):
     return attribute.accuracy.mean().item() - attribute.majority
 
@@ -109,7 +108,7 @@ headers = [
 ]
 Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
 
-# %% mystnb={"figure": {"caption": "Accuracy of a logistic regression on the codes, and the share of the majority class (\u201ccommoner answer\u201d). Bars are \u00b1 the standard deviation over five folds. Only for the upper seven attributes is the accuracy more than ten points higher.", "name": "fig-attributes-accuracy"}, "image": {"alt": "A dot plot with a line for each attribute. For the upper seven, the regression's accuracy is far to the right of the share of the majority class. For the others, the two are close together."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy of a logistic regression on the codes, and the share of the majority class (\u201ccommoner answer\u201d). Bars are \u00b1 the standard deviation over five folds. Only for the upper seven attributes is the accuracy more than ten points higher.", "name": "fig-attributes-accuracy"}, "image": {"alt": "A dot plot with a line for each attribute. For the upper seven, the regression's accuracy is far to the right of the share of the majority class. For the others, the two are close together."}}
 accuracy = torch.stack([each.accuracy for each in ranked])
 values = {
     "accuracy": accuracy.mean(1),
@@ -133,7 +132,7 @@ plots.dots(titles, values, "share of the test images", errors)
 # The authors' scripts walk along $w$ instead. The next cell computes the score's gradient at a random code by
 # finite differences. It's parallel to $d$, not to $w$.
 
-# %%
+# %% tags=["hide-input"]
 smiling = found["Smiling"]
 here, step = torch.randn(latent_dim, generator=torch.manual_seed(0)), 0.01
 moved = here + step * torch.eye(latent_dim)
@@ -193,7 +192,7 @@ print("cosine of Σd and Δ:", cosines_with(pattern, delta))
 # As in the paper, we take eleven steps from -4 to 4 along a unit direction: along the filter $d$, as the paper intends,
 # and along $\Delta$. The first row starts from the code zero, the others from codes sampled from the posteriors of test images.
 
-# %%
+# %% tags=["hide-input"]
 steps = torch.linspace(-4, 4, 11)
 posterior = evaluation.encode(model, photos.test.images[:3])
 starts = reparameterize(*posterior, torch.manual_seed(0))
@@ -215,7 +214,7 @@ plots.panels(walks, columns=11, panels_in_row=2)
 # %% [markdown]
 # The next figure shows a walk along $\Delta$ for each of the ten attributes with the largest gain in accuracy.
 
-# %% mystnb={"figure": {"caption": "The ten attributes with the largest gain in accuracy, along the difference of the means from -4 to 4, all from the same test image. Along lipstick and heavy makeup, the apparent sex changes, too.", "name": "fig-attributes-ten"}, "image": {"alt": "Ten strips of eleven faces, one for each attribute. Along each strip, one face changes."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The ten attributes with the largest gain in accuracy, along the difference of the means from -4 to 4, all from the same test image. Along lipstick and heavy makeup, the apparent sex changes, too.", "name": "fig-attributes-ten"}, "image": {"alt": "Ten strips of eleven faces, one for each attribute. Along each strip, one face changes."}}
 ten = {
     each.name.replace("_", " "): attributes.traverse(
         model, starts[1:2], each.direction, steps
@@ -324,7 +323,7 @@ mouth = (slice(38, 54), slice(12, 36))
 inside = smile_map[mouth].mean() / smile_map.mean()
 inside_chance = chance_map[mouth].mean() / chance_map.mean()
 
-# %% mystnb={"figure": {"caption": "Where the picture changes: along Smiling, along random directions, and the ratio of the two. Each map is scaled to its own maximum. Smiling changes mouth, chin and cheeks most, and random directions change the edges of the picture.", "name": "fig-attributes-where"}, "image": {"alt": "Three maps of the face. Along Smiling, the chin, the mouth and the cheeks are bright. Along random directions, the edges of the picture are. The ratio looks like the map of Smiling."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Where the picture changes: along Smiling, along random directions, and the ratio of the two. Each map is scaled to its own maximum. Smiling changes mouth, chin and cheeks most, and random directions change the edges of the picture.", "name": "fig-attributes-where"}, "image": {"alt": "Three maps of the face. Along Smiling, the chin, the mouth and the cheeks are bright. Along random directions, the edges of the picture are. The ratio looks like the map of Smiling."}}
 maps = {"Smiling": smile_map, "random": chance_map, "ratio": ratio}
 pictures = {
     name: (each / each.max()).expand(1, 3, -1, -1)
@@ -332,7 +331,7 @@ pictures = {
 }
 plots.panels(pictures, columns=1, panels_in_row=6)
 
-# %%
+# %% tags=["hide-input"]
 print("change in the region of the mouth, relative to the whole picture:")
 print(f"Smiling {inside:.2f}, random directions {inside_chance:.2f}")
 
@@ -383,7 +382,7 @@ for title, of in (("d", filter_), ("Δ", delta)):
         (changes.abs().sum(1) - own.abs()) / (len(names) - 1),
     )
 
-# %% mystnb={"figure": {"caption": "Effect against leak of a walk from -2 to 2, in standard deviations of the classifier's log-odds over the test images. Each dot is an attribute. Along \u0394 the effect is larger than along d, and so is the leak.", "name": "fig-attributes-leak"}, "image": {"alt": "Two clouds of dots, effect against leak. The cloud of the difference of the means reaches further in both than the cloud of the regression's gradient."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Effect against leak of a walk from -2 to 2, in standard deviations of the classifier's log-odds over the test images. Each dot is an attribute. Along \u0394 the effect is larger than along d, and so is the leak.", "name": "fig-attributes-leak"}, "image": {"alt": "Two clouds of dots, effect against leak. The cloud of the difference of the means reaches further in both than the cloud of the regression's gradient."}}
 with plt.rc_context(plots.STYLE):
     figure, panel = plt.subplots(figsize=(plots.WIDTH / 2, 2.8))
 for (title, (own, leak)), marker in zip(effects.items(), "os", strict=True):
@@ -392,7 +391,7 @@ panel.set(xlabel="the others, on average", ylabel="the attribute itself")
 panel.legend()
 plt.show()
 
-# %%
+# %% tags=["hide-input"]
 (own_d, leak_d), (own_means, leak_means) = effects["d"], effects["Δ"]
 further = own_means > own_d
 cleaner = own_means / leak_means > own_d / leak_d
@@ -411,11 +410,11 @@ print(f"and {cleaner.sum()} further for what it moves of the others")
 #
 # ## Which directions are the same?
 #
-# The figure shows the cosines between the $\Delta$ of different attributes. For two random directions of this space, 95 of 100 cosines
-# would be within ± 2 / √K of zero. Some attributes with a large cosine mean nearly the same, and others only occur together in these faces.
-# A linear direction can't separate the two cases.
+# The table shows the ten largest cosines between the $\Delta$ of two attributes. For random directions, 95 of 100 cosines would be within
+# ± 2 / √K of zero. Some of these pairs mean nearly the same, and others only occur together in these faces. A linear direction can't
+# separate the two cases.
 
-# %% mystnb={"figure": {"caption": "Cosines between the directions \u0394 of the twenty attributes with the largest gain in accuracy. Lipstick and heavy makeup have nearly the same direction, and Male has nearly the opposite one.", "name": "fig-attributes-cosines"}, "image": {"alt": "A square matrix of colours, red where two directions agree and blue where they oppose each other."}}
+# %% tags=["hide-cell"] mystnb={"figure": {"caption": "Cosines between the directions \u0394 of the twenty attributes with the largest gain in accuracy. Lipstick and heavy makeup have nearly the same direction, and Male has nearly the opposite one.", "name": "fig-attributes-cosines"}, "image": {"alt": "A square matrix of colours, red where two directions agree and blue where they oppose each other."}}
 best = ranked[:20]
 directions = torch.stack([each.direction for each in best])
 cosines = directions @ directions.T
@@ -441,14 +440,10 @@ Markdown(tabulate(rows, headers, tablefmt="github", floatfmt=".2f"))
 # the smile and the sex, are classified at least 10 points better than by the majority class. *Moving changes the attribute* means that
 # both scores for smiling rise at every step, and change more than along 95% of random directions.
 #
-# **The codes separate both examples: the accuracy is 35.6 points above the majority class for Smiling and 27.9 for Male.**
-# Only seven of the 40 attributes gain more than 10 points.
-#
-# **Walking along $d$ makes faces smile: the score rises in all steps, and more than along all random directions.** These
-# are single values from one run, so C11 isn't decided.
-#
-# **For the same length of the step, $\Delta$ changes all 40 attributes more than $d$, at the median 2.6 times as much.** Relative to the leak,
-# it's ahead for 26 of them.
+# **The accuracy is 35.6 points above the majority class for Smiling and 27.9 for Male.** Only seven of the 40 attributes gain more than 10
+# points. **Along $d$, the score rises in all steps, and more than along all random directions.** These are single values from one run,
+# so C11 isn't decided. For the same length of the step, $\Delta$ changes all 40 attributes more than $d$, at the median 2.6 times as
+# much. Relative to the leak, it's ahead for 26 of them.
 #
 # | limit | what it could change |
 # |---|---|

@@ -26,7 +26,7 @@
 # ones with 96. It blames "dead spots" of the prior, where no face was encoded. This page
 # repeats the experiment, measures the result, and tests this explanation.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": CelebA; "quick": faces drawn by the package itself
@@ -34,7 +34,7 @@ profile: str = os.environ.get("VAELIB_PROFILE", "paper")  # or "quick"
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 import numpy as np
 import torch
 from IPython.display import Markdown
@@ -177,7 +177,7 @@ statistics = {
     "red less blue": (pixels[:, 0] - pixels[:, 2]).mean((1, 2)),
 }
 
-# %%
+# %% tags=["hide-input"]
 told = {}
 for name, each in statistics.items():
     score = cross_val_score(LinearRegression(), codes, each, cv=5)
@@ -290,7 +290,7 @@ headers = ["K", "beyond 95% of faces", "nearest fifth passes", "2nd", "3rd"]
 headers += ["4th", "farthest", "reconstructions pass"]
 Markdown(tabulate(table, headers, tablefmt="github"))
 
-# %% mystnb={"figure": {"caption": "Samples far from the encoded faces pass a little less often. The share of prior samples that pass as real, in the classifier's features, from the fifth nearest to the encoded faces to the farthest.", "name": "fig-celeba-dead-spots"}, "image": {"alt": "A curve for each number of latent dimensions, over five groups of samples by their distance to the encoded training images."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Samples far from the encoded faces pass a little less often. The share of prior samples that pass as real, in the classifier's features, from the fifth nearest to the encoded faces to the farthest.", "name": "fig-celeba-dead-spots"}, "image": {"alt": "A curve for each number of latent dimensions, over five groups of samples by their distance to the encoded training images."}}
 plots.lines(
     [1, 2, 3, 4, 5],
     {f"K = {K}": each for K, each in fifths.items()},
@@ -317,7 +317,7 @@ plots.rows({name: decode(models[most], z) for name, z in ends.items()})
 # as there are test images. Lower is better. Real training images give the best value to
 # hope for.
 
-# %%
+# %% tags=["hide-input"]
 other = features.extract(judge, photos.train.images[:test_count])
 least = features.frechet_distance(real, other)
 

@@ -25,7 +25,7 @@
 # attributes alone, as for the photographs, walk along them, and compare what moves with what
 # should.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # both train on drawn faces, "quick" for a shorter time
@@ -34,7 +34,7 @@ latent_dim: int = None  # K; another than the profile's
 seed: int = 0  # of weights, order and noise
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 import torch
 from IPython.display import Markdown
 from myst_nb import glue
@@ -71,7 +71,7 @@ print(f"{run.folder.name}: {settings.epochs} epochs")
 # The data set is drawn from two seeds, so we can draw its factors again. The figure shows
 # one face, changed in one factor at a time, to both ends of its range.
 
-# %%
+# %% tags=["hide-input"]
 train_images, train_factors = synthetic_faces.generate(count, seed=0)
 test_images, test_factors = synthetic_faces.generate(test_count, seed=1)
 assert torch.equal(test_images, drawn.test.images)
@@ -84,7 +84,7 @@ ends = synthetic_faces.render(changed).split(len(synthetic_faces.FACTORS))
 # %% mystnb={"figure": {"caption": "One face with one factor at a time at the lower end (top) and at the upper end (bottom) of its range, in the order of the table below.", "name": "fig-factors-ends"}, "image": {"alt": "Two rows of fifteen drawn faces that differ in light, skin, hair, glasses, smile, pose and background."}}
 plots.rows({"factor at -2": ends[0], "factor at 2": ends[1]})
 
-# %% mystnb={"figure": {"caption": "Test images, and their reconstructions from the posterior mean.", "name": "fig-factors-copies"}, "image": {"alt": "Two rows of fifteen drawn faces: originals above, smoother reconstructions below."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Test images, and their reconstructions from the posterior mean.", "name": "fig-factors-copies"}, "image": {"alt": "Two rows of fifteen drawn faces: originals above, smoother reconstructions below."}}
 codes = evaluation.encode(model, drawn.test.images)[0]
 
 
@@ -113,7 +113,7 @@ plots.rows({"test": test_images[:15], "copies": decode(codes[:15])})
 # the factor. (Of the glasses, only their presence can be seen, so we use that.)
 
 
-# %%
+# %% tags=["hide-input"]
 def visible(factors):
     """Factors as they can be seen, in units of their standard deviation."""
     seen = factors.clone()
@@ -128,7 +128,7 @@ raw = visible(train_factors)
 scale = raw.mean(0), raw.std(0)
 truth, test_truth = visible(train_factors), visible(test_factors)
 
-# %%
+# %% tags=["hide-input"]
 judge = features.load(drawn, runs_folder)[0]
 train_codes = evaluation.encode(model, drawn.train.images)[0]
 seen = features.extract(judge, decode(train_codes))
@@ -155,7 +155,7 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
 # from -2 to 2 along each. The colours show by how many standard deviations each factor moves
 # on average.
 
-# %%
+# %% tags=["hide-input"]
 found = attributes.fit(codes, drawn.test.labels, drawn.names)
 ends = torch.tensor([-2.0, 2.0])
 walked = 300 if "paper" in profile else 100  # test faces
@@ -189,7 +189,7 @@ plots.matrix(effect, list(found), synthetic_faces.FACTORS, label)
 # share.
 
 
-# %%
+# %% tags=["hide-input"]
 def true_direction(factor):
     """Where codes go when only this factor is raised from -1 to 1."""
     low = test_factors[:walked].clone()
@@ -203,7 +203,7 @@ def true_direction(factor):
     return way / way.norm()
 
 
-# %%
+# %% tags=["hide-input"]
 ratios, cosines, table = {}, {}, []
 pairs = list(zip(found.items(), effect, strict=True))
 for (name, each), change in progress.bar(pairs, desc="true directions"):
@@ -248,7 +248,7 @@ for name in asked:
 # print the R² of its own factor and of the one that leaks, and the ratio against all *other*
 # factors.
 
-# %%
+# %% tags=["hide-input"]
 failed = [name for name in asked if name not in held]
 print("failed:", *(failed or ["none"]))
 for name in failed:
@@ -264,7 +264,7 @@ for name in failed:
         f"{change[own] / change[others[1]]:.1f}"
     )
 
-# %% mystnb={"figure": {"caption": "The three directions, from -2 to 2, from one test face.", "name": "fig-factors-walks"}, "image": {"alt": "Three strips of eleven drawn faces: the smile grows, the light moves from right to left, glasses appear."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The three directions, from -2 to 2, from one test face.", "name": "fig-factors-walks"}, "image": {"alt": "Three strips of eleven drawn faces: the smile grows, the light moves from right to left, glasses appear."}}
 steps = torch.linspace(-2, 2, 11)
 strips = {
     name: attributes.traverse(
@@ -282,7 +282,7 @@ plots.rows(strips)
 # the codes' standard deviations, and $\Delta$. The table shows how far the factor itself
 # moves, and the ratio:
 
-# %%
+# %% tags=["hide-input"]
 table = []
 for name in progress.bar(asked, desc="three ways"):
     column, each = (

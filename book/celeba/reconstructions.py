@@ -24,7 +24,7 @@
 # recognises, which faces are reconstructed worst, and how much of an image is left at each
 # scale.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": CelebA; "quick": faces drawn by the package itself
@@ -34,7 +34,7 @@ seed: int = 0  # of weights, order and noise
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 import torch
 from IPython.display import Markdown
 from matplotlib import colormaps
@@ -203,7 +203,7 @@ bands = [edges[i : i + 2] for i in range(10)]
 curves = [kept(originals, copies, *band, window) for band in bands]
 power, coherence = map(list, zip(*curves, strict=True))
 
-# %% mystnb={"figure": {"caption": "Broad waves survive, and fine waves don't. Above 0.3 cycles per pixel, nothing is left of the originals. Power of the reconstructions as a share of the originals', and their coherence, over the spatial frequency.", "name": "fig-celeba-power"}, "image": {"alt": "Two curves, close together, that fall from nearly one at low frequencies to nearly zero. The power rises a little at the finest, and the coherence doesn't."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Broad waves survive, and fine waves don't. Above 0.3 cycles per pixel, nothing is left of the originals. Power of the reconstructions as a share of the originals', and their coherence, over the spatial frequency.", "name": "fig-celeba-power"}, "image": {"alt": "Two curves, close together, that fall from nearly one at low frequencies to nearly zero. The power rises a little at the finest, and the coherence doesn't."}}
 plots.lines(
     [edge + 0.025 for edge in edges[:10]],
     {"power": power, "coherence": coherence},
@@ -212,7 +212,7 @@ plots.lines(
     ylim=(0, 1.05),
 )
 
-# %%
+# %% tags=["hide-input"]
 coarse, fine = (
     kept(originals, copies, *band, window)[1]
     for band in ((0, 1 / 20), (1 / 8, 1))
@@ -284,10 +284,10 @@ for bound in (0.25, 0.1):
 # Claim C12 is that VAEs scale to images of many pixels with minimal degradation. We ask how
 # much of the images' variance the reconstructions explain.
 
-# %%
+# %% tags=["hide-input"]
 on = f"{photos.name}, {count:,} + {test_count:,} images, K = {latent_dim}"
 share = (lost < 0.25).float().mean(1)
 claims.judge("C7", on, seeds, kept=share, fine=fine)
 
-# %%
+# %% tags=["hide-input"]
 claims.judge("C12", on, seeds, explained=explained)

@@ -23,7 +23,7 @@
 # pictures leave open. Are the faces new, or memorised training images? Are they as diverse as
 # real ones?
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": CelebA; "quick": faces drawn by the package itself
@@ -33,7 +33,7 @@ seed: int = 0  # of weights, order and noise
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 import torch
 from IPython.display import Markdown
 from tabulate import tabulate
@@ -72,7 +72,7 @@ plots.panels({"": samples[:64]}, columns=16, panels_in_row=1)
 # Below each sample is the nearest training image, by squared error of the pixels. If the
 # model had memorised its training images, both would show the same face.
 
-# %%
+# %% tags=["hide-input"]
 library = data.to_float(photos.train.images).flatten(1)
 
 
@@ -97,7 +97,7 @@ plots.rows({"samples": samples[:12], "nearest training images": neighbours})
 # the share that is closer to a training image than half of the training images'
 # reconstructions are.
 
-# %%
+# %% tags=["hide-input"]
 generator = torch.Generator().manual_seed(0)
 
 
@@ -144,7 +144,7 @@ print(f"{recited:.0%} of reconstructed training images find their original")
 # papers' FID, because their classifier differs.) To read it, compare with other real images,
 # the best to hope for, and with the average face, repeated, the worst.
 
-# %%
+# %% tags=["hide-input"]
 judge = features.load(photos, runs_folder)[0]
 tests = data.to_float(photos.test.images)
 real = features.extract(judge, photos.test.images)
@@ -177,7 +177,7 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
 # variance of real images. Their Fréchet distance from real images must be less than half of
 # the average face's. We check every run with this K.
 
-# %%
+# %% tags=["hide-input"]
 same = [
     each
     for each in plan.settings(plan.short)

@@ -31,7 +31,7 @@
 # progress bar. The profile "quick" needs no data, because it draws its faces itself. On two
 # CPU cores, thirty epochs of 8,100 photographs take about ten minutes.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": CelebA; "quick": faces drawn by the package itself
@@ -43,7 +43,7 @@ seed: int = 0  # of weights, order and noise
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 from itertools import pairwise
 
 import torch
@@ -87,7 +87,7 @@ plots.panels({"": photos.train.images[:12]}, columns=12, panels_in_row=1)
 # transposed convolutions, and ends in a sigmoid. The table shows the output size of each
 # layer that changes it:
 
-# %%
+# %% tags=["hide-input"]
 small = models.conv(photos.image_shape, latent_dim).eval()
 table, x = [], torch.zeros(1, *photos.image_shape)
 z = torch.zeros(1, latent_dim)
@@ -108,7 +108,7 @@ Markdown(tabulate(table, ["layer", "what leaves it"], tablefmt="github"))
 # normalised channel:
 
 
-# %%
+# %% tags=["hide-input"]
 def convolution(inputs, outputs):
     return 4 * 4 * inputs * outputs + outputs
 
@@ -159,7 +159,7 @@ plots.training(run.metrics)
 # (below), and one split may be greyer than the other. Would stopping early have helped? The
 # best epoch on the test images shows this.
 
-# %%
+# %% tags=["hide-input"]
 best = max(run.metrics, key=lambda epoch: epoch["test_elbo"])
 figure = run.evaluation
 gap = figure["train_elbo"] - figure["test_elbo"]
@@ -182,7 +182,7 @@ print(f"best epoch {best['epoch']} of {epochs}; {lost:.1f} nats lost since")
 # the pixels, the least that any decoder could pay. Only the rest is due to the model. (For the same reason, these nats compare models with each other, but
 # aren't log-likelihoods of the data {cite}`loaiza2019continuous`.)
 
-# %%
+# %% tags=["hide-input"]
 table = [
     ("ELBO", figure["test_elbo"]),
     ("its standard error over the images", figure["elbo_standard_error"]),

@@ -145,11 +145,16 @@ def walks(images: Tensor) -> dict[str, list[float]]:
 
 
 def digits(images: Tensor) -> dict[str, list[float]]:
-    """Measure digits (N, 1, H, W), each stretched from black to white, like grey images in matplotlib."""
-    low, high = (each[:, None, None, None] for each in images.flatten(1).aminmax(dim=1))
-    images = (images - low) / (high - low)
+    """Measure digits (N, 1, H, W)."""
+    images = stretched(images)
     return {
         "brightness": interval(images.mean((1, 2, 3))),
         "greyness": interval(4 * (images * (1 - images)).mean((1, 2, 3))),
         "variance": interval((images - images.mean(0)).square().mean((1, 2, 3))),
     }
+
+
+def stretched(images: Tensor) -> Tensor:
+    """Images (N, 1, H, W), each from black to white, as matplotlib shows grey images."""
+    low, high = (each[:, None, None, None] for each in images.flatten(1).aminmax(dim=1))
+    return (images - low) / (high - low)

@@ -9,7 +9,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from torchvision.utils import make_grid
 from vaelib import attributes, data, decoders, encoders, evaluation, files, models, priors, seeding, storage, training
 from vaelib.objective import reparameterize
 
-from . import authors
+from . import authors, verdicts
 from .pictures import small
 
 BOOK = Path(__file__).parents[1]
@@ -70,6 +70,7 @@ def pictures(root: Path) -> dict[str, dict]:
     }
     digits |= {f"mnist-k{K}": storage.from_pretrained(f"mnist-k{K}").sample(1000, seed=0) for K in (1, 2)}
     digits["MNIST, test"] = data.to_float(real.test.images[:1000])
+    unseen = {"photographs": others}, {"MNIST": data.to_float(real.train.images[:1000])}  # by the distances
     return {
         "samples": {name: authors.samples(images, others) for name, images in samples.items()},
         "squares": {f"K = {K}": authors.samples(_squares(root, K)) for K in SQUARES},
@@ -85,7 +86,60 @@ def pictures(root: Path) -> dict[str, dict]:
         "our walks": {name: authors.walks(each) for name, each in _our_walks(face, photos).items()},
         "digits": {name: authors.digits(images) for name, images in digits.items()},
         "tiles": errors,
+        "classified": {
+            "samples": {
+                name: {
+                    "kernel distance": _interval(verdicts.kernel_distance("celeba", images)),
+                    "pass": _interval(verdicts.passes("celeba", images)),
+                }
+                for name, images in (samples | unseen[0]).items()
+            },
+            "reconstructions": {name: _interval(_kept(originals, each)) for name, each in copies.items()},
+            "walks": {name: _changes(each, name) for name, each in walks.items()},
+            "our walks": {name: _changes(each, name) for name, each in _our_walks(face, photos).items()},
+            "digits": {
+                name: {
+                    "sure": _interval(verdicts.sure(authors.stretched(images))),
+                    "kernel distance": _interval(verdicts.kernel_distance("mnist", authors.stretched(images))),
+                }
+                for name, images in (digits | unseen[1]).items()
+            },
+        },
     }
+
+
+def _interval(values: Tensor) -> list[float]:
+    """Return a value and its 95% bootstrap interval, from a measure in `verdicts`, (R,)."""
+    ends = values[1:].quantile(torch.tensor([0.025, 0.975]))
+    return [round(each, 4) for each in (values[0].item(), *ends.tolist())]
+
+
+def _kept(originals: Tensor, decoded: Tensor) -> Tensor:
+    """Compute the share of 40 attributes for which classifiers agree on reconstructions and originals, (R,)."""
+    before, after = (verdicts.logits("celeba", each) > 0 for each in (originals, decoded))
+    return verdicts.over_classifiers(verdicts.mean((before == after).float().mean(2), verdicts.IMAGES))
+
+
+def _changes(images: Tensor, name: str) -> dict[str, list[float]]:
+    """Measure how far the ends of walks (R, T, C, H, W) differ in an attribute's log-odds, and in the 39 others.
+
+    Units are standard deviations of the log-odds over test photographs. The others give a mean of absolute values.
+    """
+    column = verdicts.dataset("celeba").column(name)
+    ends = verdicts.logits("celeba", images[:, [0, -1]].flatten(0, 1)).unflatten(0, (-1, 2))
+    changes = (ends[:, 1] - ends[:, 0]) / _scales()  # (N, C, A)
+    others = [each for each in range(changes.shape[2]) if each != column]
+    means = verdicts.mean(changes.flatten(1), verdicts.DRAWS).unflatten(1, changes.shape[1:])
+    return {
+        "itself": _interval(verdicts.over_classifiers(means[..., column])),
+        "the others": _interval(verdicts.over_classifiers(means[..., others].abs().mean(2))),
+    }
+
+
+@cache
+def _scales() -> Tensor:
+    """Compute each classifier's standard deviation of each attribute's log-odds over test photographs, (C, A)."""
+    return verdicts.logits("celeba", verdicts.dataset("celeba").test.images).std(0)
 
 
 def _squares(root: Path, K: int) -> Tensor:

@@ -7,9 +7,9 @@ from the stored pages.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
-from math import inf, isfinite, sqrt
+from math import hypot, inf, isfinite, sqrt
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -30,11 +30,14 @@ VERDICTS = {  # with the words for counting them in the ledger
     "not decided": "are not decided",
 }
 CLAIMS = Path(__file__).with_name("claims.yml")
+RECORDS = Path(__file__).parents[1] / "records"
 
 
 @cache
 def rules() -> dict[str, dict]:
     """Read `claims.yml`: the wording, page and conditions of each claim.
+
+    A condition that is `fresh` has the words and the bound of `rules.yml`, and is decided by `book.machinery.verdicts`.
 
     Raises
     ------
@@ -46,6 +49,9 @@ def rules() -> dict[str, dict]:
         if not rule["conditions"]:
             raise ValueError(f"{CLAIMS}: {claim} needs at least one condition")
         for key, condition in rule["conditions"].items():
+            if condition.get("fresh"):
+                written_before = next_rules()["claims"][claim]["conditions"][key]
+                condition |= {"says": written_before["measure"], **written_before}
             bounds = [condition[way] for way in ("above", "below") if way in condition]
             if len(bounds) != 1 or not isinstance(bounds[0], int | float) or not isfinite(bounds[0]):
                 raise ValueError(f"{CLAIMS}: {claim}.{key} needs above or below, one finite number, not {bounds}")
@@ -87,12 +93,15 @@ class Judgement:
     data : the data measured, in words
     values : for each condition of the claim, one value, or one per seed or split
     runs : the names of the runs with these values, and fingerprints of their evaluations
+    errors : for each condition that was decided on fresh seeds, the standard deviation of its mean over resamples of
+        images, draws and classifiers
     """
 
     claim: str
     data: str
     values: dict[str, list[float]]
     runs: dict[str, str]
+    errors: dict[str, float] = field(default_factory=dict)
 
     @property
     def rule(self) -> dict:
@@ -102,14 +111,15 @@ class Judgement:
     def interval(self, key: str) -> tuple[float, float]:
         """Compute the 95% interval of a condition's mean by Student's t over seeds or splits.
 
-        A single value has the interval from -inf to inf. Equal values count as one value, because their measure is
-        coarse, such as a share of seven. Where `claims.yml` calls a condition exact, its one value is exact, or the end
-        of an interval.
+        A single value has the interval from -inf to inf. Equal values count as one value if nothing was resampled,
+        because their measure is coarse, such as a share of seven. Where `claims.yml` calls a condition exact, its one
+        value is exact, or the end of an interval.
         """
-        values = self.values[key]
-        if len({*values}) == 1:
+        values, error = self.values[key], self.errors.get(key)
+        if len({*values}) == 1 and error is None:
             return (values[0], values[0]) if self.rule["conditions"][key].get("exact") else (-inf, inf)
-        half = t.ppf(0.975, len(values) - 1) * stdev(values) / sqrt(len(values))
+        by_seed = t.ppf(0.975, len(values) - 1) * stdev(values) / sqrt(len(values))
+        half = hypot(by_seed, 1.96 * (error or 0))
         return mean(values) - half, mean(values) + half
 
     @property
@@ -136,6 +146,11 @@ class Judgement:
             return "holds"
         return "does not hold" if found == {False} else "not decided"
 
+    @property
+    def exploratory(self) -> bool:
+        """Whether it rests on seeds that we had looked at when we wrote `rules.yml`."""
+        return self.claim in next_rules()["claims"] and not self.errors
+
     def shown(self, key: str) -> str:
         """Format a condition's value as `claims.yml` specifies. Several values give mean ± standard deviation."""
         return plus_minus(self.values[key], self.rule["conditions"][key]["format"])
@@ -159,11 +174,14 @@ class Judgement:
         return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
     def _repr_mimebundle_(self, **_) -> dict:
-        text = f"**{self.claim} {self.verdict}.** {self.rule['claim']} ({self.data}.)\n\n{self.table()}"
+        seeds = "exploratory" if self.exploratory else "decided on fresh seeds" if self.errors else "exact"
+        text = f"**{self.claim} {self.verdict}** ({seeds})**.** {self.rule['claim']} ({self.data}.)\n\n{self.table()}"
         return {"text/markdown": text, "text/plain": f"{self.claim} {self.verdict}: {self.summary}", MIME: asdict(self)}
 
 
-def judge(claim: str, data: str, runs: Iterable[Run] = (), **values: float | Sequence[float]) -> Judgement:
+def judge(
+    claim: str, data: str, runs: Iterable[Run] = (), errors: dict | None = None, **values: float | Sequence[float]
+) -> Judgement:
     """Apply a claim's conditions.
 
     Parameters
@@ -171,6 +189,7 @@ def judge(claim: str, data: str, runs: Iterable[Run] = (), **values: float | Seq
     claim : such as "C7"
     data : the data measured, in words
     runs : the runs with these values
+    errors : of fresh seeds, see `Judgement`
     values : for each condition of the claim, one value, or one per seed or split
 
     Raises
@@ -185,7 +204,19 @@ def judge(claim: str, data: str, runs: Iterable[Run] = (), **values: float | Seq
     for key, each in several.items():
         if not all(map(isfinite, each)):
             raise ValueError(f"{claim} cannot be judged by {key} = {each}: values must be finite")
-    return Judgement(claim, data, several, {run.folder.name: fingerprint(run) for run in runs})
+    return Judgement(claim, data, several, {run.folder.name: fingerprint(run) for run in runs}, errors or {})
+
+
+def published(claim: str, records: Path = RECORDS) -> Judgement:
+    """Read a verdict on fresh seeds from `records/verdicts`, written by `book.machinery.verdicts`.
+
+    Raises ValueError if its rules weren't the present ones.
+    """
+    path = records / "verdicts" / f"{claim}.json"
+    stored = json.loads(path.read_bytes())
+    if stored.pop("rules") != digest(next_rules()):
+        raise ValueError(f"{path} was measured under other rules than rules.yml; measure it again")
+    return Judgement(**stored)
 
 
 def judgement(claim: str, book: Path) -> Judgement:
@@ -199,9 +230,9 @@ def judgement(claim: str, book: Path) -> Judgement:
         If one of its runs doesn't have a record.
     """
     stored = _stored(claim, book)
-    folder = book / "records" / ("beyond" if claim in numbered("B") else "paper")
+    folder = book / "records" / ("fresh" if stored.get("errors") else "beyond" if claim in numbered("B") else "paper")
     records = [load_run(folder / name, builder=None) for name in stored["runs"]]
-    found = judge(claim, stored["data"], records, **stored["values"])
+    found = judge(claim, stored["data"], records, stored.get("errors"), **stored["values"])
     if found.runs != stored["runs"]:
         raise ValueError(
             f"{_page(claim, book)} judges {claim} by runs that differ from their records; execute it again"

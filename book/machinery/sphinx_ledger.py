@@ -1,14 +1,15 @@
 """A Sphinx extension with the directive `{ledger}`, which shows verdicts from measurements in the stored pages.
 
-With a claim's number, such as C7, it shows this claim's conditions. Without an argument, it shows a table of the
-paper's claims. `plain` shows one without numbers, for newcomers. `beyond` shows the claims beyond the paper. `changes`
-shows all verdicts before and after "not decided" was introduced. The build fails if a page doesn't judge its claim, or
-a run lacks its record or has another one.
+Each of the paper's claims is a row: its sign, its words for newcomers, its conditions on a scale, and its verdict. The
+row unfolds to the conditions. `beyond` shows the claims beyond the paper. `plain` shows a table of the paper's claims
+without numbers. The build fails if a page doesn't judge its claim, or a run lacks its record or has another one.
 """
 
 from collections import Counter
-from functools import partial
+from html import escape
+from math import copysign, isfinite, sqrt
 from pathlib import Path
+from statistics import mean
 
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -19,7 +20,14 @@ from tabulate import tabulate
 from . import claims
 
 BOOK = Path(__file__).parents[1]
-markdown_table = partial(tabulate, tablefmt="github", disable_numparse=True)
+SIGNS = {  # of a verdict, and its class in book.css
+    "holds": ("✓", "met"),
+    "holds in part": ("◐", "part"),
+    "does not hold": ("✗", "missed"),
+    "not decided": ("?", "open"),
+}
+LETTERS = {"paper": "C", "plain": "C", "beyond": "B"}
+SCALE = '<p class="scale" aria-hidden="true"><span>← misses</span><span>meets →</span></p>'
 
 
 class Ledger(SphinxDirective):
@@ -28,52 +36,77 @@ class Ledger(SphinxDirective):
     optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        asked = self.arguments[0] if self.arguments else "all"
-        letters = {"all": "C", "plain": "C", "beyond": "B", "changes": "CB"}.get(asked, "")
+        asked = self.arguments[0] if self.arguments else "paper"
         try:
-            numbers = [each for letter in letters for each in claims.numbered(letter)] or [asked]
-            judgements = [claims.judgement(each, BOOK) for each in numbers]
+            found = [claims.judgement(each, BOOK) for each in claims.numbered(LETTERS[asked])]
         except (ValueError, FileNotFoundError) as error:
             raise ExtensionError(f"ledger of claims in {self.get_location()}: {error}") from error
-        for each in judgements:  # rebuild this page if a judgement changes
+        for each in found:  # rebuild this page if a judgement changes
             self.env.note_dependency(str(BOOK / f"{each.rule['page']}.ipynb"))
-        shows = {"all": _table, "beyond": _table, "plain": _plain, "changes": _changes}.get(asked, _detail)
+        if asked == "plain":
+            return self._parsed(_plain(found))
+        rows = [node for each in found for node in (_raw(_row(each)), *self._parsed(_detail(each)), _raw("</details>"))]
+        return [*self._parsed(_count(found)), _raw(f'<div class="claims full-width">{SCALE}'), *rows, _raw("</div>")]
+
+    def _parsed(self, markdown: str) -> list[nodes.Node]:
         parent = nodes.Element()
-        lines = StringList(shows(judgements).splitlines(), source="ledger")
-        self.state.nested_parse(lines, self.content_offset, parent)
+        self.state.nested_parse(StringList(markdown.splitlines(), source="ledger"), self.content_offset, parent)
         return parent.children
+
+
+def _raw(html: str) -> nodes.Node:
+    return nodes.raw("", html, format="html")
 
 
 def _link(judgement: claims.Judgement, words: str) -> str:
     return f"{{doc}}`{words} </book/{judgement.rule['page']}>`"
 
 
-def _table(judgements: list[claims.Judgement]) -> str:
-    rows = [(_link(each, each.claim), each.rule["claim"], f"**{each.verdict}**", each.summary) for each in judgements]
+def _verdict(judgement: claims.Judgement) -> str:
+    return judgement.verdict + (", exploratory" if judgement.exploratory else "")
+
+
+def _count(judgements: list[claims.Judgement]) -> str:
     count = Counter(each.verdict for each in judgements)
     verdicts = ", ".join(f"{count[name]} {plural}" for name, plural in claims.VERDICTS.items())
-    table = markdown_table(rows, ["", "claim", "verdict", "we measured"])
-    return f"**Of these {len(judgements)} claims, {verdicts}.**\n\n{table}"
+    return f"**Of these {len(judgements)} claims, {verdicts}.**"
 
 
-def _changes(judgements: list[claims.Judgement]) -> str:
-    rows = [
-        (_link(each, each.claim), each.rule["before"], f"**{each.verdict}**", each.rule["why"]) for each in judgements
-    ]
-    return markdown_table(rows, ["", "before", "now", "why"])
+def _place(value: float, bound: float, sign: int) -> float:
+    """Where a value is on a scale from 0 to 100: 50 is the bound, and further to the right meets the condition more."""
+    apart = value - bound
+    return 50 + 48 * sign * copysign(sqrt(abs(apart) / (abs(value) + abs(bound) or 1)), apart)
+
+
+def _row(judgement: claims.Judgement) -> str:
+    marks = ""
+    for key, condition in judgement.rule["conditions"].items():
+        sign, bound = (1, condition["above"]) if "above" in condition else (-1, condition["below"])
+        low, high = (_place(end, bound, sign) if isfinite(end) else 0 for end in judgement.interval(key))
+        x = _place(mean(judgement.values[key]), bound, sign)
+        shade = {True: "met", False: "missed", None: "open"}[judgement.met[key]]
+        marks += f'<g class="{shade}"><path d="M{low:.0f} 8H{high:.0f}"/><circle cx="{x:.0f}" cy="8" r="4"/></g>'
+    mark, shade = SIGNS[judgement.verdict]
+    return (
+        f'<details class="claim {shade}" id="{judgement.claim.lower()}"><summary><b aria-hidden="true">{mark}</b>'
+        f"<span>{escape(judgement.rule['plain'])}</span>"
+        f'<svg viewBox="0 0 100 16" aria-hidden="true"><path d="M0 8H100M50 0V16"/>{marks}</svg>'
+        f"<strong>{_verdict(judgement)}</strong></summary>"
+    )
 
 
 def _plain(judgements: list[claims.Judgement]) -> str:
-    rows = [(_link(each, each.rule["plain"]), f"**{each.verdict}**") for each in judgements]
-    return markdown_table(rows, ["the paper says", "our verdict"])
+    rows = [(_link(each, each.rule["plain"]), f"**{_verdict(each)}**") for each in judgements]
+    return tabulate(rows, ["the paper says", "our verdict"], tablefmt="github")
 
 
-def _detail(judgements: list[claims.Judgement]) -> str:
-    (each,) = judgements
-    trainings = f"; {len(each.runs)} published runs" if len(each.runs) > 1 else ""
+def _detail(judgement: claims.Judgement) -> str:
+    rule = judgement.rule
+    trainings = f"; {len(judgement.runs)} published runs" if len(judgement.runs) > 1 else ""
     return (
-        f"**{each.rule['claim']}** The verdict: **{each.verdict}**. Measured on {each.data}{trainings}; from "
-        f"{{doc}}`/book/{each.rule['page']}`, see {{numref}}`{each.rule['figure']}`.\n\n{each.table()}"
+        f"{judgement.claim}: *{rule['claim']}* Measured on {judgement.data}{trainings}, in "
+        f"{{doc}}`/book/{rule['page']}`; see {{numref}}`{rule['figure']}`.\n\n{judgement.table()}\n\n"
+        f"Before there was a “not decided”, it was *{rule['before']}*. {rule['why']}"
     )
 
 

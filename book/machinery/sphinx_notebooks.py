@@ -1,7 +1,7 @@
-"""A Sphinx extension that adds a line below every notebook's title: its path, how to open it, and how long it takes.
+"""A Sphinx extension that adds a line to the end of every notebook's page: its path, how to open it, how long it takes.
 
-If a page starts with an interactive picture, the line follows the picture. The build fails if a published notebook was
-executed with the quick profile. The links "Previous" and "Next" skip the pages of single runs.
+The build fails if a published notebook was executed with the quick profile. The links "Previous" and "Next" skip the
+pages of single runs.
 """
 
 import re
@@ -86,11 +86,7 @@ def add_line(app, doctree) -> None:
     line += nodes.Text(f"{', whose first cell of code holds its parameters' if has_parameters else ''}; ")
     line += [nodes.literal(text="make lab"), nodes.Text(" opens it. See ")]
     line += [addnodes.pending_xref("", nodes.inline(), **link), nodes.Text(f".{duration(Path(name))}")]
-    title = next(iter(doctree.findall(nodes.title)))
-    place = title.parent.index(title) + 1
-    while isinstance(title.parent[place], nodes.raw):
-        place += 1
-    title.parent.insert(place, line)
+    next(iter(doctree.findall(nodes.section))).append(line)
 
 
 def leave_runs_out(app, page, template, context, doctree) -> None:

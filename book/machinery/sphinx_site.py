@@ -1,13 +1,20 @@
-"""A Sphinx extension for the whole site: docstrings, the search page, and unused files of the theme."""
+"""A Sphinx extension for the whole site: docstrings, tables, captions, the search page, unused files of the theme."""
 
 import json
 import re
 from pathlib import Path
 
 from docutils import nodes
+from PIL import Image
 from sphinx.errors import ExtensionError
 
 ENTRY = re.compile(r"^(\w[\w, ]*) : (.+)")
+NUMBER = re.compile(r"[+−-]?\d[\d,.]*(e[+-]\d+)?%?( (± |to )?[<+−-]?[\d.]+%?| \[.*\])*")
+MINUS = re.compile(r"(?<![\w)-])-(?=\d)")
+POWER = re.compile(r"\b(\d(?:\.\d+)?)e([+-]\d+)")
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+NAME = re.compile(r"[A-Z\d][A-Za-z]*(_[A-Za-z]+)+")  # of CelebA's attributes
+VERBATIM = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.comment)
 UNUSED = {  # files in _static that pages don't load
     "source maps of the theme": r".*\.map",
     "search in other languages": r"locales/.*",
@@ -36,6 +43,38 @@ def add_texts(app, pagename, templatename, context, doctree) -> None:
         app.add_js_file(path.name)
 
 
+def class_figures(app, doctree) -> None:
+    """Put captions next to figures, by the theme's class, and mark plots (mostly white) for dark pages."""
+    for figure in doctree.findall(nodes.figure):
+        figure["classes"].append("margin-caption")
+        for image in figure.findall(nodes.image):
+            if image["uri"].endswith(".png"):
+                with Image.open(Path(app.srcdir, image["uri"])) as opened:
+                    shades = opened.convert("L").histogram()
+                if shades[255] > 0.8 * sum(shades):
+                    figure["classes"].append("plot")
+
+
+def set_numbers(app, doctree, page: str) -> None:
+    """Set numbers as in print, with minus signs and powers of ten, aligned in tables, and attributes without _."""
+    for table in doctree.findall(nodes.table):
+        rows = [row.children for row in table.findall(nodes.row)]
+        for head, *cells in zip(*rows, strict=False):
+            said = [cell.astext() for cell in cells if cell.astext()]
+            if said and all(map(NUMBER.fullmatch, said)):
+                for cell in (head, *cells):
+                    cell["classes"].append("number")
+    for text in list(doctree.findall(nodes.Text)):
+        if isinstance(text.parent, nodes.TextElement) and not isinstance(text.parent, VERBATIM):
+            shown = text.replace("_", " ") if NAME.fullmatch(text) else POWER.sub(_power, MINUS.sub("−", text))
+            text.parent.replace(text, nodes.Text(shown))
+
+
+def _power(found: re.Match) -> str:
+    factor = "" if found[1] == "1" else f"{found[1]} × "
+    return f"{factor}10{str(int(found[2])).translate(RAISED)}"
+
+
 def remove_unused(app, error) -> None:
     """Remove files that pages don't load, about 10 MB. The build fails if the theme doesn't contain them any more."""
     if error or app.builder.format != "html":
@@ -54,6 +93,8 @@ def remove_unused(app, error) -> None:
 def setup(app) -> dict:
     app.texts = {}
     app.connect("autodoc-process-docstring", describe, priority=400)  # before napoleon, whose priority is 500
+    app.connect("doctree-read", class_figures, priority=600)  # when paths of images are known
+    app.connect("doctree-resolved", set_numbers)
     app.connect("html-page-context", add_texts)
     app.connect("build-finished", remove_unused, priority=900)  # after everything that copies files
     return {"parallel_read_safe": True, "parallel_write_safe": False}

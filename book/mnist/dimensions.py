@@ -25,7 +25,7 @@
 # We repeat this with several seeds, measure it in nats, and train once for much longer to see
 # whether more dimensions overfit. {doc}`/book/mnist/samples` evaluates the samples.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": MNIST; "quick": the digits that come with scikit-learn
@@ -33,7 +33,7 @@ profile: str = os.environ.get("VAELIB_PROFILE", "paper")  # or "quick"
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 from IPython.display import Markdown
 from myst_nb import glue
 from tabulate import tabulate
@@ -81,7 +81,7 @@ plots.panels(invented, columns=6)
 # per image, mean ± standard deviation over the seeds of the short training.
 
 
-# %%
+# %% tags=["hide-input"]
 def shown(K, figure):
     return runs.plus_minus([run.evaluation[figure] for run in short[K]])
 
@@ -121,7 +121,7 @@ plots.histories(histories)
 # The table shows the last epoch, and the best epoch on the test images. On MNIST, the gap is
 # widest at K = 4, with 8.1 nats, and the model with 64 dimensions uses only 12 in the end.
 
-# %%
+# %% tags=["hide-input"]
 final = {K: run.evaluation for K, (run,) in long.items()}
 gap = {K: final[K]["train_elbo"] - final[K]["test_elbo"] for K in final}
 table = []
@@ -143,7 +143,7 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".1f"))
 # must be within 1 nat of the best K, and no K may have lost more than 1 nat since its best
 # epoch. (If a small K fails this last condition, too many dimensions are not the cause.)
 
-# %%
+# %% tags=["hide-input"]
 most = max(final)
 tested = {K: each["test_elbo"] for K, each in final.items()}
 lost = [

@@ -22,7 +22,7 @@
 # them. A classifier finds the right digit for 77% of the codes of MNIST's test images. With
 # one dimension, the map is a line, and the classifier is right for 63%.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": MNIST; "quick": the digits that come with scikit-learn
@@ -31,7 +31,7 @@ seed: int = 0  # of weights, order and noise
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 import torch
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -70,7 +70,7 @@ plots.codes(means, digits.test.labels, digits.names)
 # single number of K = 1. Guessing would be right one time in ten. (± is the standard
 # deviation over the five folds.)
 
-# %%
+# %% tags=["hide-input"]
 for model in (line, plane):
     code = evaluation.encode(model, digits.test.images)[0]
     classifier = KNeighborsClassifier(10)

@@ -24,7 +24,7 @@
 # samples show? Do they show all ten digits? How far are they from real ones, in the
 # classifier's features?
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": MNIST; "quick": the digits that come with scikit-learn
@@ -32,7 +32,7 @@ profile: str = os.environ.get("VAELIB_PROFILE", "paper")  # or "quick"
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 import torch
 from IPython.display import Markdown
 from myst_nb import glue
@@ -57,7 +57,7 @@ print(f"{plan.short.epochs} epochs, seeds {plan.short.seeds}")
 # It learns only from the training images and their labels, and never sees a VAE. Its
 # accuracy on the test images shows how far you can trust it.
 
-# %%
+# %% tags=["hide-input"]
 judge = features.load(digits, runs_folder)[0]
 
 
@@ -91,7 +91,7 @@ print(f"right on {right:.1%} of the test images")
 #   how low it can get.
 
 
-# %%
+# %% tags=["hide-input"]
 def worth(images):
     found, chances = look(images)
     sure = (chances.max(1).values > 0.9).float().mean()
@@ -106,7 +106,7 @@ for K, each in trained.items():
     invented = [run.model().sample(test_count, seed=0) for run in each]
     samples[K] = torch.stack([worth(images) for images in invented])
 
-# %%
+# %% tags=["hide-input"]
 seen = worth(data.to_float(digits.train.images[:test_count]))
 forms = ".1%", ".1f", ".3f", ".2f"
 
@@ -131,7 +131,7 @@ Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
 # in which the classifier finds the digit of the original. Samples come from the same
 # decoder, but their codes are drawn from the prior, and they copy no test image.
 
-# %%
+# %% tags=["hide-input"]
 recognised, copied = {}, {}
 for K, each in trained.items():
     recognised[K], copied[K] = torch.empty(2, len(each))
@@ -143,7 +143,7 @@ for K, each in trained.items():
         recognised[K][number] = hits.float().mean()
         copied[K][number] = features.frechet_distance(real, found)
 
-# %%
+# %% tags=["hide-input"]
 table = [
     [K, spread(recognised[K], ".1%"), spread(copied[K], ".2f")]
     for K in trained
@@ -152,7 +152,7 @@ table.append(["real, test", f"{right:.1%}", ""])
 headers = ["K", "recognised", "distance"]
 Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
 
-# %% mystnb={"figure": {"caption": "The classifier's scores against the number of latent dimensions: two for samples from the prior, and on the right one for reconstructions. A point is a seed, the line joins the means.", "name": "fig-mnist-samples-worth"}, "image": {"alt": "Three plots against the number of latent dimensions: the share of samples that the judge is sure of, the Fr\u00e9chet distance of samples, and the share of reconstructions that are recognised."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The classifier's scores against the number of latent dimensions: two for samples from the prior, and on the right one for reconstructions. A point is a seed, the line joins the means.", "name": "fig-mnist-samples-worth"}, "image": {"alt": "Three plots against the number of latent dimensions: the share of samples that the judge is sure of, the Fr\u00e9chet distance of samples, and the share of reconstructions that are recognised."}}
 values = {
     "samples: sure": [each[:, 0].tolist() for each in samples.values()],
     "samples: distance": [each[:, 3].tolist() for each in samples.values()],
@@ -168,7 +168,7 @@ plots.over_dimensions(list(trained), values)
 # differently from codes of real images.
 
 
-# %%
+# %% tags=["hide-input"]
 def best(values):
     """The K with the highest mean over the seeds."""
     return max(values, key=lambda K: values[K].mean().item())
@@ -188,7 +188,7 @@ print("reconstructions recognised: K =", best(recognised))
 # gets one in ten), and is sure of more than half of the samples. Less blurry means that
 # samples of K = 2 are less grey than samples of K = 1.
 
-# %%
+# %% tags=["hide-input"]
 on = f"{digits.name}, {count:,} + {test_count:,} images"
 claims.judge(
     "C4",
@@ -207,7 +207,7 @@ claims.judge(
 # best K, by the mean over the seeds.
 
 
-# %%
+# %% tags=["hide-input"]
 def gained_late(values):
     """The share of the gain that comes after K = 2, for each seed."""
     most = values[best(values)]

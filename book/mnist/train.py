@@ -29,7 +29,7 @@
 # come with scikit-learn. On two CPU cores, ten epochs of MNIST take half a minute to a
 # minute, and the evaluation takes as long again.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": MNIST; "quick": the digits that come with scikit-learn
@@ -41,7 +41,7 @@ seed: int = 0  # of weights, order and noise
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 import torch
 from IPython.display import Markdown
 from tabulate import tabulate
@@ -95,7 +95,7 @@ print(f"{run.folder.name}, trained on: {environment['device']}")
 # parameters as torch:
 
 
-# %%
+# %% tags=["hide-input"]
 def layer(inputs, outputs):
     return (inputs + 1) * outputs  # the 1 is the bias
 
@@ -125,7 +125,7 @@ plots.training(run.metrics)
 # therefore compare models with each other, but aren't log-likelihoods of the data
 # {cite}`loaiza2019continuous`.) The table is for all test images, in nats per image:
 
-# %%
+# %% tags=["hide-input"]
 figure = run.evaluation
 table = [
     ("ELBO", figure["test_elbo"]),
@@ -145,7 +145,7 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".4g"))
 # higher. Its Monte Carlo error shows only how it would vary with other samples. If a few
 # weights dominate, even this variation is underestimated.
 
-# %%
+# %% tags=["hide-input"]
 images = digits.test.images[: 200 if "paper" in profile else 16]
 table = []
 for samples in (10, 50, 250, 1000):

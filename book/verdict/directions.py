@@ -28,7 +28,7 @@
 # leave many dimensions unused. There a direction can fail silently, because the
 # decoder ignores its steps.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": MNIST, CelebA and drawn faces; "quick": small digits and drawn faces

@@ -26,7 +26,7 @@
 # CelebA didn't. The quick profile uses drawn faces. Its tables show how the page works, and
 # nothing about people.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": CelebA; "quick": faces drawn by the package itself
@@ -36,7 +36,7 @@ seed: int = 0  # of weights, order and noise
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 import math
 
 import matplotlib.pyplot as plt
@@ -111,7 +111,7 @@ print(f"{chance:.0%} (a rough estimate, for CelebA only)")
 # the settings, neither the paper's nor ours: there is one learning rate, one batch size and
 # one architecture.
 
-# %%
+# %% tags=["hide-input"]
 table = []
 for K, each in trained.items():
     levels = torch.tensor([one.evaluation["test_elbo"] for one in each])
@@ -157,7 +157,7 @@ for name in (*ranked[-3:][::-1], *ranked[:3]):
 # the likelihood isn't a density ({doc}`/book/verdict/slips`). How much does the bound rise
 # with more samples? On 20 test images:
 
-# %%
+# %% tags=["hide-input"]
 small = photos.test.images[:20]
 reconstruction, kl = evaluation.elbo(model, small)
 table = [("1 (ELBO)", f"{(reconstruction - kl).mean():.1f}", "")]
@@ -269,8 +269,8 @@ show(table, headers)
 # ### Which groups are reconstructed worse
 #
 # We compare the squared error per pixel of reconstructions (from the posterior mean) of
-# test images with and without each label. The table shows the difference relative to the
-# mean error, ± its standard error. Because we compare $A$ labels, a difference counts only
+# test images with and without each label. The figure shows the difference relative to the
+# mean error, and the folded table lists it. Because we compare $A$ labels, a difference counts only
 # beyond the quantile of the normal distribution for $0.05 / A$ (Bonferroni).
 
 # %% tags=["hide-input"]
@@ -293,7 +293,7 @@ print(
 )
 print(f"of these, {(clear & (shift > 0)).sum()} with a larger error")
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 order = shift.argsort(descending=True).tolist()
 ends = order[:8] + order[-6:] if len(order) > 16 else order
 named = [j for j in order if photos.names[compared[j]] in chosen]
@@ -326,7 +326,7 @@ print(f"correlation of share and difference: {together:.2f}")
 # %% [markdown]
 # Hats and glasses, which are rare and cover a face, have the largest errors. *Male* is
 # common, and its error is clearly larger, too. A larger error can have several causes: few
-# examples to learn from, a lively background, a hat's edge, or strong contrast. The table
+# examples to learn from, a lively background, a hat's edge, or strong contrast. The figure
 # shows that groups differ, and not why. It also takes one label at a time, although labels
 # occur together.
 #

@@ -23,7 +23,7 @@
 # case one way or the other. {ref}`slips-summary`, the last table, lists all of
 # them with the numbers that the cells compute.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": MNIST, CelebA; "quick": digits of scikit-learn, drawn faces
@@ -33,7 +33,7 @@ seed: int = 0  # of weights, order and noise
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 import math
 import tempfile
 from itertools import pairwise
@@ -103,7 +103,7 @@ def show(rows, headers, formats=""):
 # the crop "centre", but it's central only sideways: the scripts keep 128 rows of 218, from
 # row 60 on.
 
-# %%
+# %% tags=["hide-input"]
 assert 28 * 28 == 784 and 3 * 64 * 48 == 9216
 assert 9212 % 3 != 0  # no whole number of pixels in each channel
 try:
@@ -136,7 +136,7 @@ print(f"the crop's middle lies {off_centre:.0f} rows below the image's")
 # reading, the KL is right, but the noise is scaled by the variance, and is too small.
 
 
-# %%
+# %% tags=["hide-input"]
 def reconstruct(deviation):
     """The reconstruction term with noise of this deviation, averaged."""
     noise = torch.randn(mu.shape, generator=torch.manual_seed(0))
@@ -180,7 +180,7 @@ show(table, ["reading", "KL", "reconstruction", "their “ELBO”"], ".1f")
 # model. This function makes both:
 
 
-# %%
+# %% tags=["hide-input"]
 def variant(width, norms):
     """`width` channels at first; batch norm in the first `norms` blocks."""
     sizes = [photos.image_shape[0], *(width * 2**i for i in range(4))]
@@ -209,7 +209,7 @@ with torch.inference_mode():
 # faces**, with few images in batches of 32, one change at a time and two seeds, can show only
 # a large difference early on.
 
-# %%
+# %% tags=["hide-input"]
 drawn = data.load("faces" if profile == "paper" else "faces-small")
 counts = (1500, 300) if profile == "paper" else (160, 100)
 parts = [
@@ -230,7 +230,7 @@ def held_out(choice, number):
     return metrics[-1]["test_elbo"]
 
 
-# %%
+# %% tags=["hide-input"]
 variants = {
     "the text: 32 channels, four norms": (32, 4),
     "32 channels, three norms": (32, 3),
@@ -260,7 +260,7 @@ show(table, ["encoder", "parameters", "ELBO, seed 0", "ELBO, seed 1"])
 # difference $\Delta$ of the mean codes of images with and without the attribute. All three
 # have length 1.
 
-# %%
+# %% tags=["hide-input"]
 labels, axes = photos.test.labels, ("d", "w", "Δ")
 usable = (labels.sum(0) >= 10) & ((~labels).sum(0) >= 10)
 names = [photos.names[i] for i in usable.nonzero().flatten()]
@@ -284,7 +284,7 @@ low, high = min(cosine.values()), max(cosine.values())
 print(f"cosine of d and w, all attributes: {low:.2f} to {high:.2f}")
 
 
-# %%
+# %% tags=["hide-input"]
 def walk(attribute, direction):
     """What regression promises, judge sees (log-odds), pixels change."""
     images = attributes.traverse(model, starts, direction, ends)
@@ -309,7 +309,7 @@ headers = ["attribute", "cosine", "promise, d", "promise, w"]
 headers += [f"judge, {name}" for name in axes]
 show(table, headers, ("", ".2f", ".0f", ".0f", ".1f", ".1f", ".1f"))
 
-# %%
+# %% tags=["hide-input"]
 assert (promise[:, 0] >= promise[:, 1]).all()  # d is the steepest
 further = (seen[:, 1] > seen[:, 0]).sum().item()
 ratio = (seen[:, 1] / seen[:, 0]).median().item()
@@ -330,7 +330,7 @@ print(f"d moves the judge more per change of pixels: {thrifty.sum()} of 10")
 # How much does the decoder use a dimension? We measure by how much a picture changes (root
 # mean square over pixels) for one unit along each axis.
 
-# %%
+# %% tags=["hide-input"]
 spread, noise = means.std(0), log_variances.exp().mean(0).sqrt()
 half = torch.tensor([-0.5, 0.5])
 effect = []
@@ -353,7 +353,7 @@ panels[0].set_ylabel("posteriors' deviation")
 panels[1].set_ylabel("change of the picture")
 figure
 
-# %%
+# %% tags=["hide-input"]
 shares = torch.stack([three(each) for each in best]).square().mean(0)
 table = [
     [f"{spread[part].min():.2f} to {spread[part].max():.2f}"]
@@ -386,7 +386,7 @@ show(table, headers + [f"share of {name}" for name in axes])
 # part? If errors on images are independent, it should be $\sqrt{a (1 - a) / n}$, where $a$ is
 # the accuracy.
 
-# %%
+# %% tags=["hide-input"]
 smiling, table = found["Smiling"], []
 y = labels[:, photos.column("Smiling")].numpy()
 generator = torch.Generator().manual_seed(0)
@@ -425,7 +425,7 @@ show(table, ["n", "accuracy", "scatter", "√(a (1 - a) / n)"])
 # \text{ELBO}(x) \le \sum_j \left[ x_j \log x_j + (1 - x_j) \log (1 - x_j) \right].
 # $$ (eq-slips-ceiling)
 
-# %%
+# %% tags=["hide-input"]
 shown, ceiling, table = {grey.name: run_grey, photos.name: run}, {}, []
 for name in dict.fromkeys((*shown, "digits", drawn.name)):
     x = data.to_float(data.load(name, data_folder).test.images).flatten(1)
@@ -458,7 +458,7 @@ show(table, headers, ("", ",", ",.1f", ",.1f", ",.1f", ".0%"))
 # torch:
 
 
-# %%
+# %% tags=["hide-input"]
 def log_constant(logits):
     """What each pixel lacks, in nats: log(ℓ / tanh(ℓ / 2))."""
     size = logits.abs().clamp(min=1e-6)  # even in ℓ, and log 2 at zero
@@ -478,7 +478,7 @@ assert torch.allclose(library, formula + log_constant(logits), atol=1e-6)
 # How many nats is the missing constant, at the models' own outputs (codes sampled for 200
 # test images, and decoded)? At least $\log 2$ for each value:
 
-# %%
+# %% tags=["hide-input"]
 lacking, table = {}, []
 for own, each in ((model_grey, grey), (model, photos)):
     x = data.to_float(each.test.images[:200])
@@ -509,7 +509,7 @@ show(table, headers, ",.0f")
 # prior. Is a large K undertrained here? Then its ELBO would be below that of a smaller K, and
 # would still be rising faster.
 
-# %%
+# %% tags=["hide-input"]
 level, table = {}, []
 for K, each in trained.items():
     values = torch.tensor([one.evaluation["test_elbo"] for one in each])

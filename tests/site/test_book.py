@@ -226,9 +226,24 @@ def test_newcomers_get_one_sentence_and_the_verdict_of_each_claim():
         assert not any(character.isdigit() for character in row)
 
 
-def test_what_changed_every_verdict_is_told():
-    judged = [claims.judgement(claim, BOOK) for claim in claims.rules()]
-    for row, each in zip(ledger._changes(judged).splitlines()[2:], judged, strict=True):
-        cells = [cell.strip() for cell in row.split("|")]
-        assert cells[2] == each.rule["before"] in claims.VERDICTS
-        assert cells[3] == f"**{each.verdict}**" and cells[4] == each.rule["why"]
+@pytest.mark.parametrize("claim", claims.rules())
+def test_a_row_of_the_ledger_has_a_dot_for_each_condition_on_its_side_of_the_bound(claim):
+    judged = claims.judgement(claim, BOOK)
+    row = ledger._row(judged)
+    assert row.endswith(f"<strong>{judged.verdict}</strong></summary>")
+    dots = re.findall(r'<g class="(\w+)"><path d="M([\d-]+) 8H([\d-]+)"/><circle cx="(\d+)"', row)
+    assert len(dots) == len(judged.met)
+    for (shade, *places), met in zip(dots, judged.met.values(), strict=True):
+        low, high, middle = map(int, places)
+        assert min(low, high) >= 0 and max(low, high, middle) <= 100
+        if met is not None:  # a hollow dot may be on either side
+            assert shade == ("met" if met else "missed")
+            assert all(place >= 50 if met else place <= 50 for place in (low, high, middle))
+
+
+@pytest.mark.parametrize("claim", claims.rules())
+def test_a_row_unfolds_to_the_conditions_and_to_what_changed_the_verdict(claim):
+    judged = claims.judgement(claim, BOOK)
+    assert judged.rule["before"] in claims.VERDICTS
+    told = ledger._detail(judged)
+    assert judged.table() in told and told.endswith(f"it was *{judged.rule['before']}*. {judged.rule['why']}")

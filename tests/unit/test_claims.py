@@ -77,9 +77,9 @@ def test_an_exact_value_is_its_own_interval():
 
 def test_the_value_is_a_mean_with_its_spread_in_the_form_of_the_rules():
     judged = judge(fine=[0.2, 0.3, 0.4])
-    assert judged.shown("fine") == "30% ± 10%"
-    assert "30% ± 10%" in judged.table() and "30% ± 10%" in judged.summary
-    assert "5% to 55%" in judged.table() and "| undecided |" in judged.table()
+    assert judged.shown("fine") == "30.0% ± 10.0%"
+    assert "30.0% ± 10.0%" in judged.table() and "30.0% ± 10.0%" in judged.summary
+    assert "5.2% to 54.8%" in judged.table() and "| undecided |" in judged.table()
 
 
 def test_values_may_be_tensors_of_no_or_one_dimension():
@@ -138,3 +138,14 @@ def test_the_digest_of_the_rules_changes_with_what_decides_and_not_with_prose():
 @pytest.mark.parametrize("path", sorted((BOOK / "records" / "beyond").glob("burda-*.json")), ids=lambda path: path.stem)
 def test_a_run_was_trained_under_the_rules_that_judge_it(path):
     assert runs.load(path, builder=None).record["tags"]["rules"] == claims.digest(claims.next_rules())
+
+
+def test_an_interval_of_fresh_seeds_has_both_spreads_and_the_verdict_is_not_exploratory():
+    values, errors = [0.2, 0.3, 0.4], {"kept": 0.01, "fine": 0.02}
+    judged = claims.judge("C7", "test data", errors=errors, kept=[0.9, 0.9], fine=values)
+    low, high = judge(fine=values).interval("fine")
+    assert judged.interval("fine") == pytest.approx(
+        [0.3 - math.hypot(0.3 - low, 0.0392), 0.3 + math.hypot(high - 0.3, 0.0392)]
+    )
+    assert judged.interval("kept") == pytest.approx([0.9 - 0.0196, 0.9 + 0.0196])  # equal values have an interval now
+    assert judge().exploratory and not judged.exploratory

@@ -1,0 +1,311 @@
+"""Decide claims with models trained from fresh seeds: `python -m book.machinery.verdicts C4 C7`.
+
+The rules are in rules.yml. For each claim, the command trains the missing models, and resumes interrupted runs. It then
+measures each condition for each seed. It writes the verdict to book/records/verdicts/C4.json, and the runs' records to
+book/records/fresh.
+
+Each measure is computed once from all images, draws and classifiers, and again from 1,000 resamples of them. It is a
+tensor of shape (R,), R = 1 + RESAMPLES. Its first value counts each item once.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+from sklearn.linear_model import LinearRegression
+from torch import Tensor
+
+from vaelib import TrainConfig, attributes, data, evaluation, features, files, models, runs
+from vaelib.objective import reparameterize
+
+from . import authors, claims
+
+RECORDS = Path(__file__).parents[1] / "records"
+RESAMPLES = 1000
+MOST = 2000  # number of images, and of draws, in a kernel distance
+IMAGES, DRAWS, CLASSIFIERS, DIRECTIONS = range(4)  # the resampled items, and the seeds of their resamples
+EPOCHS = {"mnist": 10, "celeba": 30}
+APPEARANCE = ("Pale_Skin", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Eyeglasses", "Wearing_Hat")
+LIGHT = ("right half less left half", "lower half less upper half")
+
+Trained = Callable[[str, int], models.VAE]  # from the name of the data, and K
+dataset = cache(data.load)
+
+
+@cache
+def counts(kind: int, items: int) -> Tensor:
+    """Count how often each resample contains each item, (R, items)."""
+    picks = torch.randint(items, (RESAMPLES, items), generator=torch.Generator().manual_seed(kind))
+    drawn = torch.zeros(RESAMPLES, items).scatter_add_(1, picks, torch.ones(RESAMPLES, items))
+    return torch.cat([torch.ones(1, items), drawn])
+
+
+def mean(values: Tensor, kind: int) -> Tensor:
+    """Compute the mean over items, (R,) or (R, M), of values (N,) or (N, M)."""
+    return counts(kind, len(values)) @ values.float() / len(values)
+
+
+def over_classifiers(values: Tensor) -> Tensor:
+    """Compute the mean over C classifiers, (R,), of values (R, C)."""
+    return (counts(CLASSIFIERS, values.shape[1]) * values).mean(1)
+
+
+def variance(images: Tensor, kind: int) -> Tensor:
+    """Compute the variance of images, summed over pixels, (R,)."""
+    pixels = images.flatten(1)
+    return mean(pixels.square().sum(1), kind) - mean(pixels, kind).square().sum(1)
+
+
+def area(scores: Tensor, present: Tensor) -> Tensor:
+    """Compute the area under the ROC curve, (R,), of images' scores (N,)."""
+    weights = counts(IMAGES, len(scores))
+    yes, no = scores[present, None], scores[None, ~present]
+    wins = (weights[:, present] @ ((yes > no).float() + (yes == no).float() / 2) * weights[:, ~present]).sum(1)
+    return wins / (weights[:, present].sum(1) * weights[:, ~present].sum(1))
+
+
+def areas(scores: Tensor, present: Tensor) -> Tensor:
+    """Compute the mean area under the ROC curve of C classifiers, (R,), from their scores (N, C)."""
+    return over_classifiers(torch.stack([area(each, present) for each in scores.T], 1))
+
+
+@torch.inference_mode()
+def logits(name: str, images: Tensor) -> Tensor:
+    """Compute the classifiers' logits for images, (N, C, A)."""
+    networks, parts = features.load(dataset(name)), images.split(500)
+    return torch.stack([torch.cat([each(data.to_float(part)) for part in parts]) for each in networks], 1)
+
+
+def kernel(x: Tensor, y: Tensor, kinds: tuple[int, int]) -> Tensor:
+    """Compute the mean kernel of pairs of features (N, F) and (M, F), (R,), without pairs of an image and itself."""
+    values = (x @ y.T / x.shape[1] + 1).pow(3)
+    first, second = counts(kinds[0], len(x)), counts(kinds[1], len(y))
+    pairs = torch.full((len(first),), float(len(x) * len(y)))
+    if kinds[0] == kinds[1]:
+        values.fill_diagonal_(0)
+        pairs -= first.square().sum(1)
+    return ((first @ values) * second).sum(1) / pairs
+
+
+@cache
+def real(name: str) -> list[tuple[Tensor, Tensor]]:
+    """Compute the features of test images, and the mean kernel of their pairs, for each classifier."""
+    images = dataset(name).test.images[:MOST]
+    found = [features.extract(each, images) for each in features.load(dataset(name))]
+    return [(each, kernel(each, each, (IMAGES, IMAGES))) for each in found]
+
+
+def kernel_distance(name: str, samples: Tensor) -> Tensor:
+    """Compute the kernel distance of samples from test images, (R,). See `features.kernel_distance`."""
+    distances = []
+    for network, (tests, within) in zip(features.load(dataset(name)), real(name), strict=True):
+        found = features.extract(network, samples[:MOST])
+        between = kernel(tests, found, (IMAGES, DRAWS))
+        distances.append(within + kernel(found, found, (DRAWS, DRAWS)) - 2 * between)
+    return over_classifiers(torch.stack(distances, 1))
+
+
+def passes(name: str, samples: Tensor) -> Tensor:
+    """Compute the share of samples that are closer to some test image than its nearest neighbour, in features, (R,)."""
+    found = []
+    for network, (tests, _) in zip(features.load(dataset(name)), real(name), strict=True):
+        radius = torch.cdist(tests, tests).kthvalue(2, dim=1).values  # the first is the image itself
+        found.append((torch.cdist(features.extract(network, samples), tests) < radius).any(1))
+    return over_classifiers(mean(torch.stack(found, 1), DRAWS))
+
+
+@torch.no_grad()
+def decode(model: models.VAE, codes: Tensor) -> Tensor:
+    """Decode codes into mean images."""
+    return model.decode(codes)
+
+
+def copies(model: models.VAE, images: Tensor) -> Tensor:
+    """Reconstruct images, each from a code sampled from its posterior."""
+    return decode(model, reparameterize(*evaluation.encode(model, images), torch.Generator().manual_seed(0)))
+
+
+def explained(model: models.VAE, name: str) -> Tensor:
+    """Compute the share of the test images' variance that reconstructions explain, (R,)."""
+    originals, average = (data.to_float(each.images) for each in (dataset(name).test, dataset(name).train))
+    about = (originals - average.mean(0)).square().flatten(1).sum(1)
+    left = (originals - copies(model, dataset(name).test.images)).square().flatten(1).sum(1)
+    return 1 - mean(left, IMAGES) / mean(about, IMAGES)
+
+
+def recognised(model: models.VAE) -> Tensor:
+    """Compute the share of test digits that classifiers recognise when decoded from their mean codes, (R,)."""
+    test = dataset("mnist").test
+    digits = logits("mnist", decode(model, evaluation.encode(model, test.images)[0])).argmax(2)
+    return over_classifiers(mean(digits == test.labels[:, None], IMAGES))
+
+
+def sure(samples: Tensor) -> Tensor:
+    """Compute the share of samples with a digit to which a classifier gives a probability above 0.9, (R,)."""
+    return over_classifiers(mean(logits("mnist", samples).softmax(2).amax(2) > 0.9, DRAWS))
+
+
+def late(values: list[Tensor]) -> Tensor:
+    """Compute the share of the gain from the first K to the best that follows the second K, (R,)."""
+    best = max(values, key=lambda each: each[0])
+    return (best - values[1]) / (best - values[0])
+
+
+def properties(images: Tensor) -> dict[str, Tensor]:
+    """Compute properties of faces (N, 3, 64, 48), each a tensor (N,)."""
+    grey = images.mean(1)
+    face, upper = grey[:, 16:48, 12:36].mean((1, 2)), grey[:, :16]
+    corners = torch.cat([upper[:, :, :6], upper[:, :, -6:]], 2).mean((1, 2))
+    return {
+        "brightness": grey.mean((1, 2)),
+        "contrast": grey.flatten(1).std(1),
+        "right half less left half": grey[:, :, 24:].mean((1, 2)) - grey[:, :, :24].mean((1, 2)),
+        "lower half less upper half": grey[:, 32:].mean((1, 2)) - grey[:, :32].mean((1, 2)),
+        "face (middle) brightness": face,
+        "background (upper corners) brightness": corners,
+        "background less face": corners - face,
+        "red less blue": (images[:, 0] - images[:, 2]).mean((1, 2)),
+    }
+
+
+def c4(trained: Trained) -> dict[str, Tensor]:
+    one, two = (trained("mnist", K) for K in (1, 2))
+    samples = [model.sample(len(dataset("mnist").test), seed=0) for model in (one, two)]
+    grey, less = (mean((each * (1 - each)).flatten(1).mean(1), DRAWS) for each in samples)
+    return {"recognised": recognised(one), "sure": sure(samples[0]), "grey": less / grey}
+
+
+def c5(trained: Trained) -> dict[str, Tensor]:
+    found: dict[str, list[Tensor]] = {"nats": [], "recognised": [], "sure": [], "distance": []}
+    test = dataset("mnist").test
+    for model in (trained("mnist", K) for K in (1, 2, 4, 8, 16, 64)):
+        reconstruction, kl = evaluation.elbo(model, test.images)
+        samples = model.sample(len(test), seed=0)
+        found["nats"].append(mean(reconstruction - kl, IMAGES))
+        found["recognised"].append(recognised(model))
+        found["sure"].append(sure(samples))
+        found["distance"].append(-kernel_distance("mnist", samples))
+    return {key: late(values) for key, values in found.items()}
+
+
+def c7(trained: Trained) -> dict[str, Tensor]:
+    photos = dataset("celeba")
+    originals, average = data.to_float(photos.test.images), data.to_float(photos.train.images).mean(0)
+    decoded = copies(trained("celeba", 64), photos.test.images)
+    before, after = logits("celeba", originals), logits("celeba", decoded)
+    kept = []
+    for column in map(photos.column, APPEARANCE):
+        present = photos.test.labels[:, column]
+        kept.append((areas(after[..., column], present) - 0.5) / (areas(before[..., column], present) - 0.5))
+    shared, *powers = mean(authors.reconstructions(decoded, originals, average)[:, 3:], IMAGES).T
+    return {"kept": torch.stack(kept).mean(0), "fine": shared.square() / (powers[0] * powers[1])}
+
+
+def c8(trained: Trained) -> dict[str, Tensor]:
+    photos = dataset("celeba")
+    tests = data.to_float(photos.test.images)
+    samples = trained("celeba", 64).sample(len(tests), seed=0)
+    average = data.to_float(photos.train.images).mean(0).expand(tests.shape)
+    return {
+        "variance": variance(samples, DRAWS) / variance(tests, IMAGES),
+        "distance": kernel_distance("celeba", samples) / kernel_distance("celeba", average),
+    }
+
+
+def c9(trained: Trained) -> dict[str, Tensor]:
+    photos, model = dataset("celeba"), trained("celeba", 2)
+    means, log_variances = evaluation.encode(model, photos.train.images)
+    codes = reparameterize(means, log_variances, torch.Generator().manual_seed(0))
+    draws = torch.randn(len(photos.test), 2, generator=torch.Generator().manual_seed(1))
+    samples = decode(model, codes.mean(0) + draws @ torch.linalg.cholesky(codes.T.cov()).T)
+    tests = data.to_float(photos.test.images)
+    seen, unseen = (properties(data.to_float(each.images)) for each in (photos.train, photos.test))
+    held_out, predicted = evaluation.encode(model, photos.test.images)[0].numpy(), {}
+    for name, values in seen.items():
+        guess = torch.from_numpy(LinearRegression().fit(means.numpy(), values.numpy()).predict(held_out))
+        spread = mean(unseen[name].square(), IMAGES) - mean(unseen[name], IMAGES).square()
+        predicted[name] = 1 - mean((unseen[name] - guess).square(), IMAGES) / spread
+    best = partial(max, key=lambda name: predicted[name][0])
+    return {
+        "variance": variance(samples, DRAWS) / variance(tests, IMAGES),
+        "light": predicted[best(LIGHT)],
+        "ahead": predicted[LIGHT[0]] - predicted[best(predicted.keys() - {LIGHT[0]})],
+    }
+
+
+def c11(trained: Trained) -> dict[str, Tensor]:
+    photos, model = dataset("celeba"), trained("celeba", 64)
+    codes, unseen = (evaluation.encode(model, each.images)[0] for each in (photos.train, photos.test))
+    fitted = attributes.fit(codes, photos.train.labels, photos.names)
+    pixels, labels = logits("celeba", photos.test.images), photos.test.labels
+    shares, points = [], {}
+    for column, name in enumerate(photos.names):
+        score, present = fitted[name].score(unseen), labels[:, column]
+        shares.append((area(score, present) - 0.5) / (areas(pixels[..., column], present) - 0.5))
+        if name in ("Smiling", "Male"):
+            share = mean(present, IMAGES)
+            points[name.lower()] = mean((score > 0) == present, IMAGES) - torch.maximum(share, 1 - share)
+    return {"separable": torch.stack(shares).median(0).values} | points | walks(model, fitted["Smiling"], unseen[:40])
+
+
+def walks(model: models.VAE, smiling: attributes.Attribute, starts: Tensor) -> dict[str, Tensor]:
+    """Compute the change of the classifiers' smile score along the authors' direction and 40 random directions."""
+    column = dataset("celeba").column("Smiling")
+
+    def scores(direction: Tensor, steps: Tensor) -> Tensor:  # the mean over walks and classifiers, (R, steps)
+        images = attributes.traverse(model, starts, direction, steps)
+        seen = logits("celeba", images.flatten(0, 1))[..., column].unflatten(0, images.shape[:2])  # (N, T, C)
+        by_classifier = mean(seen.flatten(1), DRAWS).unflatten(1, seen.shape[1:])  # (R, T, C)
+        return torch.stack([over_classifiers(each) for each in by_classifier.unbind(1)], 1)
+
+    along = scores(smiling.standardised_direction, torch.linspace(-4, 4, 11))
+    random = torch.randn(40, model.latent_dim, generator=torch.Generator().manual_seed(0))
+    ends = [scores(each / each.norm(), torch.tensor([-4.0, 4.0])) for each in random]
+    less = torch.stack([(each[:, 1] - each[:, 0]).abs() < along[:, -1] - along[:, 0] for each in ends], 1)
+    return {"rises": (along.diff(dim=1) > 0).float().mean(1), "beaten": (counts(DIRECTIONS, len(ends)) * less).mean(1)}
+
+
+def c12(trained: Trained) -> dict[str, Tensor]:
+    faces, digits = (explained(trained(name, 64), name) for name in ("celeba", "mnist"))
+    return {"explained": faces, "degraded": faces - digits}
+
+
+MEASURES = {"C4": c4, "C5": c5, "C7": c7, "C8": c8, "C9": c9, "C11": c11, "C12": c12}
+
+
+def decide(claim: str) -> claims.Judgement:
+    """Train the models that a claim's rules require, and measure the claim for each seed."""
+    rules = claims.next_rules()
+    seeds = rules["seeds"]["mnist" if rules["claims"][claim]["data"].startswith("MNIST") else "faces"]
+    used: dict[str, str] = {}
+
+    def trained(seed: int, name: str, latent_dim: int) -> models.VAE:
+        config = TrainConfig(latent_dim, EPOCHS[name], seed)
+        run = runs.train(dataset(name), config, checkpoint_seconds=60, tags={"rules": claims.digest(rules)})
+        files.write(RECORDS / "fresh" / f"{run.folder.name}.json", run.dumps())
+        used[run.folder.name] = claims.fingerprint(run)
+        return run.model()
+
+    found = [MEASURES[claim](partial(trained, seed)) for seed in seeds]
+    values, errors = {}, {}
+    for key in found[0]:
+        by_seed = torch.stack([each[key] for each in found])  # (seeds, R)
+        values[key] = by_seed[:, 0].tolist()
+        errors[key] = by_seed.mean(0)[1:].std().item()
+    return claims.Judgement(claim, rules["claims"][claim]["data"], values, used, errors)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m book.machinery.verdicts", description=__doc__)
+    parser.add_argument("claim", nargs="+", choices=MEASURES)
+    for folder in ("fresh", "verdicts"):
+        (RECORDS / folder).mkdir(exist_ok=True)
+    for each in parser.parse_args().claim:
+        decided = decide(each)
+        written = {"rules": claims.digest(claims.next_rules())} | asdict(decided)
+        files.write(RECORDS / "verdicts" / f"{each}.json", json.dumps(written, indent=1) + "\n")
+        print(f"{each} {decided.verdict}: {decided.summary}", flush=True)
