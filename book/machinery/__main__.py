@@ -71,7 +71,9 @@ def publish(options: argparse.Namespace) -> None:
     if options.experiment == "beyond":  # has no profile: the pages say which runs they have
         kept, root = BOOK / "records" / "beyond", runs.default_root()
         # A page that only reads records needs no run here
-        named = [each for each in claims.runs_beyond(BOOK) if (root / each).exists() or not (kept / f"{each}.json").exists()]
+        named = [
+            each for each in claims.runs_beyond(BOOK) if (root / each).exists() or not (kept / f"{each}.json").exists()
+        ]
         steps = [(publishing.record, named, kept)]
     # Of another profile, weights and pictures would take the place of those that the book shows
     elif options.profile == "paper" and options.experiment in publishing.WEIGHTS:
