@@ -48,10 +48,9 @@ class Attribute:
         """The direction, a unit vector (K,) of the code space, in which the classifier's score grows fastest.
 
         The score is w . (z - m) / s + b, with m and s the codes' means and standard deviations. Its gradient with
-        respect to
-        the code z is therefore w / s. This is a filter: it detects the attribute, but doesn't show how codes change
-        with it.
-        Don't traverse along it. Where the model doesn't use a dimension, s is small and the decoder doesn't react.
+        respect to the code z is therefore w / s. This is a filter: it detects the attribute, but doesn't show how codes
+        change with it. Don't traverse along it. Where the model doesn't use a dimension, s is small and the decoder
+        doesn't react.
         """
         return _unit(self.classifier[-1].coef_[0] / self.classifier[0].scale_)
 
@@ -64,12 +63,9 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
     """Fit a direction and a cross-validated logistic regression for each attribute.
 
     The direction is the difference of the mean codes. It is zero along dimensions that the model doesn't use, because
-    all
-    means agree there. If the codes of both classes are normal with the same covariance, the direction is this
-    covariance
-    times the gradient of the best classifier. It is then the pattern that belongs to this filter (Haufe et al.,
-    NeuroImage
-    87, 2014).
+    all means agree there. If the codes of both classes are normal with the same covariance, the direction is this
+    covariance times the gradient of the best classifier. It is then the pattern that belongs to this filter (Haufe et
+    al., NeuroImage 87, 2014).
 
     Parameters
     ----------

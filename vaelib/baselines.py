@@ -19,8 +19,7 @@ def wake_sleep(model: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
 
     The wake loss is -log p(x, z) of a code from q(z | x). Its gradient is for decoder and prior only. The sleep loss is
     -log q(z | x) of a code and an image sampled from the model. Its gradient is for the encoder only. No single
-    objective
-    has the sum of both as its loss.
+    objective has the sum of both as its loss.
     """
     with torch.no_grad():
         x = model.prepare(x)
@@ -129,8 +128,7 @@ def grid_log_joint(model: VAE, x: Tensor, grid: Tensor) -> Tensor:
     """Compute log p(x | z) + log P(z), (B, M), with P the prior on M evenly spaced codes (M, K), normalised to sum 1.
 
     Its logsumexp over the grid is log p(x), and its softmax is the posterior. Both become exact as the grid becomes
-    fine
-    and wide.
+    fine and wide.
     """
     return _grid_log_joint(model, model.prepare(x), grid)
 
@@ -167,8 +165,7 @@ def log_prob(model: VAE, x: Tensor, samples: int = 200, proposals: int = 60) -> 
 
     Codes sampled from the prior and weighted by the likelihood are the start of HMC chains. The second half of the
     chains gives a normal distribution per image. We multiply its covariance by 1.5 and use it for importance sampling.
-    The
-    estimate is a lower bound on average.
+    The estimate is a lower bound on average.
     """
     x, codes = model.prepare(x), model.prior().sample((1000,))
     likelihood = _grid_log_joint(model, x, codes) - model.prior().log_prob(codes).log_softmax(0)

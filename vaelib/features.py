@@ -35,8 +35,7 @@ def classifier(image_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
     """Build a network from images (B, C, H, W) to logits (B, outputs). Its last layer gets FEATURES features.
 
     Features are scaled to mean 0 and variance 1 over the training images. No ReLU precedes the scaling, so no feature
-    is
-    constant.
+    is constant.
     """
     if len(image_shape) != 3:
         raise ValueError(f"a classifier needs images of shape (C, H, W), not {image_shape}")
@@ -144,8 +143,7 @@ def frechet_distance(real: Tensor, others: Tensor) -> float:
     """Compute the squared Fréchet distance of two sets of features, as in FID.
 
     It is the distance of the normal distributions with their means and covariances. Heusel et al., arXiv:1706.08500,
-    with our own features. The distance is larger for fewer images, so compare equal
-    numbers of images.
+    with our own features. The distance is larger for fewer images, so compare equal numbers of images.
 
     Parameters
     ----------

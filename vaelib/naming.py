@@ -139,12 +139,9 @@ def meaning(*functions: Callable | None) -> str:
     """Hash the source code of custom functions (16 hex digits). Return "" if all belong to installed packages.
 
     The hash is computed from syntax trees, so comments and docstrings don't count. It includes everything that the
-    functions
-    read: defaults, closures, globals, base classes and other functions, hashed in the same way. It doesn't depend on
-    the
-    version of Python. It ignores environment variables, files, `globals()[...]` and `sys.modules[...]`. Pass such
-    values as
-    arguments.
+    functions read: defaults, closures, globals, base classes and other functions, hashed in the same way. It doesn't
+    depend on the version of Python. It ignores environment variables, files, `globals()[...]` and `sys.modules[...]`.
+    Pass such values as arguments.
 
     Raises
     ------

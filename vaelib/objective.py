@@ -1,7 +1,7 @@
 """The objective as pure functions of tensors, and related objectives for training. All values are in nats per image.
 
-Sums run over pixels and latent dimensions, never over images. The training loop averages over the batch.
-[KW] is Kingma & Welling, Auto-Encoding Variational Bayes, arXiv:1312.6114.
+Sums run over pixels and latent dimensions, never over images. The training loop averages over the batch. [KW] is Kingma
+& Welling, Auto-Encoding Variational Bayes, arXiv:1312.6114.
 """
 
 import math

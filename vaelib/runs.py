@@ -136,10 +136,8 @@ def train(
 
     The record lists builder, objective, schedule and optimizer, each with its module, its name, and arguments fixed by
     functools.partial or stored in a dataclass. The name of the run's folder includes every function that isn't the
-    paper's,
-    and every setting that isn't the default, such as the batch size. It also includes a hash of your own functions'
-    source
-    code (see `naming.meaning`). If you change such a function, you get another run.
+    paper's, and every setting that isn't the default, such as the batch size. It also includes a hash of your own
+    functions' source code (see `naming.meaning`). If you change such a function, you get another run.
 
     Parameters
     ----------

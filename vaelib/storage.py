@@ -24,8 +24,7 @@ def save(model: VAE, path: Path | str, builder: Callable[..., VAE] = build) -> N
     """Write a model as safetensors, with a checksum and the name of the function that built it.
 
     The file is written completely or not at all. A model in half precision (`model.half()`, for storage only) takes
-    half the
-    space.
+    half the space.
 
     Raises
     ------

@@ -99,8 +99,7 @@ def fit(
     """Minimise the objective, by default the negative ELBO with Adam.
 
     If the folder contains a checkpoint, training resumes from it. On the CPU, with the same number of threads, a
-    resumed
-    run ends bit for bit like an uninterrupted run: weights, optimizer, random states, order of batches.
+    resumed run ends bit for bit like an uninterrupted run: weights, optimizer, random states, order of batches.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@
 #
 # The profile "paper" reads CelebA {cite}`liu2015deep`, all of it or any part, from the
 # folder `celeba` in the data folder. The first time, it decodes the photographs, with a
-# progress bar. The profile "quick" needs no data, because it draws its faces itself. On two
+# progress bar. The profile "quick" draws its own faces instead. On two
 # CPU cores, thirty epochs of 8,100 photographs take about ten minutes.
 
 # %% tags=["parameters", "hide-input"]
@@ -125,7 +125,7 @@ assert parameters == encoder + decoder
 print(f"{encoder:,} parameters in the encoder, {decoder:,} in the decoder")
 
 # %% [markdown]
-# (The authors' scripts have twice as many channels in each block, and no normalisation in
+# (The authors' scripts have twice the channels in each block, and no normalisation in
 # the last. We build the model that their text describes.)
 #
 # ## The training

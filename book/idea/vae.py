@@ -142,7 +142,7 @@ plt.show()
 #
 # ## The loss
 #
-# The first two bars are what a VAE minimises. Both are measured in {term}`nats <nat>`, the unit
+# A VAE minimises the sum of the first two bars. Both are measured in {term}`nats <nat>`, the unit
 # of surprise: if you gave the outcome probability $p$, you pay $-\log p$ nats.
 # The KL is small, so the live picture magnifies its bar. The hatched tip of the third bar
 # shows it to scale.
@@ -239,8 +239,8 @@ figure
 #
 # Training can also minimise reconstruction + β · KL. {doc}`kl` trains seven small models
 # with different β, on digits of 8 × 8 pixels. Where scripts run, the slider shows them.
-# With a small β the KL is cheap, so codes are precise and copies finer. With a large β it is
-# expensive, so all codes become the prior, and all copies the same.
+# If β is small, the KL is cheap, so codes are precise and copies finer. If β is large, the KL
+# is expensive, so every $q$ becomes the prior, and all copies are the same.
 #
 # ```{raw} html
 # :file: ../live/clouds.html
@@ -333,8 +333,8 @@ figure
 # (The sums are larger than above because the model is small and has few images.)
 #
 # Without KL, nothing holds the clouds. They shrink nearly to points (the plots show only
-# their centres) and drift to where the prior has no codes. The copies of test images get
-# no better, and the samples from the prior, in the bottom row, show few kinds of digits.
+# their centres) and drift to places where the prior's density is small. The copies of test
+# images don't improve, and samples from the prior, in the bottom row, show few kinds of digits.
 # Without reconstruction, every $q$ is the prior, which is free but carries no information.
 #
 # ## New digits
@@ -353,7 +353,7 @@ plots.panels({"": model.sample(40)}, columns=20, panels_in_row=1)
 # - **Ten minutes:** explore this plane further in {doc}`../live/plane`, or faces and 64
 #   numbers in {doc}`../live/faces`.
 # - **An evening:** {doc}`algorithm` trains the paper's VAE step by step. {doc}`elbo`
-#   derives the bound, {doc}`kl` explains what a code costs, and {doc}`reparameterization`
+#   derives the bound, {doc}`kl` explains the cost of a code, and {doc}`reparameterization`
 #   explains why ε is drawn outside of the network.
 # - **What is true of VAEs?** {doc}`../verdict/claims` checks the claims about such models
 #   by experiments.
@@ -370,6 +370,6 @@ plots.panels({"": model.sample(40)}, columns=20, panels_in_row=1)
 # {download}`test_vae_page.py <../../tests/site/test_vae_page.py>`, opens this page in a
 # browser and compares every number with PyTorch's: none may differ by a ten-thousandth.
 # It also runs the page's lines of PyTorch. The page works without a network and sends
-# nothing. Pixels are grey, and the bars score them as probabilities, as the paper does.
-# Even a perfect copy would therefore cost something.
+# nothing. Pixels are grey, and the bars score them as probabilities, like the paper. Even a
+# perfect copy would therefore cost something.
 # ```

@@ -43,8 +43,7 @@ def enlargement(source: int, target: int) -> Tensor:
 
     From three times on, it repeats the nearest value. Where a tile is one pixel longer than the others, its repeats are
     shifted by up to one pixel. The rows of pixels next to another value are therefore zero, so that they don't count.
-    Below
-    three times, it mixes the two nearest values, weighted by a Hann window.
+    Below three times, it mixes the two nearest values, weighted by a Hann window.
     """
     centres = (torch.arange(target, dtype=torch.float64) + 0.5) * source / target
     if target >= 3 * source:

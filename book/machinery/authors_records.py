@@ -109,21 +109,21 @@ def pictures(root: Path) -> dict[str, dict]:
 
 
 def _interval(values: Tensor) -> list[float]:
-    """A value and its 95% bootstrap interval, from a measure of `verdicts`, (R,)."""
+    """Return a value and its 95% bootstrap interval, from a measure in `verdicts`, (R,)."""
     ends = values[1:].quantile(torch.tensor([0.025, 0.975]))
     return [round(each, 4) for each in (values[0].item(), *ends.tolist())]
 
 
 def _kept(originals: Tensor, decoded: Tensor) -> Tensor:
-    """The share of 40 attributes about which classifiers say the same of reconstructions as of originals, (R,)."""
+    """Compute the share of 40 attributes for which classifiers agree on reconstructions and originals, (R,)."""
     before, after = (verdicts.logits("celeba", each) > 0 for each in (originals, decoded))
     return verdicts.over_classifiers(verdicts.mean((before == after).float().mean(2), verdicts.IMAGES))
 
 
 def _changes(images: Tensor, name: str) -> dict[str, list[float]]:
-    """How far the ends of walks (R, T, C, H, W) are apart in an attribute's log-odds, and in those of the 39 others.
+    """Measure how far the ends of walks (R, T, C, H, W) differ in an attribute's log-odds, and in the 39 others.
 
-    In standard deviations of the log-odds over test photographs; of the others it is the mean of absolute values.
+    Units are standard deviations of the log-odds over test photographs. The others give a mean of absolute values.
     """
     column = verdicts.dataset("celeba").column(name)
     ends = verdicts.logits("celeba", images[:, [0, -1]].flatten(0, 1)).unflatten(0, (-1, 2))
@@ -138,7 +138,7 @@ def _changes(images: Tensor, name: str) -> dict[str, list[float]]:
 
 @cache
 def _scales() -> Tensor:
-    """Each classifier's standard deviation of each attribute's log-odds over test photographs, (C, A)."""
+    """Compute each classifier's standard deviation of each attribute's log-odds over test photographs, (C, A)."""
     return verdicts.logits("celeba", verdicts.dataset("celeba").test.images).std(0)
 
 

@@ -208,14 +208,14 @@ def judge(
 
 
 def published(claim: str, records: Path = RECORDS) -> Judgement:
-    """The verdict of fresh seeds, from `records/verdicts`; see `book.machinery.verdicts`.
+    """Read a verdict on fresh seeds from `records/verdicts`, written by `book.machinery.verdicts`.
 
-    Raises ValueError if it was measured under other rules.
+    Raises ValueError if its rules weren't the present ones.
     """
     path = records / "verdicts" / f"{claim}.json"
     stored = json.loads(path.read_bytes())
     if stored.pop("rules") != digest(next_rules()):
-        raise ValueError(f"{path} was measured under other rules than those of rules.yml; measure it again")
+        raise ValueError(f"{path} was measured under other rules than rules.yml; measure it again")
     return Judgement(**stored)
 
 

@@ -1,4 +1,4 @@
-"""Print the built book's road, from the idea to the verdict, as _build/book.pdf: `make pdf`."""
+"""Print the built book from the idea to the verdict as _build/book.pdf: `make pdf`."""
 
 import io
 import shutil
@@ -12,7 +12,7 @@ from .__main__ import chapters
 
 ROAD = ("book/idea", "book/mnist", "book/celeba", "book/verdict")
 HTML, TARGET = Path("_build/html"), Path("_build/book.pdf")
-# Links to other pages lead nowhere from one file, and what is folded can't be opened
+# One file can't link to other pages, or open folded parts
 FLATTEN = """() => {
     for (const each of document.querySelectorAll("a.internal:not([href^='#'])")) each.removeAttribute("href");
     for (const each of document.querySelectorAll("main details:not(.toggle-details)")) each.open = true;
@@ -20,13 +20,13 @@ FLATTEN = """() => {
 
 
 def find_browser() -> str | None:
-    """Return the path of a Chromium of the system's. The one without windows opens pages in half the time."""
+    """Return the path of an installed Chromium, preferably without windows, which opens pages in half the time."""
     names = "chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"
     return next(filter(None, map(shutil.which, names)), None)
 
 
 if __name__ == "__main__":
-    browser = find_browser() or sys.exit("there is no browser; Debian has chromium-headless-shell, others chromium")
+    browser = find_browser() or sys.exit("no browser found; install chromium-headless-shell (Debian) or chromium")
     names = [Path("book/intro"), *(each for each in chapters() if each.parent.as_posix() in ROAD)]
     road = [HTML / f"{name}.html" for name in names]
     written = PdfWriter()

@@ -114,8 +114,7 @@ def animation(weights: Path, path: Path, faces: int = 8, frames: int = 48, zoom:
     """Write a loop of images that change into others and back, side by side, as an animated WebP file.
 
     Each code moves on a circle z = a cos t + b sin t with a and b from the prior. Its distribution at every t is
-    therefore
-    the prior.
+    therefore the prior.
     """
     model = storage.load(weights)
     a, b = torch.randn(2, faces, model.latent_dim, generator=torch.Generator().manual_seed(1))

@@ -44,7 +44,7 @@ def add_texts(app, pagename, templatename, context, doctree) -> None:
 
 
 def class_figures(app, doctree) -> None:
-    """Put captions beside figures, by the theme's class; and mark plots, which are mostly white, for a dark page."""
+    """Put captions next to figures, by the theme's class, and mark plots (mostly white) for dark pages."""
     for figure in doctree.findall(nodes.figure):
         figure["classes"].append("margin-caption")
         for image in figure.findall(nodes.image):
@@ -56,7 +56,7 @@ def class_figures(app, doctree) -> None:
 
 
 def set_numbers(app, doctree, page: str) -> None:
-    """Set numbers as in print: a true minus, powers of ten, aligned in tables; and names of attributes without _."""
+    """Set numbers as in print, with minus signs and powers of ten, aligned in tables, and attributes without _."""
     for table in doctree.findall(nodes.table):
         rows = [row.children for row in table.findall(nodes.row)]
         for head, *cells in zip(*rows, strict=False):

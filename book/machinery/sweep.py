@@ -24,8 +24,7 @@ class Job:
     """A notebook to execute, the path of its executed copy (the page), and its parameters.
 
     `label` distinguishes this page's title, figures and equations from other pages of the same notebook. `run` is the
-    folder
-    of the run that the notebook trains, if any.
+    folder of the run that the notebook trains, if any.
     """
 
     notebook: Path

@@ -1,11 +1,11 @@
-"""Decide claims by trainings that nobody has looked at before: `python -m book.machinery.verdicts C4 C7`.
+"""Decide claims with models trained from fresh seeds: `python -m book.machinery.verdicts C4 C7`.
 
-The rules are in rules.yml. For each claim, the command trains the models that are missing (a stopped training goes on
-at the next call), and measures each condition for each seed. It writes the verdict to book/records/verdicts/C4.json,
-and the records of the trainings to book/records/fresh.
+The rules are in rules.yml. For each claim, the command trains the missing models, and resumes interrupted runs. It then
+measures each condition for each seed. It writes the verdict to book/records/verdicts/C4.json, and the runs' records to
+book/records/fresh.
 
-Each measure is computed from all images, draws and classifiers, and again from 1,000 resamples of them. So it is a tensor
-of shape (R,), R = 1 + RESAMPLES, and the first value counts everything once.
+Each measure is computed once from all images, draws and classifiers, and again from 1,000 resamples of them. It is a
+tensor of shape (R,), R = 1 + RESAMPLES. Its first value counts each item once.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from . import authors, claims
 
 RECORDS = Path(__file__).parents[1] / "records"
 RESAMPLES = 1000
-MOST = 2000  # images, and as many draws, in a kernel distance
-IMAGES, DRAWS, CLASSIFIERS, DIRECTIONS = range(4)  # what is resampled, and the seed that it is resampled with
+MOST = 2000  # number of images, and of draws, in a kernel distance
+IMAGES, DRAWS, CLASSIFIERS, DIRECTIONS = range(4)  # the resampled items, and the seeds of their resamples
 EPOCHS = {"mnist": 10, "celeba": 30}
 APPEARANCE = ("Pale_Skin", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Eyeglasses", "Wearing_Hat")
 LIGHT = ("right half less left half", "lower half less upper half")
@@ -38,30 +38,30 @@ dataset = cache(data.load)
 
 @cache
 def counts(kind: int, items: int) -> Tensor:
-    """How often each resample has each item, (R, items)."""
+    """Count how often each resample contains each item, (R, items)."""
     picks = torch.randint(items, (RESAMPLES, items), generator=torch.Generator().manual_seed(kind))
     drawn = torch.zeros(RESAMPLES, items).scatter_add_(1, picks, torch.ones(RESAMPLES, items))
     return torch.cat([torch.ones(1, items), drawn])
 
 
 def mean(values: Tensor, kind: int) -> Tensor:
-    """The mean over items, (R,) or (R, M), of values (N,) or (N, M)."""
+    """Compute the mean over items, (R,) or (R, M), of values (N,) or (N, M)."""
     return counts(kind, len(values)) @ values.float() / len(values)
 
 
 def over_classifiers(values: Tensor) -> Tensor:
-    """The mean over C classifiers, (R,), of values (R, C)."""
+    """Compute the mean over C classifiers, (R,), of values (R, C)."""
     return (counts(CLASSIFIERS, values.shape[1]) * values).mean(1)
 
 
 def variance(images: Tensor, kind: int) -> Tensor:
-    """The variance of images, summed over pixels, (R,)."""
+    """Compute the variance of images, summed over pixels, (R,)."""
     pixels = images.flatten(1)
     return mean(pixels.square().sum(1), kind) - mean(pixels, kind).square().sum(1)
 
 
 def area(scores: Tensor, present: Tensor) -> Tensor:
-    """The area under the ROC curve, (R,), of images' scores (N,)."""
+    """Compute the area under the ROC curve, (R,), of images' scores (N,)."""
     weights = counts(IMAGES, len(scores))
     yes, no = scores[present, None], scores[None, ~present]
     wins = (weights[:, present] @ ((yes > no).float() + (yes == no).float() / 2) * weights[:, ~present]).sum(1)
@@ -69,19 +69,19 @@ def area(scores: Tensor, present: Tensor) -> Tensor:
 
 
 def areas(scores: Tensor, present: Tensor) -> Tensor:
-    """The mean area under the ROC curve of C classifiers, (R,), of their scores (N, C)."""
+    """Compute the mean area under the ROC curve of C classifiers, (R,), from their scores (N, C)."""
     return over_classifiers(torch.stack([area(each, present) for each in scores.T], 1))
 
 
 @torch.inference_mode()
 def logits(name: str, images: Tensor) -> Tensor:
-    """What the classifiers say of images: (N, C, A)."""
+    """Compute the classifiers' logits for images, (N, C, A)."""
     networks, parts = features.load(dataset(name)), images.split(500)
     return torch.stack([torch.cat([each(data.to_float(part)) for part in parts]) for each in networks], 1)
 
 
 def kernel(x: Tensor, y: Tensor, kinds: tuple[int, int]) -> Tensor:
-    """The mean kernel of pairs of features (N, F) and (M, F), (R,); of one kind, without an image and itself."""
+    """Compute the mean kernel of pairs of features (N, F) and (M, F), (R,), without pairs of an image and itself."""
     values = (x @ y.T / x.shape[1] + 1).pow(3)
     first, second = counts(kinds[0], len(x)), counts(kinds[1], len(y))
     pairs = torch.full((len(first),), float(len(x) * len(y)))
@@ -93,14 +93,14 @@ def kernel(x: Tensor, y: Tensor, kinds: tuple[int, int]) -> Tensor:
 
 @cache
 def real(name: str) -> list[tuple[Tensor, Tensor]]:
-    """For each classifier the features of test images, and the mean kernel of their pairs."""
+    """Compute the features of test images, and the mean kernel of their pairs, for each classifier."""
     images = dataset(name).test.images[:MOST]
     found = [features.extract(each, images) for each in features.load(dataset(name))]
     return [(each, kernel(each, each, (IMAGES, IMAGES))) for each in found]
 
 
 def kernel_distance(name: str, samples: Tensor) -> Tensor:
-    """The kernel distance of samples from test images, (R,); see `features.kernel_distance`."""
+    """Compute the kernel distance of samples from test images, (R,). See `features.kernel_distance`."""
     distances = []
     for network, (tests, within) in zip(features.load(dataset(name)), real(name), strict=True):
         found = features.extract(network, samples[:MOST])
@@ -110,7 +110,7 @@ def kernel_distance(name: str, samples: Tensor) -> Tensor:
 
 
 def passes(name: str, samples: Tensor) -> Tensor:
-    """The share of samples that are nearer to some test image than its nearest neighbour is, in features, (R,)."""
+    """Compute the share of samples that are closer to some test image than its nearest neighbour, in features, (R,)."""
     found = []
     for network, (tests, _) in zip(features.load(dataset(name)), real(name), strict=True):
         radius = torch.cdist(tests, tests).kthvalue(2, dim=1).values  # the first is the image itself
@@ -120,17 +120,17 @@ def passes(name: str, samples: Tensor) -> Tensor:
 
 @torch.no_grad()
 def decode(model: models.VAE, codes: Tensor) -> Tensor:
-    """The mean images of codes."""
+    """Decode codes into mean images."""
     return model.decode(codes)
 
 
 def copies(model: models.VAE, images: Tensor) -> Tensor:
-    """Reconstructions, each from a code sampled from its posterior."""
+    """Reconstruct images, each from a code sampled from its posterior."""
     return decode(model, reparameterize(*evaluation.encode(model, images), torch.Generator().manual_seed(0)))
 
 
 def explained(model: models.VAE, name: str) -> Tensor:
-    """The share of the test images' variance that reconstructions explain, (R,)."""
+    """Compute the share of the test images' variance that reconstructions explain, (R,)."""
     originals, average = (data.to_float(each.images) for each in (dataset(name).test, dataset(name).train))
     about = (originals - average.mean(0)).square().flatten(1).sum(1)
     left = (originals - copies(model, dataset(name).test.images)).square().flatten(1).sum(1)
@@ -138,25 +138,25 @@ def explained(model: models.VAE, name: str) -> Tensor:
 
 
 def recognised(model: models.VAE) -> Tensor:
-    """The share of digits that classifiers recognise when they are decoded from their mean codes, (R,)."""
+    """Compute the share of test digits that classifiers recognise when decoded from their mean codes, (R,)."""
     test = dataset("mnist").test
     digits = logits("mnist", decode(model, evaluation.encode(model, test.images)[0])).argmax(2)
     return over_classifiers(mean(digits == test.labels[:, None], IMAGES))
 
 
 def sure(samples: Tensor) -> Tensor:
-    """The share of samples to which a classifier gives one digit with a probability above 0.9, (R,)."""
+    """Compute the share of samples with a digit to which a classifier gives a probability above 0.9, (R,)."""
     return over_classifiers(mean(logits("mnist", samples).softmax(2).amax(2) > 0.9, DRAWS))
 
 
 def late(values: list[Tensor]) -> Tensor:
-    """The share of the gain from the first K to the best that comes after the second, (R,)."""
+    """Compute the share of the gain from the first K to the best that follows the second K, (R,)."""
     best = max(values, key=lambda each: each[0])
     return (best - values[1]) / (best - values[0])
 
 
 def properties(images: Tensor) -> dict[str, Tensor]:
-    """Properties of faces (N, 3, 64, 48): for each a tensor (N,)."""
+    """Compute properties of faces (N, 3, 64, 48), each a tensor (N,)."""
     grey = images.mean(1)
     face, upper = grey[:, 16:48, 12:36].mean((1, 2)), grey[:, :16]
     corners = torch.cat([upper[:, :, :6], upper[:, :, -6:]], 2).mean((1, 2))
@@ -253,7 +253,7 @@ def c11(trained: Trained) -> dict[str, Tensor]:
 
 
 def walks(model: models.VAE, smiling: attributes.Attribute, starts: Tensor) -> dict[str, Tensor]:
-    """How classifiers' score of a smile changes along the authors' direction, and along 40 random ones."""
+    """Compute the change of the classifiers' smile score along the authors' direction and 40 random directions."""
     column = dataset("celeba").column("Smiling")
 
     def scores(direction: Tensor, steps: Tensor) -> Tensor:  # the mean over walks and classifiers, (R, steps)
@@ -278,7 +278,7 @@ MEASURES = {"C4": c4, "C5": c5, "C7": c7, "C8": c8, "C9": c9, "C11": c11, "C12":
 
 
 def decide(claim: str) -> claims.Judgement:
-    """Train what the rules of a claim ask for, and measure it for each seed."""
+    """Train the models that a claim's rules require, and measure the claim for each seed."""
     rules = claims.next_rules()
     seeds = rules["seeds"]["mnist" if rules["claims"][claim]["data"].startswith("MNIST") else "faces"]
     used: dict[str, str] = {}

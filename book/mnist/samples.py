@@ -75,8 +75,7 @@ print(f"right on {right:.1%} of the test images")
 # %% [markdown]
 # ## Samples
 #
-# Each trained model generates as many images as there are test images, from codes drawn
-# from the prior:
+# Each trained model generates one image per test image, from codes drawn from the prior:
 #
 # - **sure**: the share to which the classifier gives one digit with a probability above
 #   0.9. (A classifier can be sure of nonsense, so this isn't enough alone.)
@@ -87,8 +86,8 @@ print(f"right on {right:.1%} of the test images")
 #   and white and 1 for an even grey. Blur is grey.
 # - **distance**: the Fréchet distance (squared, as in FID) between the classifier's
 #   features of samples and of test images. It depends on this classifier, so it isn't
-#   comparable with the FID of papers. The distance of as many real training images shows
-#   how low it can get.
+#   comparable with the FID of papers. The distance of an equal number of real training
+#   images shows how low it can get.
 
 
 # %% tags=["hide-input"]

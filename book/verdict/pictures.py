@@ -17,8 +17,8 @@
 # # What do the authors' own pictures show?
 #
 # **Do the pictures that the paper's authors published support its claims?** Their K = 64 model, with twice our channels and 20 times our training
-# images, reconstructs 16 photographs slightly better: squared error 0.0088 against our 0.0098, coherence of fine detail 0.28 against 0.14. Their samples
-# of K = 96 and 128 are twice as far from photographs as those of K = 32 and 64, as claim C10 says. But a few dead spots aren't the reason. The
+# images, reconstructs 16 photographs slightly better. Its squared error is 0.0088 (ours: 0.0098), and its coherence of fine detail is 0.28 (ours: 0.14). Their
+# samples at K = 96 and 128 are twice as far from photographs as at K = 32 and 64, as claim C10 says. But a few dead spots aren't the reason. The
 # K = 96 samples are dark as a whole (mean 0.26, photographs 0.46), and the K = 128 samples are too bright (0.66). In the authors' second series, the
 # samples are normal at both K.
 #
@@ -68,8 +68,8 @@ def table(rows, measures, digits=2, links=()):
 # %% [markdown]
 # ## Are the pixel values exact?
 #
-# Yes, up to rounding: tiles of 300 × 400 pixels repeat each value of a 48 × 64 image, and smaller tiles blend neighbours by a linear map that
-# we invert, so fine detail can be measured in both. As a check, we enlarge the recovered image again and compare it with the tile.
+# Yes, up to rounding. Tiles of 300 × 400 pixels repeat each value of a 48 × 64 image. Smaller tiles blend neighbours by a linear map, which we
+# invert. We can therefore measure fine detail in both. As a check, we enlarge the recovered image again and compare it with the tile.
 
 # %% tags=["hide-input"]
 worst = {}
@@ -89,7 +89,7 @@ headers = [
 Markdown(tabulate(rows, headers, tablefmt="github"))
 
 # %% [markdown]
-# Tiles have no margins. One column of digits is 51 pixels wide instead of 50, so we leave its 10 tiles out. Matplotlib stretched every digit from
+# Tiles don't have margins. One column of digits is 51 pixels wide instead of 50, so we leave its 10 tiles out. Matplotlib stretched every digit from
 # black to white, and we do the same to ours. Square tiles are smaller than the images were, so we measure their inner 60 × 60 pixels as they are.
 #
 # ## Reconstructions
@@ -178,7 +178,7 @@ links |= {
 measures = ["brightness", "spread", "nearly black", "nearly white"]
 table(squares, measures, 2, links)
 
-# %% mystnb={"figure": {"caption": "Brightness of the authors' samples: median (dot), middle half (thick) and 5% to 95% (thin). For K = 96 and 128, and K = 256 of the second series, the whole distribution has moved away from that of photographs (grey), not a part of it.", "name": "fig-authors-brightness"}, "image": {"alt": "Vertical bars for each picture. All are centred near 0.46, except K = 96 at 0.26, K = 128 at 0.65 and the square K = 256 at 0.67."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Brightness of the authors' samples: median (dot), middle half (thick) and 5% to 95% (thin). For K = 96 and 128, and K = 256 of the second series, the whole distribution has moved away from the photographs (grey), not only a part of it.", "name": "fig-authors-brightness"}, "image": {"alt": "Vertical bars for each picture. All are centred near 0.46, except K = 96 at 0.26, K = 128 at 0.65 and the square K = 256 at 0.67."}} tags=["hide-input"]
 bars = {name: found["samples"][name] for name in names} | squares
 photos = found["samples"]["photographs"]["quantiles"]
 with plt.rc_context(plots.STYLE):
@@ -225,12 +225,12 @@ headers = ["s", "d", "brightness", "spread", "variance, relative"]
 Markdown(tabulate(rows, headers, tablefmt="github", floatfmt=".2f"))
 
 # %% [markdown]
-# Moved codes give too little spread, and stretched codes too much variance. So none of these five ways to draw codes elsewhere gives samples like those of K = 96.
+# Moved codes give too little spread, and stretched codes too much variance. So none of these five ways to draw codes elsewhere gives samples like the authors' at K = 96.
 #
 # Second, we train K = 96 on 8,100 faces for up to 200 updates of 128 images. We vary the learning rate, the batch norm of
 # the fourth block (the paper's text has it, the scripts don't) and the width (the scripts have twice the text's channels).
 
-# %% mystnb={"figure": {"caption": "Brightness and spread of samples, for the authors' pictures (black, labelled) and for our models of K = 96 that stop early (colours; points of one line are the same run after more updates).", "name": "fig-authors-trained"}, "image": {"alt": "A scatter plot. The authors' pictures have a spread above 0.06, all of our runs one below 0.04."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Brightness and spread of samples. Black, labelled: the authors' pictures. Colours: our models of K = 96 that stop early; a line connects one run's updates.", "name": "fig-authors-trained"}, "image": {"alt": "A scatter plot. The authors' pictures have a spread above 0.06, all of our runs one below 0.04."}} tags=["hide-input"]
 with plt.rc_context(plots.STYLE):
     figure, panel = plt.subplots(figsize=(plots.WIDTH, 3.2))
 plt.close(figure)
@@ -275,7 +275,7 @@ headers = ["model", "updates", "brightness", "spread", "about the mean"]
 headers += ["distance", "fine, relative", "ELBO"]
 Markdown(tabulate(rows, headers, tablefmt="github", floatfmt=".2f"))
 
-# %% mystnb={"figure": {"caption": "Samples of our models of K = 96 at the end, seed 0: the text's model, no fourth norm, no fourth norm with a learning rate of 0.01, and the scripts' model. All vary less than the authors' samples of K = 96", "name": "fig-authors-samples"}, "image": {"alt": "Four rows of twelve blurred faces that hardly differ within a row. The third row is made of blocks."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Samples of our models of K = 96 at the end, seed 0. Rows: the text's model, no fourth norm, no fourth norm with a learning rate of 0.01, the scripts' model. All vary less than the authors' samples of K = 96", "name": "fig-authors-samples"}, "image": {"alt": "Four rows of twelve blurred faces that hardly differ within a row. The third row is made of blocks."}} tags=["hide-input"]
 Image("../pictures/authors-trained.png")
 
 # %% [markdown]
@@ -286,8 +286,8 @@ Image("../pictures/authors-trained.png")
 #
 # ## Walks along attributes
 #
-# Each picture has 5 walks of 11 steps. We measure how much brightness changes between the ends, how far the ends are from the middle (root mean
-# square), and the share of the squared change in each third of the picture.
+# Each picture has 5 walks of 11 steps. We measure the change in brightness between the ends, and how far the ends are from the middle (root mean
+# square). We also measure the share of the squared change in each third of the picture.
 
 # %% tags=["hide-input"]
 links = {name: f"celeba_vae_64/{name}_traversal" for name in found["walks"]}

@@ -353,7 +353,7 @@ def test_what_is_read_is_fetched_and_nothing_else(tmp_path, drive, capsys):
 def test_what_arrived_stays_when_another_file_fails(tmp_path, drive, name):
     folder, asked = drive
     (folder / name).write_bytes(b"<html>too many users have viewed this file</html>")
-    _refused(tmp_path, FileNotFoundError, name, "what arrived is not", "the download failed")
+    _refused(tmp_path, FileNotFoundError, name, "the downloaded file is not", "the download failed")
     arrived = {path.name for path in (tmp_path / "celeba").iterdir()} - {".lock"}
     assert arrived == set(asked) - {name}
 

@@ -279,9 +279,9 @@ def test_to_float_leaves_floats_as_they_are_and_refuses_other_numbers():
 def test_an_attribute_is_known_by_its_column():
     faces = _mine(names=("Male", "Smiling", "Big_Nose", "Big_Lips"))
     assert [faces.column(name) for name in faces.names] == [0, 1, 2, 3]
-    with pytest.raises(ValueError, match=r"'smiling' is none of the 4 attributes of 'mine'; there is Smiling$"):
+    with pytest.raises(ValueError, match=r"'smiling' is none of the 4 attributes of 'mine'; known: Smiling$"):
         faces.column("smiling")
-    with pytest.raises(ValueError, match=r"there is Male, Smiling, Big_Nose, Big_Lips$"):
+    with pytest.raises(ValueError, match=r"known: Male, Smiling, Big_Nose, Big_Lips$"):
         faces.column("Hat")
 
 
@@ -366,7 +366,7 @@ def test_a_failed_download_names_all_that_is_missing_and_leaves_no_file(tmp_path
 def test_nothing_is_fetched_into_a_folder_whose_name_may_be_mistyped(tmp_path, monkeypatch, name, by_variable):
     place = tmp_path / "mistyped"
     monkeypatch.setenv("VAELIB_DATA", str(place if by_variable else tmp_path))
-    with pytest.raises(FileNotFoundError, match=f"there is no folder {re.escape(str(place))}; make it, if {name}"):
+    with pytest.raises(FileNotFoundError, match=f"{re.escape(str(place))} doesn't exist; create it to download {name}"):
         data.load(name, None if by_variable else place)
     assert list(tmp_path.iterdir()) == []
     assert len(data.load("digits", place).train) == 1497  # needs none
@@ -443,7 +443,10 @@ def test_fashion_mnist_is_loaded_by_name(tmp_path, fashion, unpacked):
         (lambda arrays: {NAMES[1]: arrays[NAMES[1]] * 0 + 200}, "from 200 to 200"),
         (lambda arrays: {NAMES[0]: arrays[NAMES[0]][:, :0]}, "buffer length"),
         (lambda arrays: {NAMES[1]: arrays[NAMES[1]][:5]}, "12 images but 5 labels"),
-        (lambda arrays: {NAMES[0]: 255 - arrays[NAMES[0]], NAMES[1]: (arrays[NAMES[1]] + 9) % 10}, "it is MNIST's"),
+        (
+            lambda arrays: {NAMES[0]: 255 - arrays[NAMES[0]], NAMES[1]: (arrays[NAMES[1]] + 9) % 10},
+            "the file is MNIST's",
+        ),
     ],
 )
 def test_a_siblings_files_must_fit(tmp_path, fashion, change, found):
@@ -543,7 +546,7 @@ def test_a_user_without_home_and_name_needs_none(tmp_path, arrays):
     """
     told = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, check=True, text=True).stdout
     digits, no_home, mistyped, other = told.splitlines()
-    assert digits == "1497" and "VAELIB_DATA" in no_home and "no folder /mistyped" in mistyped
+    assert digits == "1497" and "VAELIB_DATA" in no_home and "/mistyped doesn't exist" in mistyped
     assert "another data set's" in other  # the sums stand in for the real ones here alone
 
 

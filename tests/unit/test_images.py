@@ -119,8 +119,12 @@ def test_deep_pixels_are_scaled_to_white(tmp_path, suffix, kind, white, maximum,
 @pytest.mark.parametrize(
     ("image", "maximum", "found"),
     [
-        (Image.fromarray(np.zeros((8, 8), np.float32)), None, "pixels of kind F; say by `maximum` what white is"),
-        (Image.fromarray(np.zeros((8, 8), np.int32)), None, "pixels of kind I; say by `maximum`"),
+        (
+            Image.fromarray(np.zeros((8, 8), np.float32)),
+            None,
+            "pixels of kind F; set `maximum` to their value of white",
+        ),
+        (Image.fromarray(np.zeros((8, 8), np.int32)), None, "pixels of kind I; set `maximum`"),
         (Image.fromarray(np.full((8, 8), np.nan, np.float32)), 1, "pixels that are not finite"),
         (Image.new("RGB", (8, 8)), 4095, "`maximum` is for files of one channel with more than 8 bits"),
     ],
@@ -270,7 +274,7 @@ def test_the_classes_are_told(tmp_path, names, classes):
 def test_folders_that_may_be_parts_are_no_classes(tmp_path, names):
     _greys(tmp_path, [f"{name}/1.png" for name in names])
     folders = ", ".join(sorted({part for name in names for part in name.split("/")}))
-    with pytest.raises(ValueError, match=f"unclear whether the folders {folders} are classes: name the parts"):
+    with pytest.raises(ValueError, match=f"unclear whether the folders {folders} are classes; name the split folders"):
         data.image_folder(tmp_path, 8)
 
 
@@ -326,10 +330,10 @@ def test_unreadable_files_are_named_all_at_once(tmp_path):
     files |= {"cut.jpg": b"", "text.png": b"no picture", "4.png": whole.read_bytes()[:-40], "5.heic": b"of a telephone"}
     folder = _folder(tmp_path / "mine" / "deep", files)
     (folder / "gone.png").symlink_to("/dev/null")
-    with pytest.raises(ValueError, match=re.escape(f"5 images in {folder.parent} cannot be read; mend")) as error:
+    with pytest.raises(ValueError, match=re.escape(f"5 images in {folder.parent} cannot be read; repair")) as error:
         data.image_folder(folder.parent, 16)
     assert all(f"deep/{name}" in str(error.value) for name in ("4.png", "cut.jpg", "text.png", "gone.png", "5.heic"))
-    assert "cut.jpg (empty, damaged, or no image; HEIC needs pillow_heif" in str(error.value)
+    assert "cut.jpg (empty, damaged, or not an image; HEIC needs pillow_heif" in str(error.value)
     with pytest.warns(UserWarning, match="left out"):
         mine = data.image_folder(folder.parent, 16, skip_damaged=True)
     assert len(_all(mine)) == 4 and "left out: 5 (" in mine.origin
@@ -344,14 +348,10 @@ def test_an_image_that_is_too_large_is_told_with_the_limit(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("files", "error", "found"),
     [
-        (None, FileNotFoundError, "is no folder"),
-        ({}, ValueError, "has 0 images that can be read, and 0 other files"),
-        (
-            {"notes.txt": b""},
-            ValueError,
-            "has 0 images that can be read, and 1 (notes.txt) other files; a training needs",
-        ),
-        ({"1.png": _picture()}, ValueError, "has 1 images that can be read"),
+        (None, FileNotFoundError, "doesn't exist or isn't a folder"),
+        ({}, ValueError, "has 0 readable images and 0 other files"),
+        ({"notes.txt": b""}, ValueError, "has 0 readable images and 1 (notes.txt) other files; training needs"),
+        ({"1.png": _picture()}, ValueError, "has 1 readable images"),
     ],
 )
 def test_a_folder_that_cannot_do_is_named(tmp_path, monkeypatch, files, error, found):

@@ -1,4 +1,4 @@
-"""`load(name)` returns a data set by name, `image_folder(path, size)` your own images; `Dataset` wraps tensors."""
+"""Data sets: `load(name)` for known ones, `image_folder(path, size)` for your own images, `Dataset` for tensors."""
 
 import os
 from importlib import import_module
@@ -24,35 +24,37 @@ def load(name: str, folder: str | Path | None = None, skip_damaged: bool = False
 
     Parameters
     ----------
-    name : "mnist" (60,000 + 10,000 handwritten digits, downloaded once),
-        "digits" (1,497 + 300 smaller ones that come with scikit-learn: no folder, no network),
-        "celeba" (162,770 + 19,962 photographs of faces with 40 attributes, or any subset of them, decoded once),
-        "faces" (4,000 + 1,000 drawn ones with 15 attributes, from known factors: no folder, no network),
-        "faces-small" (1,024 + 160 such, for what must be quick), or one of
-        MNIST's siblings: "fashion-mnist", "kmnist", "qmnist", "emnist-letters" and EMNIST's other parts
-    folder : where the files are, or where a download goes;
-        by default the environment variable VAELIB_DATA, else `~/.cache/vaelib`
-    skip_damaged : leave CelebA's damaged photographs out, with a warning, instead of refusing them
+    name : one of these names:
+
+        - "mnist": 60,000 + 10,000 handwritten digits, downloaded once
+        - "digits": 1,497 + 300 smaller digits from scikit-learn, without folder or network
+        - "celeba": 162,770 + 19,962 photographs of faces with 40 attributes, or any subset of them, decoded once
+        - "faces": 4,000 + 1,000 drawn faces with 15 attributes and known factors, without folder or network
+        - "faces-small": the first 1,024 + 160 of the drawn faces, for quick runs
+        - "fashion-mnist", "kmnist", "qmnist", "emnist-letters" and the other parts of EMNIST
+    folder : folder of the files or for the download; by default the environment variable VAELIB_DATA, else
+        `~/.cache/vaelib`
+    skip_damaged : whether to omit CelebA's damaged photographs, with a warning, instead of raising an error
 
     Raises
     ------
     ValueError
         If the name is unknown, or a file is damaged (the message names it).
     FileNotFoundError
-        If files are missing and cannot be downloaded (the message says which, and where to put them), or the folder
-        that was named for them is not there.
+        If the given folder doesn't exist, or files are missing and can't be downloaded. The message says which files,
+        and where to put them.
     OSError
-        If a file cannot be read, or CelebA's decoded images cannot be written.
+        If a file can't be read, or CelebA's decoded images can't be written.
     """
     if name not in _MODULES:
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(_MODULES)}")
     if skip_damaged and name != "celeba":
-        raise ValueError(f"skip_damaged is for CelebA's photographs; {name!r} has none that could be left out")
-    module = import_module(f".{_MODULES[name]}", __name__)  # only now: torchvision takes longer to import than torch
-    with torch.device("cpu"):  # whatever the default device is
+        raise ValueError(f"skip_damaged is for CelebA's photographs, not for {name!r}; omit it")
+    module = import_module(f".{_MODULES[name]}", __name__)  # late, as torchvision's import takes longer than torch's
+    with torch.device("cpu"):  # for any default device
         if name in WITHOUT_FILES:
             return module.load(name)
         place = paths.root(folder)
-        if (folder or os.environ.get("VAELIB_DATA")) and not place.is_dir():  # its name may be mistyped
-            raise FileNotFoundError(f"there is no folder {place}; make it, if {name} is to be fetched, {paths.ADVICE}")
+        if (folder or os.environ.get("VAELIB_DATA")) and not place.is_dir():  # it may be misspelt
+            raise FileNotFoundError(f"{place} doesn't exist; create it to download {name} there, {paths.ADVICE}")
         return module.load(place, skip_damaged) if name == "celeba" else module.load(place, name)

@@ -1,4 +1,4 @@
-"""CelebA, read from its JPEGs and two lists, cropped as in the paper; decoded once, then mapped from a file."""
+"""CelebA, read from its JPEGs and two lists, cropped as in the paper, decoded once, and then mapped from a file."""
 
 import hashlib
 import io
@@ -21,11 +21,11 @@ from .. import files, progress
 from . import paths
 from .dataset import Dataset, Split
 
-# Of either size of image (width, height): the box that is kept (left, top, right, bottom), and the reduction to 48 x 64
+# For each image size (width, height), the box to keep (left, top, right, bottom) and the reduction to 48 x 64
 CROPS = {(178, 218): ((41, 60, 137, 188), 2), (89, 109): ((20, 30, 68, 94), 1)}
 SHAPE = (3, 64, 48)
 IMAGES, ATTRIBUTES, PARTITION = "img_align_celeba.zip", "list_attr_celeba.txt", "list_eval_partition.txt"
-FORMS = {  # of what is needed and can be downloaded, all forms that copies of it have
+FORMS = {  # the downloadable files, each with all forms in which copies have it
     IMAGES: ("img_align_celeba/img_align_celeba", "img_align_celeba", IMAGES),
     ATTRIBUTES: (ATTRIBUTES, "list_attr_celeba.csv"),
     PARTITION: (PARTITION, "list_eval_partition.csv"),
@@ -36,35 +36,34 @@ Reader = Callable[[str], bytes]
 
 
 def load(folder: Path | str, skip_damaged: bool = False) -> Dataset:
-    """Faces, 3 x 64 x 48, with 40 attributes (bool) as labels: 162,770 training and 19,962 test images, or a subset.
+    """Load faces, 3 x 64 x 48, with 40 attributes (bool): 162,770 training and 19,962 test images, or a subset.
 
-    The files lie in `folder/celeba`, or in `folder`: `img_align_celeba/*.jpg` (all of 178 x 218 pixels, or all of half
-    that size, 89 x 109; also one folder deeper, as Kaggle has them, or still in `img_align_celeba.zip`), and the lists
-    `list_attr_celeba` and `list_eval_partition`, as `.txt` or `.csv`. What is missing is downloaded (1.4 GB).
+    The files are in `folder/celeba`, or in `folder`. The images are `img_align_celeba/*.jpg`, all 178 x 218 pixels, or
+    all half that size, 89 x 109. They may be one folder deeper, as in Kaggle's copy, or in `img_align_celeba.zip`. The
+    lists are `list_attr_celeba` and `list_eval_partition`, as `.txt` or `.csv`. Missing files are downloaded (1.4 GB).
 
-    The split is the official one, whose validation images are left out of both parts. Where a subset has no training
-    images, those for validation take their place; where it has no test images, those for validation, else the last
-    tenth of the others by name.
+    The split is the official one, without its validation images. If a subset lacks training images, the validation
+    images replace them. If it lacks test images, the validation images replace them, or else the last tenth of the
+    others by name.
 
-    The images are decoded once, into a file beside the lists, or in the folder VAELIB_CACHE, by default
-    `~/.cache/vaelib`, if that one is read-only. This takes 2 GB of memory for all of them. Then the file is mapped into
-    memory, so any number of images takes little. The file and the fingerprint know the images by their names and sizes
-    on disk, so that they need not be read again. The file itself is compared with its checksum at every load, and
-    decoded again if it is damaged.
+    The images are decoded once, into a file next to the lists. If that folder is read-only, the file is in the folder
+    VAELIB_CACHE, by default `~/.cache/vaelib`. Decoding all images takes 2 GB of memory. The file is then mapped into
+    memory, so any number of images needs little. The file and the fingerprint identify images by name and size on disk,
+    without reading them again. Every load compares the file with its checksum, and decodes it again if it is damaged.
 
     Parameters
     ----------
-    folder : the folder that has, or gets, `celeba` in it
-    skip_damaged : leave damaged JPEGs out, with a warning, instead of refusing them
+    folder : the folder that contains `celeba`, or in which to create it
+    skip_damaged : whether to omit damaged JPEGs, with a warning, instead of raising an error
 
     Raises
     ------
     ValueError
-        If a list is malformed or has no line on an image, or an image is damaged, grey or of another size.
+        If a list is malformed or lacks a line for an image, or an image is damaged, grey or of another size.
     FileNotFoundError
-        If files are missing, and cannot be downloaded.
+        If files are missing, and can't be downloaded.
     OSError
-        If an image cannot be read, or the decoded images cannot be written.
+        If an image can't be read, or the decoded images can't be written.
     """
     folder = Path(folder)
     if not any(_find(folder, name) for name in FORMS):
@@ -99,7 +98,7 @@ def load(folder: Path | str, skip_damaged: bool = False) -> Dataset:
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    """The first form of a file that is there; a folder without a JPEG is none."""
+    """Return the first existing form of a file. A folder without a JPEG doesn't count."""
     for path in (folder / form for form in FORMS[name]):
         if path.is_file() or (path.is_dir() and any(_is_image(each.name) for each in path.iterdir())):
             return path
@@ -107,7 +106,7 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _fetch(folder: Path) -> None:
-    """Download what is missing, and nothing else."""
+    """Download the missing files only."""
     missing = [name for name in FORMS if not _find(folder, name)]
     if not missing:
         return
@@ -119,19 +118,22 @@ def _fetch(folder: Path) -> None:
         try:
             import gdown
         except ModuleNotFoundError:
-            raise RuntimeError("it needs gdown: pip install 'vaelib[celeba]'") from None
+            raise RuntimeError("the download needs gdown: pip install 'vaelib[celeba]'") from None
         for identity, md5, name in CelebA.file_list:
             path = folder / name
-            if name in missing and not path.exists():  # else another process has fetched it while this one waited
-                # Goes on where an earlier attempt ended; without cookies, nothing is written elsewhere
+            if name in missing and not path.exists():  # another process may have fetched it while this one waited
+                # Resumes an earlier download. Without cookies, nothing is written elsewhere
                 gdown.download(id=identity, output=str(path), resume=True, timeout=paths.PATIENCE, use_cookies=False)
                 if not check_integrity(path, md5):
                     path.unlink(missing_ok=True)
-                    raise RuntimeError(f"what arrived is not {name}: its MD5 sum is not {md5}")
+                    raise RuntimeError(f"the downloaded file is not {name}: its MD5 sum is not {md5}")
 
 
 def _images(path: Path) -> tuple[dict[str, int], Reader]:
-    """The JPEGs' names, sorted, with their sizes in bytes, and what reads one of a name, in a folder or an archive."""
+    """Return the JPEGs' sorted names with their sizes in bytes, and a function that reads a JPEG by name.
+
+    The JPEGs are in a folder or an archive.
+    """
     if path.is_dir():
         with os.scandir(path) as entries:
             sizes = {entry.name: entry.stat().st_size for entry in entries if _is_image(entry.name)}
@@ -139,14 +141,14 @@ def _images(path: Path) -> tuple[dict[str, int], Reader]:
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is damaged, or not all of it is there ({error}); {ADVICE}") from error
+        raise ValueError(f"{path} is damaged or incomplete ({error}); {ADVICE}") from error
     members = {each.filename.rpartition("/")[2]: each for each in archive.infolist()}
 
     def read(name: str) -> bytes:
         try:
             return archive.read(members[name])
         except (zipfile.BadZipFile, zlib.error, EOFError):
-            return b""  # no image
+            return b""  # not an image
 
     return {name: members[name].file_size for name in sorted(members) if _is_image(name)}, read
 
@@ -156,16 +158,16 @@ def _is_image(name: str) -> bool:
 
 
 def _table(path: Path, images: dict[str, int], count: int, values: dict[str, int]) -> tuple[list[str], np.ndarray, int]:
-    """A list's words above its rows, the values beside the images' names, uint8 (N, count), and its number of rows.
+    """Read a list: its header, its values as uint8 (N, count) in the order of the images, and its number of rows.
 
-    Words are parted by blanks, commas or semicolons and may be quoted; a row begins with the name of an image.
+    Words are separated by blanks, commas or semicolons, and may be quoted. A row begins with the name of an image.
     """
     raw = path.read_bytes()
     text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
     header, rows, kinds = [], {}, set()
     for line in text.translate(str.maketrans(',;"', "   ")).splitlines():
         name, *words = line.split() or [""]
-        if _is_image(name):  # a second row on an image counts as none
+        if _is_image(name):  # a second row for an image makes both invalid
             rows[name.lower()] = [] if name.lower() in rows else words
             kinds |= {*words}
         elif name and not rows:
@@ -179,7 +181,7 @@ def _table(path: Path, images: dict[str, int], count: int, values: dict[str, int
 
 
 def _split(folder: Path, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
-    """The numbers of the images for training, of those for testing, and how these are told, in words."""
+    """Return the numbers of the training and of the test images, and a description of the split."""
     train, valid, test = (np.flatnonzero(parts == part) for part in (0, 1, 2))
     how = "as marked"
     if not len(train):
@@ -190,20 +192,20 @@ def _split(folder: Path, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray, str
         train, test = np.split(train, [-max(1, len(train) // 10)])
         how = "the last tenth by name, as none is marked as a test image"
     if not len(train):
-        raise ValueError(f"{folder} has no image to train on, and {len(test)} for testing")
+        raise ValueError(f"{folder} has 0 images to train on, and {len(test)} for testing; expected some of each")
     return train, test, how
 
 
 def _decoded(
     folder: Path, images: list[tuple[str, int]], read: Reader, skip_damaged: bool
 ) -> tuple[Path, torch.Tensor, list[str]]:
-    """Where the decoded images are, themselves, uint8 (N, 3, 64, 48), and the damaged ones, which are not among them.
+    """Return the path of the decoded images, the images, uint8 (N, 3, 64, 48), and the omitted damaged ones.
 
-    Another crop, order or set of images (names and sizes) has another file.
+    Every crop, order and set of images (names and sizes) has its own file.
     """
     digest = hashlib.sha256(repr((CROPS, SHAPE, images)).encode()).hexdigest()[:16]
     path = folder / f"celeba-{digest}.npy"
-    # A folder that nobody may write to is to stay as it is, though root could write to it
+    # A read-only folder stays unchanged, even if root could write to it
     if not (path.exists() or (os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222)):
         path = paths.named("VAELIB_CACHE", paths.HOME) / path.name
     damaged = _known(path, read)
@@ -214,14 +216,14 @@ def _decoded(
             if damaged is None:
                 damaged = _decode([name for name, _ in images], read, path)
     paths.leave_out(damaged, folder, skip_damaged)
-    # "c": what is written to the tensor stays in memory, and the file as it is
+    # "c": changes of the tensor stay in memory, and don't reach the file
     return path, torch.from_numpy(np.load(path, mmap_mode="c")), damaged
 
 
 def _known(path: Path, read: Reader) -> list[str] | None:
-    """The damaged images that a file was decoded without; None if there is no such file, or not as it was written.
+    """Return the damaged images that the file was decoded without. Return None if the file is missing or changed.
 
-    None too if a damaged image was replaced since, by one of the same size.
+    Also return None if a damaged image was replaced by another of the same size.
     """
     try:
         written = json.loads(path.with_suffix(".json").read_bytes())
@@ -233,9 +235,9 @@ def _known(path: Path, read: Reader) -> list[str] | None:
 
 
 def _decode(names: list[str], read: Reader, path: Path) -> list[str]:
-    """Write the images, cropped, to a `.npy` file, and its checksum beside it; returns the damaged ones.
+    """Write the cropped images to a `.npy` file and its checksum next to it, and return the damaged images.
 
-    Threads, as Pillow lets others run while it decodes.
+    This uses threads, because Pillow releases Python's lock while it decodes.
     """
     with ThreadPoolExecutor() as pool:
         decoded = pool.map(partial(_image, read), names)
@@ -244,12 +246,12 @@ def _decode(names: list[str], read: Reader, path: Path) -> list[str]:
     sizes = {size: name for name, (size, _) in whole.items()}
     if len(sizes) > 1:
         found = " and ".join(f"{width} x {height} ({name})" for (width, height), name in sizes.items())
-        raise ValueError(f"{path.parent} has images of different sizes, {found}; all must have the same")
+        raise ValueError(f"{path.parent} has images of different sizes, {found}; all must have the same size")
     header = io.BytesIO()
     layout = {"descr": "|u1", "fortran_order": False, "shape": (len(whole), *SHAPE)}
     np.lib.format.write_array_header_1_0(header, layout)
     damaged = {name: zlib.crc32(read(name)) for name in names if name not in whole}
-    path.with_suffix(".json").unlink(missing_ok=True)  # of another file of this name
+    path.with_suffix(".json").unlink(missing_ok=True)  # of another file with this name
     files.write(path, header.getvalue(), *(pixels for _, pixels in whole.values()))
     files.write(path.with_suffix(".json"), json.dumps({"crc32": _checksum(path), "damaged": damaged}, indent=1))
     return list(damaged)
@@ -260,8 +262,8 @@ def _checksum(path: Path) -> int:
 
 
 def _image(read: Reader, name: str) -> tuple[tuple[int, int], bytes] | None:
-    """Of a whole image its size and the pixels that are kept, 3 x 64 x 48; None if it is damaged, or no JPEG."""
-    content = io.BytesIO(read(name))  # that it cannot be read is no damage
+    """Return an image's size and the pixels to keep, 3 x 64 x 48, or None if it's damaged or not a JPEG."""
+    content = io.BytesIO(read(name))  # an unreadable file isn't a damaged image
     try:
         with Image.open(content, formats=["JPEG"]) as image:
             if image.mode != "RGB" or image.size not in CROPS:
@@ -270,8 +272,8 @@ def _image(read: Reader, name: str) -> tuple[tuple[int, int], bytes] | None:
                     f"and {' or '.join(f'{width} x {height}' for width, height in CROPS)}; replace or remove it"
                 )
             image.load()
-    except (OSError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises for broken files
+    except (OSError, SyntaxError, Image.DecompressionBombError):  # Pillow raises these for broken files
         return None
     box, factor = CROPS[image.size]
-    # `reduce` takes the mean of each square of pixels, which is antialiasing enough for a whole factor
+    # `reduce` averages squares of pixels, which prevents aliasing for whole factors
     return image.size, np.asarray(image.crop(box).reduce(factor)).transpose(2, 0, 1).tobytes()

@@ -1,4 +1,4 @@
-"""What every loader returns: splits of images, what they are labelled with, and a fingerprint."""
+"""The data that every loader returns: splits of images, their labels, and a fingerprint."""
 
 import hashlib
 import re
@@ -24,14 +24,14 @@ class Split:
     ----------
     images : Tensor of shape (N, C, H, W), uint8 or uint16 pixels, or floats; or floats of shape (N, D), rows of
         numbers. Most decoders expect floats in [0, 1]
-    labels : Tensor of shape (N,) with class numbers, which become int64, or bool Tensor of shape (N, A), one column per
-        attribute; by default of no attributes
+    labels : Tensor of shape (N,) with class numbers, converted to int64, or bool Tensor of shape (N, A), one column per
+        attribute; by default, no attributes
 
     Raises
     ------
     ValueError
-        If the images have another type or shape, their channels last, or values that are not finite, or there are not
-        as many labels as images.
+        If the images have another type or shape, their channels last, or non-finite values, or the numbers of labels
+        and images differ.
 
     Warns
     -----
@@ -47,7 +47,7 @@ class Split:
         if labels is None:
             labels = torch.empty(len(images), 0, dtype=torch.bool)
         if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
-            raise ValueError("images and labels must be tensors; torch.as_tensor makes them of arrays and lists")
+            raise ValueError("images and labels must be tensors; convert arrays and lists by torch.as_tensor")
         kind, white = f"{images.dtype} of shape {tuple(images.shape)}", WHITE.get(images.dtype)
         if not (white or images.is_floating_point()) or images.ndim not in (4, 2) or not images.numel():
             raise ValueError(f"images must be uint8, uint16 or floats, (N, C, H, W) or rows (N, D), N > 0, not {kind}")
@@ -56,14 +56,14 @@ class Split:
         if not white and not all(part.isfinite().all() for part in images.split(10_000)):
             raise ValueError("the images have values that are not finite; remove or replace them")
         if len(labels) != len(images):
-            raise ValueError(f"{len(images)} images but {len(labels)} labels; there must be as many")
-        # Of most data the first images tell; then a file of many gigabytes is not read for this
+            raise ValueError(f"got {len(images)} images but {len(labels)} labels; expected one label per image")
+        # The first images usually suffice, so that a file of many gigabytes isn't read for this
         if white and all((most := part.to(torch.int32).max().item()) <= white // 2 for part in (images[:100], images)):
             warnings.warn(
                 f"the largest pixel value is {most}; white is {white}: are they on another scale?", stacklevel=3
             )
         if not (labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex()):
-            labels = labels.long()  # so that the same numbers have one fingerprint
+            labels = labels.long()  # so that equal numbers have one fingerprint
         object.__setattr__(self, "labels", labels)
 
     def __len__(self) -> int:
@@ -72,26 +72,26 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test split, and perhaps one for validation, of the same kind of image.
+    """A training split, a test split, and optionally a validation split, of the same kind of image.
 
     Parameters
     ----------
-    name : what the data is called in the names of runs; letters, digits, dots, hyphens and underscores
+    name : the data's name in the names of runs; letters, digits, dots, hyphens and underscores
     train, test : Split
-    names : the names of the classes (labels count into it), or of the attributes (a column each); none without labels
-    validation : Split, from which an early stop can be decided; none by default
-    origin : what was read, and how it was split, in words
+    names : the names of the classes, which labels index, or of the attributes, one per column; by default none
+    validation : Split for early stopping, optional
+    origin : the source of the data and its split, in words
 
     Raises
     ------
     ValueError
-        If the name cannot be part of a folder's, the parts have images of different shapes, or labels do not fit the
-        names.
+        If the name can't be part of a folder's name, the splits have images of different shapes, or labels don't fit
+        the names.
 
     Warns
     -----
     UserWarning
-        If two parts have the same images.
+        If two splits have the same images.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Dataset:
     names: tuple[str, ...] = ()
     validation: Split | None = None
     origin: str = ""
-    # Of a loader that knows its images by their files: the checksum of what it loaded, and their fingerprint
+    # For loaders that identify images by their files: the checksum of the loaded data, and its fingerprint
     loaded: tuple[int, str] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -127,17 +127,16 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that change with any pixel or label of a split, and with where the splits are cut.
+        """Hash of all pixels and labels and of the positions of the splits (16 hex digits).
 
-        They are of what the tensors hold now: 0.1 s for images of MNIST's number, 2 s for all of CelebA.
+        It is computed from the present content of the tensors, in 0.1 s for MNIST and 2 s for all of CelebA.
         """
         if self.loaded and self.loaded[0] == self.checksum():
             return self.loaded[1]
         digest = hashlib.sha256(repr(self.image_shape).encode())
         for part, split in self.splits().items():
-            # Without labels between the images of two splits, only the shapes tell where one ends; and eight attributes
-            # take as many bytes as a class number. (Other labelled bytes keep the fingerprints that records of version
-            # 0.1.0 have.)
+            # Without labels between the images of two splits, only the shapes mark the boundary. Eight attributes take
+            # as many bytes as a class number. Other labelled bytes keep the fingerprints of version 0.1.0
             if part == "validation" or split.labels[:1].numel() in (0, 8) or split.images.dtype != torch.uint8:
                 digest.update(repr((part, split.images.shape, split.images.dtype, split.labels.shape)).encode())
             for content in _bytes(split):
@@ -145,7 +144,7 @@ class Dataset:
         return digest.hexdigest()[:16]
 
     def checksum(self) -> int:
-        """The CRC-32 of all images and labels."""
+        """Compute the CRC-32 of all images and labels."""
         checksum = 0
         for split in self.splits().values():
             for content in _bytes(split):
@@ -153,12 +152,12 @@ class Dataset:
         return checksum
 
     def splits(self) -> dict[str, Split]:
-        """The splits that there are, by name."""
+        """Return the existing splits by name."""
         named = {"train": self.train, "test": self.test, "validation": self.validation}
         return {name: split for name, split in named.items() if split is not None}
 
     def hold_out(self, count: int, seed: int = 0) -> "Dataset":
-        """The same data with so many training images, drawn at random, moved to the validation split."""
+        """Move `count` random training images to the validation split."""
         if not 0 < count < len(self.train):
             raise ValueError(f"expected to hold out from 1 to {len(self.train) - 1} training images, not {count}")
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed), device="cpu")
@@ -172,16 +171,16 @@ class Dataset:
         return tuple(self.train.images.shape[1:])
 
     def column(self, name: str) -> int:
-        """Which column of the labels an attribute is.
+        """Return the column of an attribute in the labels.
 
         Raises
         ------
         ValueError
-            If there is no such attribute; the message has those with names like it, or else all.
+            If the attribute is unknown. The message lists similar names, or else all.
         """
         if name not in self.names:
             near = ", ".join(get_close_matches(name, self.names) or self.names)
-            raise ValueError(f"{name!r} is none of the {len(self.names)} attributes of {self.name!r}; there is {near}")
+            raise ValueError(f"{name!r} is none of the {len(self.names)} attributes of {self.name!r}; known: {near}")
         return self.names.index(name)
 
 
@@ -191,7 +190,7 @@ def _bytes(split: Split) -> Iterator[np.ndarray]:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 pixels in 0..255, or uint16 in 0..65535, as float32 in [0, 1]; floats as they are, in at least float32."""
+    """Convert uint8 and uint16 pixels to float32 in [0, 1], and floats to at least float32."""
     if images.is_floating_point():
         return images.to(torch.promote_types(images.dtype, torch.float32))
     if images.dtype not in WHITE:

@@ -1,4 +1,4 @@
-"""A folder of your own images, as they are seen: upright, on white, all of one size."""
+"""A folder of your own images, as viewers show them: upright, on white, all of one size."""
 
 import os
 import re
@@ -17,15 +17,15 @@ from .. import progress
 from .dataset import Dataset, Split
 from .paths import leave_out, say, some
 
-# The words for a part that is a folder, alone or as in trainset, test_images, seg_train or trainA
+# The names of split folders, alone or within names such as trainset, test_images, seg_train or trainA
 PARTS = {
     "train": "train|training|trainval|trn",
     "test": "test|testing|tst|eval|evaluation|holdout",
     "validation": "val|valid|validation|dev",
 }
-STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow knows by name, and does not read
+STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow recognises but can't read
 HINTS = {
-    UnidentifiedImageError: "empty, damaged, or no image; HEIC needs pillow_heif.register_heif_opener() first: ",
+    UnidentifiedImageError: "empty, damaged, or not an image; HEIC needs pillow_heif.register_heif_opener() first: ",
     Image.DecompressionBombError: "a larger PIL.Image.MAX_IMAGE_PIXELS is needed: ",
 }
 
@@ -38,34 +38,37 @@ def image_folder(
     skip_damaged: bool = False,
     maximum: float | None = None,
 ) -> Dataset:
-    """All images in a folder and its subfolders, of any format that Pillow reads, cropped to the middle and scaled.
+    """Read all images in a folder and its subfolders, cropped to the middle and scaled.
 
-    Subfolders are classes; if some images are in none, "all" is the only one. Every tenth image, in the order of their
-    paths and from the first on, is for testing. But folders such as `train` and `test` (or `val`), at any depth, whose
-    names have all else in common, are the two splits, and what is beside them is left out. Links are followed, and no
-    folder is read twice. One image at a time is held at full size. Hidden files, and those without an image's suffix,
-    are left out. Colours are converted to sRGB. A line is printed that says what was read, and what was not.
+    Any format that Pillow reads will do. Subfolders are classes. If some images are in no subfolder, there is one
+    class, "all". Every tenth image by path, from the first, is a test image. Folders such as `train` and `test` (or
+    `val`), at any depth, replace this split, if their names agree otherwise. Images outside these two folders are then
+    omitted.
+
+    Links are followed, and each folder is read once. Only one image at a time is held at full size. Hidden files and
+    files without an image's suffix are omitted. Colours are converted to sRGB. A printed line lists what was read and
+    omitted.
 
     Parameters
     ----------
     path : the folder
     size : (height, width) in pixels, or one number for both
-    name : what the data is called in the names of runs; by default as the folder, with the size
-    grey : images of one channel instead of three
-    skip_damaged : leave what cannot be read out, with a warning, instead of refusing it
-    maximum : what white is in files of one channel with more than 8 bits, such as 4095 for 12 bits; by default 65535
-        for whole numbers of 16 bits, while files of 32 bits or of floats need it. PGM and JPEG 2000 say it themselves
+    name : the data's name in the names of runs; by default the folder's name with the size
+    grey : whether to make images with one channel instead of three
+    skip_damaged : whether to omit unreadable files, with a warning, instead of raising an error
+    maximum : value of white in files of one channel with more than 8 bits, such as 4095 for 12 bits. By default it's
+        65535 for integers of 16 bits. Files of 32 bits or floats require it. PGM and JPEG 2000 files contain it
 
     Raises
     ------
     ValueError
-        If the path is empty, the size cannot be, there are fewer than two images, or some cannot be read (all are
+        If the path is empty, the size is invalid, there are fewer than two images, or some can't be read (all are
         named).
     FileNotFoundError
-        If there is no such folder.
+        If the folder doesn't exist.
     """
     if not str(path):
-        raise ValueError("the folder's name is empty; what is meant by it?")
+        raise ValueError("the folder's name is empty; expected the path of a folder of images")
     path = Path(path).expanduser().absolute()
     height, width = shape = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
     if not all(isinstance(side, Integral) and side > 0 for side in shape):
@@ -79,12 +82,12 @@ def image_folder(
             image, pages = _open(path / file, (width, height), "L" if grey else "RGB", maximum)
             images[file] = torch.from_numpy(np.array(image)).reshape(height, width, -1).permute(2, 0, 1)
             stacks += pages > 1
-        except Exception as error:  # Pillow's many readers raise many kinds
+        except Exception as error:  # Pillow's readers raise errors of many kinds
             damaged.append(f"{file} ({HINTS.get(type(error), '')}{' '.join(str(error).split())})")
     leave_out(damaged, path, skip_damaged)
     if len(images) < 2:
-        found = f"{len(images)} images that can be read, and {some(others)} other files"
-        raise ValueError(f"{path} has {found}; a training needs eleven, so that two are for testing")
+        found = f"{len(images)} readable images and {some(others)} other files"
+        raise ValueError(f"{path} has {found}; training needs at least 11, so that 2 are for testing")
     train, test, names, labels = _split([*images])
     origin = f"{len(train):,} images for training, {len(test):,} for testing, classes: {some(names, 10)}"
     if unused := len(images) - len(train) - len(test):
@@ -100,16 +103,16 @@ def image_folder(
 
 
 def _files(path: Path) -> tuple[list[Path], list[str]]:
-    """What by its suffix is an image, and what is left out: other files, folders that were read or cannot be read."""
+    """List files with an image's suffix, and omitted paths: other files, repeated folders, and unreadable folders."""
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} is no folder")
+        raise FileNotFoundError(f"{path} doesn't exist or isn't a folder")
     Image.init()
     suffixes = {end for end, kind in Image.registered_extensions().items() if kind in {*Image.OPEN} - STUBS}
-    suffixes |= {".heic", ".heif"}  # often a JPEG all the same
+    suffixes |= {".heic", ".heif"}  # often a JPEG
     found, others, seen = [], [], set()
     for here, folders, names in os.walk(path, onerror=lambda error: others.append(error.filename), followlinks=True):
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        if (real := os.path.realpath(here)) in seen:  # else a link to a folder above would be followed for ever
+        if (real := os.path.realpath(here)) in seen:  # otherwise a link to a parent folder would be followed forever
             others.append(here)
             folders[:], names = [], []
         seen.add(real)
@@ -120,28 +123,31 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
 
 
 def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -> tuple[Image.Image, int]:
-    """An image as it is seen, of a size (width, height), in mode "RGB" or "L", and the number of pages in its file."""
+    """Read an image as viewers show it, with this size (width, height) and mode, and its file's number of pages.
+
+    The mode is "RGB" or "L".
+    """
     if file.exists() and not file.is_file():
-        raise ValueError("no file, but a pipe or a device")
+        raise ValueError("not a file, but a pipe or a device")
     with Image.open(file) as image:
         pages, profile = getattr(image, "n_frames", 1), image.info.get("icc_profile")
-        known = image.format in ("PPM", "JPEG2000")  # these say their maximum, and Pillow makes it 65535
-        image.draft("RGB", (2 * max(size), 2 * max(size)))  # a JPEG is decoded at a fraction of its size
-        white_is_zero = getattr(image, "tag_v2", {}).get(262) == 0  # which Pillow minds in files of 8 bits only
+        known = image.format in ("PPM", "JPEG2000")  # these contain their maximum, which Pillow scales to 65535
+        image.draft("RGB", (2 * max(size), 2 * max(size)))  # decodes a JPEG at a fraction of its size
+        white_is_zero = getattr(image, "tag_v2", {}).get(262) == 0  # Pillow handles this in files of 8 bits only
         image = ImageOps.exif_transpose(image)
     hidden = image.info.get("transparency")
     if (image.mode[0] in "IF" and hidden is not None) or (isinstance(hidden, tuple) and max(hidden) > 255):
-        raise ValueError("a transparent colour of 16 bits, which Pillow does not see; save it with an alpha channel")
+        raise ValueError("a transparent colour of 16 bits, which Pillow ignores; save the image with an alpha channel")
     if image.mode[0] in "IF":  # more than 8 bits
         if not (maximum or known or image.mode.startswith("I;16")):
-            raise ValueError(f"pixels of kind {image.mode}; say by `maximum` what white is")
+            raise ValueError(f"pixels of kind {image.mode}; set `maximum` to their value of white")
         pixels = np.asarray(image) * (255 / (65535 if known else maximum or 65535))
         if not np.isfinite(pixels).all():
-            raise ValueError("pixels that are not finite")
+            raise ValueError("pixels that are not finite; replace them")
         pixels = 255 - pixels if white_is_zero else pixels
         image = Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
     elif maximum:
-        raise ValueError("`maximum` is for files of one channel with more than 8 bits")
+        raise ValueError("`maximum` is for files of one channel with more than 8 bits; omit it")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -149,13 +155,13 @@ def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -
         image = image.convert("RGB")
     image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
     if profile:
-        with suppress(ImageCms.PyCMSError):  # a damaged profile, or one of another kind of pixels
+        with suppress(ImageCms.PyCMSError):  # a damaged profile, or one for another kind of pixels
             image = ImageCms.profileToProfile(image, BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB")
     return image.convert(mode), pages
 
 
 def _split(read: list[Path]) -> tuple[list[int], list[int], list[str], torch.Tensor]:
-    """Which images are for training, which for testing, the classes' names, and each image's class."""
+    """Return the rows of the training and of the test images, the classes' names, and each image's class."""
     folders = [file.parts[:-1] for file in read]
     marks = [next(filter(any, map(_part, each)), ("", "")) for each in folders]
     parts = [part for part, _ in marks]
@@ -169,20 +175,20 @@ def _split(read: list[Path]) -> tuple[list[int], list[int], list[str], torch.Ten
         train, test = [row for row in range(len(read)) if row % 10], list(range(0, len(read), 10))
     used = [folders[row] for row in (*train, *test)]
     levels = zip(*(each[:-1] for each in used), strict=False)
-    depth = sum(1 for _ in takewhile(lambda level: len({*level}) == 1, levels))  # folders around all are no classes
+    depth = sum(1 for _ in takewhile(lambda level: len({*level}) == 1, levels))  # folders of all images aren't classes
     names = sorted({each[depth] for each in used}) if all(used) else ["all"]
     classes = [each[depth] if len(each) > depth else "" for each in folders]
     told = sorted({*chain(*folders)}) if several else names
     if (marked := [name for name in told if any(_part(name))]) and len(told) > 1:
         raise ValueError(
-            f"it is unclear whether the folders {', '.join(told[:10])} are classes: name the parts train and test, "
-            f"and rename {marked[0]} if it is a class"
+            f"it is unclear whether the folders {', '.join(told[:10])} are classes; name the split folders train and "
+            f"test, and rename {marked[0]} if it is a class"
         )
     return train, test, names, torch.tensor([names.index(each) if each in names else 0 for each in classes])
 
 
 def _part(folder: str) -> tuple[str, str]:
-    """The part that a folder is for, by a word of its name, and the rest of its name; two empty words if for none."""
+    """Return the split that a folder's name contains, and the rest of the name, or two empty strings."""
     for word in re.finditer(r"[A-Z]?[a-z]+|[A-Z]+", folder):
         for part, known in PARTS.items():
             if re.fullmatch(f"({known})(s?(set|data|daten|images?|imgs?))?", word[0].lower()):
@@ -191,7 +197,7 @@ def _part(folder: str) -> tuple[str, str]:
 
 
 def _plain(name: str) -> str:
-    """A folder's name with a hyphen for blanks and the like, and a checksum for what else is no letter, as emoji."""
+    """Replace blanks and the like in a folder's name by hyphens, and non-letters such as emoji by a checksum."""
     return re.sub(
         r"[^\w.-]+", lambda it: "-" if it[0].isascii() else f"{zlib.crc32(os.fsencode(it[0])):08x}", name or "images"
     )

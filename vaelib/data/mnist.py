@@ -1,4 +1,4 @@
-"""MNIST, whose files are known by their content; its siblings, as torchvision reads and fetches them."""
+"""MNIST, whose files are identified by their content, and its siblings, as torchvision reads and downloads them."""
 
 import hashlib
 import zlib
@@ -15,29 +15,28 @@ from .dataset import Dataset, Split
 
 DIGITS = tuple("0123456789")
 SIBLINGS = {"fashion-mnist": FashionMNIST, "kmnist": KMNIST, "qmnist": QMNIST}  # and EMNIST's parts
-LIMIT = 50_000_000  # bytes unpacked: the largest of MNIST's files has 47 million
+LIMIT = 50_000_000  # bytes unpacked; the largest of MNIST's files has 47 million
 CONTENT = {  # SHA-256 sums of MNIST's files, unpacked
     "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db": "train-images-idx3-ubyte",
     "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5": "train-labels-idx1-ubyte",
     "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7": "t10k-images-idx3-ubyte",
     "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2": "t10k-labels-idx1-ubyte",
 }
-HOMES = ("MNIST/raw/", "MNIST/", "mnist/raw/", "mnist/", "")  # where copies have them, alone or in a folder each
+HOMES = ("MNIST/raw/", "MNIST/", "mnist/raw/", "mnist/", "")  # folders of copies, with or without a folder per file
 ADVICE = "put a good copy in its place, or remove it to have it downloaded"
 
 
 def load(folder: Path, name: str) -> Dataset:
-    """60,000 training and 10,000 test images, 1 x 28 x 28, with class numbers as labels.
+    """Load 60,000 training and 10,000 test images, 1 x 28 x 28, with class numbers as labels.
 
-    MNIST's files are known by their content, so that any copy will do: packed (`.gz`) or not, as torchvision or Kaggle
-    lay and spell them. They are only read, so the folder may be read-only. Where one is missing, all are downloaded
-    (11 MB). A sibling's files lie in `folder/FashionMNIST/raw` (or that of its class in torchvision), where torchvision
-    unpacks them.
+    MNIST's files are identified by their content, so any copy works, packed (`.gz`) or not, with the names and folders
+    of torchvision or Kaggle. The folder may be read-only. If a file is missing, all are downloaded (11 MB). A sibling's
+    files are in `folder/FashionMNIST/raw`, or the folder of its class in torchvision, which unpacks them there.
 
     Raises
     ------
     ValueError
-        If a file is damaged, or another data set's.
+        If a file is damaged, or belongs to another data set.
     FileNotFoundError
         If files are missing and the download fails.
     """
@@ -63,7 +62,7 @@ def load(folder: Path, name: str) -> Dataset:
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], list[Path]]:
-    """The values of MNIST's files that are there, by their names, and the files that are none of them."""
+    """Return the content of MNIST's existing files, by name, and the other files."""
     found, others = {}, []
     for pattern in (home + file for home in HOMES for file in ("*ubyte*", "*ubyte*/*ubyte*")):
         for path in sorted(folder.glob(pattern)):
@@ -78,7 +77,7 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], list[Path]]:
 
 
 def _unpacked(path: Path) -> bytearray:
-    """A file's content, unpacked if it is packed; of what cannot be unpacked, what comes before the damage, or none."""
+    """Return a file's content, unpacked if necessary. Return only the part before damage, which may be empty."""
     content = path.read_bytes()
     try:
         return bytearray(zlib.decompressobj(31).decompress(content, LIMIT) if content[:2] == b"\x1f\x8b" else content)
@@ -95,10 +94,10 @@ def _sibling(folder: Path, name: str) -> Dataset:
         with there:
             parts = [source(folder, train=train, download=True, **options) for train in (True, False)]
         if any(hashlib.sha256(path.read_bytes()).hexdigest() in CONTENT for path in raw.glob("t*-ubyte")):
-            raise ValueError("it is MNIST's")
+            raise ValueError("the file is MNIST's")
         if len(parts[0]) < len(parts[1]):
             raise ValueError("there are fewer training than test images, as if they were swapped")
-        images = [part.data.mT.contiguous() if source is EMNIST else part.data for part in parts]  # EMNIST's lie down
+        images = [part.data.mT.contiguous() if source is EMNIST else part.data for part in parts]  # EMNIST: transposed
         labels = [part.targets[:, 0] if source is QMNIST else part.targets for part in parts]
         splits = [Split(each.unsqueeze(1), number) for each, number in zip(images, labels, strict=True)]
         return Dataset(name, *splits, DIGITS if source is QMNIST else tuple(parts[0].classes))

@@ -1,4 +1,4 @@
-"""Where data lie, how a missing file gets there, and how file names are told."""
+"""Data folders, downloads of missing files, and lists of file names in messages."""
 
 import os
 import socket
@@ -11,32 +11,33 @@ from pathlib import Path
 from .. import files
 
 HOME = "~/.cache/vaelib"
-PATIENCE = 20  # seconds without a byte, after which a download counts as failed
+PATIENCE = 20  # seconds without data, after which a download fails
 ADVICE = "or name another folder (argument `folder`, or VAELIB_DATA)"
 
 
 def root(folder: str | Path | None = None) -> Path:
-    """The absolute folder of the data: the argument, else the variable VAELIB_DATA, else `~/.cache/vaelib`."""
+    """Return the absolute data folder: the argument, else the variable VAELIB_DATA, else `~/.cache/vaelib`."""
     return Path(folder).expanduser().absolute() if folder else named("VAELIB_DATA", HOME)
 
 
 def named(variable: str, otherwise: str | Path) -> Path:
-    """The absolute folder that a variable of the environment names.
+    """Return the absolute folder that an environment variable names.
 
-    A relative one is meant from the project's, if this is inside: a kernel runs in its notebook's folder.
+    Inside the project, a relative path starts from the project's folder, because a kernel runs in its notebook's
+    folder.
     """
     project = Path(__file__).resolve().parents[2]
     inside = (project / "pyproject.toml").exists() and Path.cwd().is_relative_to(project)
     try:
         return (project if inside else Path.cwd()) / Path(os.environ.get(variable) or otherwise).expanduser()
     except RuntimeError as error:
-        raise OSError(f"there is no home folder ({error}); name a folder by the variable {variable}") from error
+        raise OSError(f"the home folder is unknown ({error}); set the variable {variable} to a folder") from error
 
 
 def say(text: str) -> None:
-    """Print a line, if there is still somewhere to print it: what is done goes on after a closed pipe or a full disk.
+    """Print a line. Continue without it after a closed pipe or a full disk.
 
-    Characters that the output's encoding lacks, as a file's name may have, are printed as escapes.
+    Characters that the output's encoding lacks, for example in file names, are printed as escapes.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     with suppress(OSError):
@@ -44,17 +45,17 @@ def say(text: str) -> None:
 
 
 def some(names: Collection[str], most: int = 3) -> str:
-    """The number of names, and the first of them."""
+    """Return the number of names, and the first few of them."""
     shown = ", ".join([*sorted(names)[:most], *(["..."] if len(names) > most else [])])
     return f"{len(names)} ({shown})" if names else "0"
 
 
 def leave_out(damaged: Sequence[str], folder: Path, skip_damaged: bool) -> None:
-    """Refuse images that cannot be read, or warn of them; all are listed."""
+    """Raise an error, or warn, if images can't be read. The message lists all of them."""
     listed = "\n  ".join(["", *damaged])
     if damaged and not skip_damaged:
         raise ValueError(
-            f"{len(damaged)} images in {folder} cannot be read; mend or remove them, or leave them out: "
+            f"{len(damaged)} images in {folder} cannot be read; repair or remove them, or omit them with "
             f"skip_damaged=True, or --skip-damaged on the command line{listed}"
         )
     if damaged:
@@ -63,12 +64,12 @@ def leave_out(damaged: Sequence[str], folder: Path, skip_damaged: bool) -> None:
 
 @contextmanager
 def fetching(what: Sequence[str], folder: Path, by_hand: str) -> Iterator[None]:
-    """Announce a download, give up after 20 s without data, and explain on failure how to do without.
+    """Announce a download, give up after 20 s without data, and explain the manual alternative on failure.
 
     Raises
     ------
     FileNotFoundError
-        Instead of whatever goes wrong in the block.
+        If anything fails in the block.
     """
     say(f"fetching {', '.join(what)} into {folder} ...")
     patience = socket.getdefaulttimeout()
@@ -77,8 +78,8 @@ def fetching(what: Sequence[str], folder: Path, by_hand: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         with files.locked(folder, wait=True):
             yield
-    except Exception as error:  # of the disk, the network, torchvision or gdown, which has kinds of its own
-        reason = " ".join(str(error).split())  # some tell it in several lines
+    except Exception as error:  # of the disk, the network, torchvision or gdown, which raises its own kinds
+        reason = " ".join(str(error).split())  # some messages have several lines
         raise FileNotFoundError(
             f"{', '.join(what)} missing in {folder}, and the download failed ({reason}). {by_hand}, {ADVICE}"
         ) from error

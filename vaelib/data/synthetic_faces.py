@@ -1,4 +1,4 @@
-"""Drawn faces: a data set without a download, whose every image is known by the numbers it was drawn from."""
+"""Drawn faces: a data set without a download, with the factors from which each image was drawn."""
 
 from math import inf
 from types import SimpleNamespace
@@ -9,14 +9,14 @@ from torch import Tensor
 from .. import progress
 from .dataset import Dataset, Split
 
-# Training and test images. The small set is the beginning of the large one, being multiples of 16: when numbers do not
-# fill the last sixteen, torch draws these otherwise
+# Training and test images. Multiples of 16, so that the small set is the beginning of the large one: torch draws an
+# incomplete last sixteen differently
 COUNTS = {"faces": (4000, 1000), "faces-small": (1024, 160)}
 HEIGHT, WIDTH = 64, 48
 SIDES = (-1, 1)  # left, right
-CHUNK = 50  # faces drawn at once: few enough for a processor's cache; it changes no pixel
-ZOOM = 1.35  # as close as the crop of CelebA
-ROWS = {"_eyes": (16, 38), "_nose": (20, 47), "_mouth": (35, 62), "_glasses": (20, 42)}  # where these paint, at most
+CHUNK = 50  # faces drawn at once; fits a processor's cache, and changes no pixel
+ZOOM = 1.35  # as in the crop of CelebA
+ROWS = {"_eyes": (16, 38), "_nose": (20, 47), "_mouth": (35, 62), "_glasses": (20, 42)}  # the rows in which these paint
 
 FACTORS = (
     "light_direction",  # from the left of the image (-) to its right (+)
@@ -25,7 +25,7 @@ FACTORS = (
     "hair_colour",  # black to blond
     "hair_length",  # above the ears to below the shoulders
     "bangs",  # from a bare forehead to hair down to the brows
-    "glasses",  # there or not, see ATTRIBUTES
+    "glasses",  # worn or not, see ATTRIBUTES
     "smile",  # the corners of the mouth, from down to up
     "mouth_opening",  # closed below -0.5
     "masculinity",  # jaw, brows, lips and the shadow of a beard
@@ -36,7 +36,8 @@ FACTORS = (
     "face_width",
 )
 
-# An attribute holds where low < factor <= high. CelebA's names where it has the attribute; left is the image's.
+# An attribute is present if low < factor <= high. Names are CelebA's, where it has the attribute. Left is the image's
+# left.
 ATTRIBUTES = {
     "Bangs": ("bangs", 0.4, inf),
     "Black_Hair": ("hair_colour", -inf, -0.5),
@@ -62,7 +63,7 @@ CLOTHES, WHITE, INK = (0.23, 0.27, 0.38), (0.94, 0.93, 0.91), (0.10, 0.07, 0.07)
 
 
 def load(name: str) -> Dataset:
-    """Training and test images, 3 x 64 x 48, drawn here, as many as COUNTS says.
+    """Draw training and test images, 3 x 64 x 48, in the numbers of COUNTS.
 
     The labels are the ATTRIBUTES, one column each.
     """
@@ -72,7 +73,7 @@ def load(name: str) -> Dataset:
 
 
 def generate(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Faces, and the factors that they were drawn from.
+    """Draw random factors, and faces from these factors.
 
     Returns
     -------
@@ -82,29 +83,29 @@ def generate(count: int, seed: int) -> tuple[Tensor, Tensor]:
     Raises
     ------
     ValueError
-        If the count is no positive integer, or the seed no integer from 0 to 2^63 - 1.
+        If the count isn't a positive integer, or the seed isn't an integer from 0 to 2^63 - 1.
     """
     if not (isinstance(count, int) and count > 0 and isinstance(seed, int) and 0 <= seed < 2**63):
         raise ValueError(f"expected a count from 1 on and a seed from 0 to 2^63 - 1, not {count!r} and {seed!r}")
     generator = torch.Generator().manual_seed(seed)
-    # Drawn in double precision: what processors differ in is lost when it is rounded to single.
+    # In double precision: differences between processors vanish when rounded to single precision
     factors = torch.randn(count, len(FACTORS), generator=generator, dtype=torch.float64).clamp_(-2.5, 2.5).float()
     return render(factors), factors
 
 
 def attributes(factors: Tensor) -> Tensor:
-    """The ATTRIBUTES of faces with these factors: (N, len(FACTORS)) to bool (N, len(ATTRIBUTES))."""
+    """Compute the ATTRIBUTES of faces from their factors: (N, len(FACTORS)) to bool (N, len(ATTRIBUTES))."""
     columns = [(factors[:, FACTORS.index(name)], low, high) for name, low, high in ATTRIBUTES.values()]
     return torch.stack([(low < column) & (column <= high) for column, low, high in columns], 1)
 
 
 def render(factors: Tensor) -> Tensor:
-    """Draw faces: float Tensor (N, len(FACTORS)), meant to lie in [-2.5, 2.5], to uint8 (N, 3, 64, 48).
+    """Draw faces: float Tensor (N, len(FACTORS)), with values in [-2.5, 2.5], to uint8 (N, 3, 64, 48).
 
     Raises
     ------
     ValueError
-        If the factors are no floating-point tensor of that shape with N > 0.
+        If the factors aren't a floating-point tensor of this shape with N > 0.
     """
     if not factors.is_floating_point() or factors.ndim != 2 or factors.shape[1] != len(FACTORS) or len(factors) == 0:
         raise ValueError(
@@ -118,8 +119,8 @@ def render(factors: Tensor) -> Tensor:
 def _draw(factors: Tensor) -> Tensor:
     """Paint from back to front, in place.
 
-    Only sums, products, quotients and comparisons, which every processor rounds alike, and square roots that are made
-    to be: no exponentials or sines, so the images, and with them the data set's fingerprint, are the same everywhere.
+    We use only sums, products, quotients, comparisons and exact square roots, which every processor rounds alike. There
+    are no exponentials or sines. The images, and therefore the data set's fingerprint, are the same everywhere.
     """
     g = _geometry(factors)
     image = _background(g)
@@ -130,9 +131,9 @@ def _draw(factors: Tensor) -> Tensor:
 
 
 def _geometry(factors: Tensor) -> SimpleNamespace:
-    """What the painters share: the FACTORS by name, (N, 1, 1, 1); where each pixel is, and masks, (N, 1, H, W).
+    """Compute the painters' shared values: FACTORS by name, (N, 1, 1, 1), pixel positions, and masks, (N, 1, H, W).
 
-    Lengths are in units of 1 / ZOOM pixels. What broadcasts to these shapes may have less.
+    Lengths are in units of 1 / ZOOM pixels. Values that broadcast to these shapes may be smaller.
     """
     g = SimpleNamespace(**dict(zip(FACTORS, factors[:, :, None, None, None].unbind(1), strict=True)))
     g.x = (torch.arange(WIDTH, dtype=torch.float32) - 23.5) / ZOOM
@@ -141,11 +142,11 @@ def _geometry(factors: Tensor) -> SimpleNamespace:
     g.u, g.v = g.x + lean * (g.y - 20), g.y - lean * g.x  # the head's own axes, from between the eyes
     g.turn = 1.6 * g.yaw
     g.w = g.u - g.turn  # from the turned middle of the face
-    g.across = (g.x / 22).clamp(-1, 1) * g.light_direction  # the light on what is flat
+    g.across = (g.x / 22).clamp(-1, 1) * g.light_direction  # the light on flat parts
     g.grin = g.smile + 0.3  # a face at rest looks friendly
     g.skin, g.hair = _palette(g.skin_tone, SKIN), _palette(g.hair_colour, HAIR)
 
-    # The head is a rounded shape whose lower half is squarer or more pointed; `radius` is 1 on its edge
+    # The head is a rounded shape whose lower half is squarer or more pointed. `radius` is 1 on its edge
     g.width = 13.2 + g.face_width + 0.25 * g.masculinity
     g.h = g.u - 0.35 * g.turn  # from the middle of the head, which turns less than the face
     height = torch.where(g.v < 0, 21.5, 20 + 0.4 * g.masculinity)
@@ -154,7 +155,7 @@ def _geometry(factors: Tensor) -> SimpleNamespace:
     g.radius = _root((uu + vv - square * uu * vv).clamp(0))
     g.head = _soft((g.radius - 1) * g.width)
 
-    # The hair reaches down to `end`; the longer, the fuller
+    # The hair reaches down to `end`. Longer hair is fuller
     end, full = 12.5 + 9 * g.hair_length, (2.4 + 0.6 * g.hair_length).clamp(1.4, 3.4)
     uu, vv = (g.u / (g.width + full)).square().clamp(max=2), (g.v / (21.5 + full)).square().clamp(max=2)
     dome = (_root(uu + vv - 0.3 * uu * vv) - 1) * (g.width + full)
@@ -167,24 +168,24 @@ def _geometry(factors: Tensor) -> SimpleNamespace:
 
 
 def _cut(g: SimpleNamespace, rows: slice) -> SimpleNamespace:
-    """The same of these rows alone."""
+    """Restrict the shared values to some rows."""
     tall = {name: each[..., rows, :] for name, each in vars(g).items() if each.ndim > 1 and each.shape[-2] == HEIGHT}
     return SimpleNamespace(**vars(g) | tall)
 
 
 def _background(g: SimpleNamespace) -> Tensor:
-    """A wall, brighter in the middle; the image that all else is painted on, (N, 3, H, W)."""
+    """Make the image, (N, 3, H, W), with a wall that is brighter in the middle."""
     room = _palette(g.background_hue, BACKGROUND) * (1 + 0.22 * g.background_level)
     return room * (1.06 - 0.00016 * (g.x * g.x + g.y * g.y) + 0.13 * g.across)
 
 
 def _hair_behind(image: Tensor, g: SimpleNamespace) -> None:
-    """All of the hair, darker than in front."""
+    """Paint all of the hair, darker than in front."""
     _over(image, g.hair_mask, g.locks * 0.72)
 
 
 def _clothes_and_neck(image: Tensor, g: SimpleNamespace) -> None:
-    """Shoulders, and a neck in the shadow of the chin."""
+    """Paint shoulders, and a neck in the shadow of the chin."""
     _over(image, _soft(_ellipse(g.x, g.y - 40, 23 + 0.7 * g.masculinity, 17)), _rgb(*CLOTHES) * (1 + 0.25 * g.across))
     nape = g.u.abs() - (6.3 + 0.5 * g.masculinity) - 0.012 * (g.v - 14).clamp(0).square()
     under = 0.62 + 0.022 * (g.v - 16).clamp(0, 14)
@@ -193,7 +194,7 @@ def _clothes_and_neck(image: Tensor, g: SimpleNamespace) -> None:
 
 
 def _head(image: Tensor, g: SimpleNamespace) -> None:
-    """Ears, the lit head with the shadow of a beard, and cheeks."""
+    """Paint ears, the lit head with the shadow of a beard, and cheeks."""
     for side in SIDES:
         ear = _soft(_ellipse(g.h - side * g.width, g.v - 2, 2.2, 4.4))
         _over(image, ear, g.skin * (0.82 + 0.2 * side * g.light_direction * 0.6).clamp(0.4))
@@ -207,7 +208,7 @@ def _head(image: Tensor, g: SimpleNamespace) -> None:
 
 
 def _eyes(image: Tensor, g: SimpleNamespace) -> None:
-    """Their hollows, then white, iris, pupil, a glint, the lid's line, and brows that masculinity thickens, lowers."""
+    """Paint hollows, white, iris, pupil, a glint, the lid's line, and brows, which masculinity thickens and lowers."""
     v, male = g.v, g.masculinity
     for side, e in _from_eyes(g):
         _shade(image, 0.25 * g.head * _blob(e, v + 2, 5.5, 5.5))
@@ -227,12 +228,12 @@ def _eyes(image: Tensor, g: SimpleNamespace) -> None:
 
 
 def _from_eyes(g: SimpleNamespace) -> list[tuple[int, Tensor]]:
-    """For each eye its side, and how far to the right of its middle each pixel is."""
+    """Return each eye's side, and each pixel's distance to the right of its middle."""
     return [(side, g.w - side * (6.1 - 0.25 * (side * g.turn).clamp(0))) for side in SIDES]
 
 
 def _nose(image: Tensor, g: SimpleNamespace) -> None:
-    """A light ridge, a shadow on the side away from the light, the nostrils and the tip."""
+    """Paint a light ridge, a shadow on the side away from the light, the nostrils and the tip."""
     n = g.u - 1.5 * g.turn
     _shade(image, -0.10 * _blob(n, g.v - 2.5, 1.8, 8))
     for side in SIDES:
@@ -243,12 +244,12 @@ def _nose(image: Tensor, g: SimpleNamespace) -> None:
 
 
 def _mouth(image: Tensor, g: SimpleNamespace) -> None:
-    """A curve, bent by the smile; lips that taper to its corners; the dark and the teeth between them; its shadows."""
+    """Paint lips along a curve that the smile bends, the dark and the teeth between them, and shadows."""
     reach = 5.4 + 0.6 * g.grin
     m = (g.w / reach).square()
     curve = g.v - 12.4 + 1.6 * g.grin * (m - 0.4)
     taper = (1 - m).clamp(0)
-    teeth = (1.1 * g.grin).clamp(0) * taper  # so high; a smile shows them, an open mouth alone does not
+    teeth = (1.1 * g.grin).clamp(0) * taper  # their height: a smile shows them, an open mouth alone doesn't
     gap = (g.mouth_opening + 0.5).clamp(0) * 1.5 * taper + teeth
     lip = 1.35 - 0.12 * g.masculinity
     within = _soft(g.w.abs() - reach)
@@ -264,7 +265,7 @@ def _mouth(image: Tensor, g: SimpleNamespace) -> None:
 
 
 def _glasses(image: Tensor, g: SimpleNamespace) -> None:
-    """A bridge, two rims with their arms, and a little of the light on the lenses."""
+    """Paint a bridge, two rims with their arms, and a little light on the lenses."""
     worn = (g.glasses > ATTRIBUTES["Eyeglasses"][1]).float()
     frame = _soft((g.v + 0.9).abs() - 0.5) * _soft(g.w.abs() - 1.6)
     for side, e in _from_eyes(g):
@@ -276,13 +277,13 @@ def _glasses(image: Tensor, g: SimpleNamespace) -> None:
 
 
 def _hair_in_front(image: Tensor, g: SimpleNamespace) -> None:
-    """All of the hair but an opening for the face, and its shadow.
+    """Paint the hair in front, with an opening for the face, and its shadow.
 
-    Without bangs the edge is high and arched, and parted on one side; with them it is low, flat and fringed.
+    Without bangs, the edge is high, arched, and parted on one side. With bangs, it is low, flat and fringed.
     """
     bangs = ((g.bangs + 1.2) / 3.2).clamp(0, 1)
     edge = -16 + 9.5 * bangs + (0.065 - 0.06 * bangs) * (g.u + 3 - 2 * bangs).square() + 0.9 * bangs * _wave(g.u * 0.21)
-    edge = edge.clamp(max=-4.5)  # the eyes stay free
+    edge = edge.clamp(max=-4.5)  # keeps the eyes free
     beside = g.u.abs() - g.width
     window = torch.maximum(beside + 0.3, edge - g.v)
     front = g.hair_mask * (1 - _soft(window, 1.8)) * (1 - _soft(10 - g.v, 3) * _soft(beside + 0.3))
@@ -291,7 +292,7 @@ def _hair_in_front(image: Tensor, g: SimpleNamespace) -> None:
 
 
 def _finish(image: Tensor, g: SimpleNamespace) -> Tensor:
-    """The level of the light; what would be too bright is compressed, as a camera does. As uint8."""
+    """Apply the level of the light, compress bright values as a camera does, and convert to uint8."""
     image = image * (1 + 0.13 * g.light_level)
     bright = (image - 0.7).clamp(0, 0.6)
     image = image.clamp(max=0.7) + bright - 0.8 * bright.square()
@@ -299,47 +300,49 @@ def _finish(image: Tensor, g: SimpleNamespace) -> Tensor:
 
 
 def _rgb(red: float, green: float, blue: float) -> Tensor:
-    """A colour, (3, 1, 1)."""
+    """Make a colour, (3, 1, 1)."""
     return torch.tensor((red, green, blue))[:, None, None]
 
 
 def _palette(value: Tensor, colours: tuple) -> Tensor:
-    """The colours, (N, 3, 1, 1), at values, (N, 1, 1, 1), from -2 (the first) to 2 (the last), mixed of the nearest."""
+    """Mix colours, (N, 3, 1, 1), for values (N, 1, 1, 1) from -2 (first colour) to 2 (last), from the nearest two."""
     places = ((value + 2) / 4).clamp(0, 1) * (len(colours) - 1)
     return sum(_rgb(*colour) * (1 - (places - i).abs()).clamp(0) for i, colour in enumerate(colours))
 
 
 def _ellipse(u: Tensor, v: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
-    """About the distance from an ellipse's edge, negative inside."""
+    """Approximate the distance from an ellipse's edge, negative inside."""
     return (_root((u / a).square() + (v / b).square()) - 1) * a
 
 
 def _root(square: Tensor) -> Tensor:
-    """The square root, rounded as IEEE 754 asks. In single precision torch leaves it to a library, which is off by a
-    bit on some processors; the root of a single number in double precision never lies that near to where it matters.
+    """Compute the square root, rounded as IEEE 754 requires.
+
+    In single precision, torch uses a library that is off by one bit on some processors. The root in double precision is
+    never close enough to a rounding boundary for this to matter.
     """
     return square.double().sqrt().float()
 
 
 def _soft(distance: Tensor, blur: float = 1.3) -> Tensor:
-    """1 inside (a negative distance), 0 outside, smooth over `blur` pixels in between."""
+    """Return 1 inside (negative distance) and 0 outside, with a smooth transition over `blur` pixels."""
     t = (0.5 - distance / blur).clamp_(0, 1)
     return t * t * (3 - 2 * t)
 
 
 def _blob(u: Tensor, v: Tensor, a: Tensor | float, b: float) -> Tensor:
-    """A soft spot: 1 in its middle, 0 from the ellipse with half axes a, b on."""
+    """Make a soft spot that is 1 in its middle, and 0 outside the ellipse with half axes a and b."""
     return (1 - (u / a).square() - (v / b).square()).clamp_(0).square()
 
 
 def _wave(t: Tensor) -> Tensor:
-    """A smooth wave between -1 and 1 with period 1, made of parabolas."""
+    """Return a smooth wave between -1 and 1 with period 1, made of parabolas."""
     t = (t - t.floor()) * 2 - 1
     return 4 * t * (1 - t.abs())
 
 
 def _over(image: Tensor, mask: Tensor, colour: Tensor) -> None:
-    """Paint a colour, (3, 1, 1) or (N, 3, ...), over (N, 3, H, W), in place, where the mask (N, 1, H, W) is."""
+    """Paint a colour, (3, 1, 1) or (N, 3, ...), over (N, 3, H, W), in place, weighted by the mask (N, 1, H, W)."""
     image.add_((colour - image).mul_(mask))
 
 
