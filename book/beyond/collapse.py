@@ -79,7 +79,7 @@ print(f"{every.name}: {len(digits.train):,} + {len(digits.test):,}")
 # %% [markdown]
 # ## One model, many runs
 #
-# The model is the one of {doc}`literature`: binary pixels that are sampled again for each batch,
+# The model is the one of {doc}`bounds`: binary pixels that are sampled again for each batch,
 # two layers of 200 tanh units in each network, and 50 latent dimensions. The encoder's first
 # layer has 54 more units, because variants need these weights elsewhere. Every run has 15 epochs
 # in batches of 128, with a constant learning rate of 0.001. Numbers are nats per image, on every

@@ -40,9 +40,11 @@
 # a probability $\pi_j$ for each of $D$ pixels, and the pixels are drawn one by one:
 #
 # $$
-# \log p(x \mid z) = \sum_{j=1}^{D} \left[
-#   x_j \log \pi_j + (1 - x_j) \log (1 - \pi_j) \right],
-# \qquad \pi = \pi_\theta(z) .
+# \begin{aligned}
+# \log p(x \mid z) &= \sum_{j=1}^{D} \left[
+#   x_j \log \pi_j + (1 - x_j) \log (1 - \pi_j) \right], \\
+# \pi &= \pi_\theta(z) .
+# \end{aligned}
 # $$ (eq-elbo-bernoulli)
 #
 # ```{admonition} Grey pixels
@@ -124,9 +126,11 @@ print("log p(x), nats:", dict(zip(digits, rounded, strict=True)))
 # that is positive wherever the posterior is, and correct for it by a weight:
 #
 # $$
-# p(x) = \int q(z) \, \frac{p(x \mid z) \, p(z)}{q(z)} \, dz
-#   = \mathbb{E}_{z \sim q}\left[ w(z) \right], \qquad
-# w(z) = \frac{p(x \mid z) \, p(z)}{q(z)} .
+# \begin{aligned}
+# p(x) &= \int q(z) \, \frac{p(x \mid z) \, p(z)}{q(z)} \, dz
+#   = \mathbb{E}_{z \sim q}\left[ w(z) \right], \\
+# w(z) &= \frac{p(x \mid z) \, p(z)}{q(z)} .
+# \end{aligned}
 # $$ (eq-elbo-weight)
 #
 # So far this is exact: the evidence is the average of the *weight*. But training needs
@@ -145,9 +149,11 @@ print("log p(x), nats:", dict(zip(digits, rounded, strict=True)))
 # gives the ELBO:
 #
 # $$
-# \log p(x) \;\geq\; \mathcal{L}(q)
-# = \mathbb{E}_{z \sim q}\left[ \log w(z) \right]
-# = \mathbb{E}_{q}\left[ \log p(x \mid z) + \log p(z) - \log q(z) \right] .
+# \begin{aligned}
+# \log p(x) &\geq \mathcal{L}(q), \\
+# \mathcal{L}(q) &= \mathbb{E}_{z \sim q}\left[ \log w(z) \right] \\
+# &= \mathbb{E}_{q}\left[ \log p(x \mid z) + \log p(z) - \log q(z) \right] .
+# \end{aligned}
 # $$ (eq-elbo-bound)
 #
 # We can compute all of it, because we know the prior and the decoder, and choose $q$.
@@ -210,10 +216,12 @@ figure
 # logarithms and average over $q$. The term $\log p(x)$ doesn't depend on $z$, so it stays:
 #
 # $$
-# \log p(x) = \mathcal{L}(q)
-#   + \mathrm{KL}\left(q(z) \,\|\, p(z \mid x)\right), \qquad
+# \begin{aligned}
+# \log p(x) &= \mathcal{L}(q)
+#   + \mathrm{KL}\left(q(z) \,\|\, p(z \mid x)\right), \\
 # \mathrm{KL}(q \,\|\, p)
-#   = \mathbb{E}_{z \sim q}\left[ \log \frac{q(z)}{p(z)} \right] .
+#   &= \mathbb{E}_{z \sim q}\left[ \log \frac{q(z)}{p(z)} \right] .
+# \end{aligned}
 # $$ (eq-elbo-gap)
 #
 # The gap is the *Kullback-Leibler divergence* of $q$ from the posterior. It is never
@@ -302,10 +310,12 @@ Markdown(tabulate(rows, headers, "pipe", floatfmt=".2f"))
 # all images. Training maximises the mean of the bounds in $\theta$ and $\phi$ together:
 #
 # $$
+# \begin{aligned}
 # \frac1N \sum_{i=1}^{N} \mathcal{L}(x_i)
-# = \frac1N \sum_{i=1}^{N} \log p(x_i)
-#   - \frac1N \sum_{i=1}^{N} \mathrm{KL}\left(
-#     q(z \mid x_i) \,\|\, p(z \mid x_i) \right).
+# = \frac1N \sum_{i=1}^{N} \big[ &\log p(x_i) \\
+#   &- \mathrm{KL}\left(
+#     q(z \mid x_i) \,\|\, p(z \mid x_i) \right) \big].
+# \end{aligned}
 # $$ (eq-elbo-objective)
 #
 # The encoder's $\phi$ occurs only in the last sum, so it can only close the gap. The

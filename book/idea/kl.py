@@ -73,9 +73,10 @@ figure
 # The two logarithms are
 #
 # $$
-# \log q(z) = -\tfrac12 \log 2\pi - \log \sigma - \frac{(z - \mu)^2}{2 \sigma^2},
-# \qquad
-# \log p(z) = -\tfrac12 \log 2\pi - \frac{z^2}{2} ,
+# \begin{aligned}
+# \log q(z) &= -\tfrac12 \log 2\pi - \log \sigma - \frac{(z - \mu)^2}{2 \sigma^2}, \\
+# \log p(z) &= -\tfrac12 \log 2\pi - \frac{z^2}{2} ,
+# \end{aligned}
 # $$ (eq-kl-densities)
 #
 # and in their difference the constants cancel:
@@ -97,9 +98,11 @@ figure
 # {cite}`kingma2022auto`:
 #
 # $$
+# \begin{aligned}
 # \mathrm{KL}(q \,\|\, p)
-#   = -\log \sigma - \tfrac12 + \tfrac12 \left(\mu^2 + \sigma^2\right)
-#   = -\tfrac12 \left[1 + \log \sigma^2 - \mu^2 - \sigma^2\right] .
+#   &= -\log \sigma - \tfrac12 + \tfrac12 \left(\mu^2 + \sigma^2\right) \\
+#   &= -\tfrac12 \left[1 + \log \sigma^2 - \mu^2 - \sigma^2\right] .
+# \end{aligned}
 # $$ (eq-kl-closed)
 #
 # ```{admonition} The paper's second output
@@ -286,10 +289,12 @@ assert worst < limit and abs(deviations.std() - 1) < 0.15
 # however narrow $q$ is. The price itself behaves in the same way:
 #
 # $$
+# \begin{aligned}
 # \mathrm{KL} - \left(\log \frac1\sigma + \tfrac12 \mu^2 - \tfrac12\right)
-#   \to 0 \quad (\sigma \to 0), \qquad
+#   &\to 0 \quad (\sigma \to 0), \\
 # \mathrm{KL} \Big/ \left(\tfrac12 \sigma^2\right)
-#   \to 1 \quad (\sigma \to \infty).
+#   &\to 1 \quad (\sigma \to \infty).
+# \end{aligned}
 # $$ (eq-kl-limits)
 #
 # Infinite precision is infinitely expensive, but the price climbs slowly: a millionth of
@@ -376,11 +381,12 @@ figure
 # random. It splits the mean price into two parts {cite}`hoffman2016elbo`:
 #
 # $$
+# \begin{aligned}
 # \frac1N \sum_{i=1}^{N} \mathrm{KL}(q_i \,\|\, p)
-#   = \underbrace{\frac1N \sum_{i=1}^{N} \mathrm{KL}(q_i \,\|\, \bar q)}_{\text{information}}
-#   + \underbrace{\mathrm{KL}(\bar q \,\|\, p)}_{\text{misfit}},
-# \qquad
-# \bar q(z) = \frac1N \sum_{i=1}^{N} q_i(z) ,
+#   &= \underbrace{\frac1N \sum_{i=1}^{N} \mathrm{KL}(q_i \,\|\, \bar q)}_{\text{information}}
+#   + \underbrace{\mathrm{KL}(\bar q \,\|\, p)}_{\text{misfit}}, \\
+# \bar q(z) &= \frac1N \sum_{i=1}^{N} q_i(z) ,
+# \end{aligned}
 # $$ (eq-kl-aggregated)
 #
 # because $\log (q_i / p) = \log (q_i / \bar q) + \log (\bar q / p)$. The information is the

@@ -191,11 +191,13 @@ figure
 # a derivative. Kingma and Welling call it the naive estimator. For our Gaussian
 #
 # $$
+# \begin{gathered}
 # \frac{\partial \log q}{\partial \mu_k} = \frac{\varepsilon_k}{\sigma_k},
 # \qquad
 # \frac{\partial \log q}{\partial \ell_k}
-#   = \tfrac12 \left(\varepsilon_k^2 - 1\right),
-# \qquad \varepsilon_k = \frac{z_k - \mu_k}{\sigma_k}.
+#   = \tfrac12 \left(\varepsilon_k^2 - 1\right), \\
+# \varepsilon_k = \frac{z_k - \mu_k}{\sigma_k}.
+# \end{gathered}
 # $$ (eq-rp-score-gaussian)
 #
 # **A baseline.** A density always integrates to one, so the mean of the score is $\int \nabla q\, dz = \nabla 1 = 0$. We may therefore

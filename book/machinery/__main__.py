@@ -69,7 +69,12 @@ def publish(options: argparse.Namespace) -> None:
     records = BOOK / "records" / options.profile
     steps: list[tuple] = [(publishing.records, *which, records)]
     if options.experiment == "beyond":  # no profile, because the pages store the names of their runs
-        steps = [(publishing.record, claims.runs_beyond(BOOK), BOOK / "records" / "beyond")]
+        kept, root = BOOK / "records" / "beyond", runs.default_root()
+        # Pages that only read records need no runs
+        named = [
+            each for each in claims.runs_beyond(BOOK) if (root / each).exists() or not (kept / f"{each}.json").exists()
+        ]
+        steps = [(publishing.record, named, kept)]
     # In other profiles, weights and pictures would overwrite those in the book
     elif options.profile == "paper" and options.experiment in publishing.WEIGHTS:
         pretrained, live = storage.PRETRAINED, BOOK / "live"

@@ -217,6 +217,9 @@ def test_the_runs_of_a_page_beyond_the_paper_get_their_records(book, monkeypatch
     Path("_toc.yml").touch()
     command_line.main()
     assert claims.judgement("C7", book).runs.keys() == {RUN}
+    shutil.rmtree(book.parent / "runs")
+    command_line.main()  # a page that only reads records leaves no runs
+    assert claims.judgement("C7", book).runs.keys() == {RUN}
 
 
 def test_newcomers_get_one_sentence_and_the_verdict_of_each_claim():

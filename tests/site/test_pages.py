@@ -167,6 +167,24 @@ def test_a_notebooks_page_names_the_notebook_and_how_long_it_takes(name):
     assert "Time on one CPU core" in line
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_numbers_in_tables_have_a_true_minus_and_names_no_underscores(name):
+    assert re.findall(r"<td[^>]*>(?:<p>)?(?:-\d|[A-Z][a-z]+_[A-Z])", SOURCE[name]) == []
+
+
+def test_plots_change_their_colours_in_the_dark_and_photographs_do_not():
+    plots = {name: re.findall(r'<figure class="[^"]*plot[^"]*" id="([\w-]+)"', SOURCE[name]) for name in ALL}
+    assert {"fig-over-dimensions", "fig-long-training"} <= {*plots["book/mnist/dimensions.html"]}
+    assert plots["book/celeba/samples.html"] == plots["book/intro.html"] == []
+
+
+def test_the_side_bar_unfolds_only_the_part_where_one_is(page):
+    page.goto((PAGES / "celeba" / "train.html").as_uri())
+    parts = page.locator(".bd-toc-item > details")
+    assert parts.count() > 5
+    assert page.locator(".bd-toc-item > details[open] > summary").all_inner_texts() == ["Faces"]
+
+
 def test_the_search_finds_chapters_first_from_disk_and(page):
     for words in ("posterior", "KL", "ELBO"):
         page.goto((HTML / "search.html").as_uri() + f"?q={words}")
