@@ -100,7 +100,7 @@ def mcem_step(
 ) -> tuple[Tensor, float, float]:
     """Take a step of Monte Carlo EM: HMC from the codes z (B, K), then updates of the weights for its last codes.
 
-    The defaults are from the paper's appendix: 10 leapfrog steps, 90% accepted, 5 updates.
+    The defaults are from Kingma and Welling's appendix: 10 leapfrog steps, 90% accepted, 5 updates.
 
     Parameters
     ----------

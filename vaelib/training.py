@@ -41,7 +41,7 @@ class TrainConfig:
     Parameters
     ----------
     latent_dim : K
-    epochs : passes over the training images, at most, if `patience` is set
+    epochs : passes over the training images, or fewer with `patience`
     seed : of initial weights, order of images, and noise
     batch_size : images per step
     learning_rate : of Adam, or of another optimizer
