@@ -34,11 +34,13 @@ book: quick ## train on the embedded data, and build the book into _build/html
 pdf: ## print the built book's road, from the idea to the verdict, as _build/book.pdf
 	$(BIN)/python -m book.machinery.pdf
 
-style: $(READY) ## check style, types, lines of code, and that each notebook agrees with its text
+style: $(READY) ## check style, types, lines of code, plain English, and that each notebook agrees with its text
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m book.machinery.loc
+	$(BIN)/python -m book.machinery.readability --docstrings --max-flags 11 vaelib book/machinery
+	$(BIN)/python -m book.machinery.readability --max-flags 6 $(NOTEBOOKS) $(wildcard *.md book/*.md book/*/*.md)
 	$(BIN)/jupytext --sync --pre-commit-mode $(NOTEBOOKS)
 
 unit: $(READY) ## run the fast tests, of the package alone

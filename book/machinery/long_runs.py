@@ -25,7 +25,7 @@ from .claims import digest, next_rules
 
 @dataclass(frozen=True)
 class DReG:
-    """The importance-weighted bound with the gradient of Tucker et al., arXiv:1810.04152, for the encoder."""
+    """The importance-weighted bound with the encoder's gradient of Tucker et al., arXiv:1810.04152."""
 
     samples: int = 5
     fixed_posterior: ClassVar[bool] = True
