@@ -53,6 +53,7 @@ reproduce: $(READY) ## train a whole profile, and refresh what the book publishe
 	$(BIN)/jupytext --quiet --sync $(NOTEBOOKS)
 	$(BIN)/python -m book.machinery sweep celeba mnist --profile $(PROFILE) --no-summary
 	$(BIN)/python -m vaelib train faces --latent-dim 32 --epochs 60
+	$(if $(filter paper,$(PROFILE)),$(BIN)/python -m book.machinery.verdicts)
 	VAELIB_PROFILE=$(PROFILE) TQDM_DISABLE=1 $(BIN)/jupytext --sync --execute $(NOTEBOOKS)
 	$(BIN)/python -m book.machinery publish mnist --profile $(PROFILE)
 	$(BIN)/python -m book.machinery publish celeba --profile $(PROFILE)

@@ -1,4 +1,4 @@
-"""Model and schedule of Burda, Grosse and Salakhutdinov (arXiv:1509.00519), a common benchmark."""
+"""The model of Burda, Grosse and Salakhutdinov (arXiv:1509.00519), a common benchmark."""
 
 import math
 from itertools import pairwise
@@ -37,9 +37,3 @@ def build(image_shape: tuple[int, ...], latent_dim: int, means: Tensor) -> VAE:
     output = nn.Sequential(*decoder, last, nn.Unflatten(1, image_shape))
     encoder = encoders.Gaussian(features, 200, latent_dim)  # made last, as for the published weights
     return VAE(encoder, decoders.Bernoulli(output), priors.Standard(latent_dim), image_shape)
-
-
-def rate(epoch: int, epochs: int) -> float:
-    """Return the learning rate's factor in an epoch, from 0: their 10^(-i/7) for 3^i epochs, i = 0 to 7, rescaled."""
-    theirs = 3280 * epoch / epochs
-    return 10 ** (-math.floor(math.log(2 * theirs + 1, 3) + 1e-9) / 7)

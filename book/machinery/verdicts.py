@@ -301,7 +301,7 @@ def decide(claim: str) -> claims.Judgement:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m book.machinery.verdicts", description=__doc__)
-    parser.add_argument("claim", nargs="+", choices=MEASURES)
+    parser.add_argument("claim", nargs="*", default=[*MEASURES], help="such as C4; by default all that have rules here")
     for folder in ("fresh", "verdicts"):
         (RECORDS / folder).mkdir(exist_ok=True)
     for each in parser.parse_args().claim:
