@@ -160,10 +160,8 @@ def _check_images_apart(model: VAE, x: Tensor, z: Tensor, given: tuple[Tensor, .
         rows = torch.tensor([0, second][: len(x)], device=x.device)
         images, codes, *labels = (each[rows] for each in (x, z, *given))
         with seeded(0, x.device):  # the same noise for a module that is random
-            q, likelihood = (
-                call(model.encoder, x.device, images, *labels),
-                call(model.decoder, x.device, codes, *labels),
-            )
+            q = call(model.encoder, x.device, images, *labels)
+            likelihood = call(model.decoder, x.device, codes, *labels)
             with full_precision(x.device):
                 code, log_posterior = draw(q)
                 log_likelihood = likelihood.log_prob(images)
@@ -171,8 +169,8 @@ def _check_images_apart(model: VAE, x: Tensor, z: Tensor, given: tuple[Tensor, .
     for module, value in found[0].items():
         if not torch.allclose(value, found[1][module], rtol=1e-4, atol=1e-3, equal_nan=True):
             raise ValueError(
-                f"the {module} mixes the images of a batch: in evaluation mode, what the first image gives depends "
-                f"on the image beside it; let it treat each by itself"
+                f"the {module} mixes the images of a batch in evaluation mode; let it treat each by itself. (Or else "
+                f"another thread draws random numbers; stop it, or give it a torch.Generator of its own)"
             )
 
 

@@ -11,7 +11,7 @@ A distance depends on the classifier, so take it under several and report the sp
 These classifiers aren't Inception, so the distances aren't comparable with published ones ("FID", "KID").
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from . import files, progress, runs
+from . import files, progress, runs, storage
 from .data import Dataset, to_float
 from .seeding import seeded
 from .training import batches
@@ -91,7 +91,8 @@ def train(
         root.mkdir(parents=True, exist_ok=True)
         with files.locked(root, wait=True):  # of two notebooks that need it, one trains it and the other waits
             if not path.exists():
-                files.write(path, safetensors.torch.save(_fit(data, seed, device).state_dict()))
+                weights = _fit(data, seed, device).state_dict()
+                files.write(path, safetensors.torch.save(weights, {"sha256": storage.tensor_digest(weights)}))
     return [_read(path, data) for path in paths.values()]
 
 
@@ -99,8 +100,11 @@ def _read(path: Path, data: Dataset) -> nn.Sequential:
     with seeded(0):  # building must not disturb the caller's random state; the weights are overwritten anyway
         network = classifier(data.image_shape, len(data.names))
     try:
-        network.load_state_dict(safetensors.torch.load_file(path))  # copied into float32
-    except (safetensors.SafetensorError, RuntimeError) as error:
+        weights, metadata = storage.read(path)
+        if path.parent != PUBLISHED and metadata.get("sha256") != storage.tensor_digest(weights):
+            raise ValueError("its checksum does not match")
+        network.load_state_dict(weights)  # copied into float32
+    except (safetensors.SafetensorError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to train it again, or reinstall vaelib") from error
     return network.eval()
 
@@ -109,7 +113,8 @@ def _fit(data: Dataset, seed: int, device: torch.device) -> nn.Sequential:
     with seeded(seed):
         network = classifier(data.image_shape, len(data.names)).to(device)
     images, labels = data.train.images.to(device), data.train.labels.to(device)
-    attributes = labels.ndim == 2
+    loss_of: Callable = binary_cross_entropy_with_logits if labels.ndim == 2 else cross_entropy
+    labels = labels.float() if labels.ndim == 2 else labels
     steps = EPOCHS * len(batches(torch.arange(len(images), device="cpu"), BATCH))
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
@@ -117,12 +122,7 @@ def _fit(data: Dataset, seed: int, device: torch.device) -> nn.Sequential:
     with progress.bar(total=steps, desc=f"a classifier for features, seed {seed}", unit="step") as bar:
         for _ in range(EPOCHS):
             for batch in batches(torch.randperm(len(images), generator=shuffle, device="cpu").to(device), BATCH):
-                logits, expected = network(to_float(images[batch])), labels[batch]
-                loss = (
-                    binary_cross_entropy_with_logits(logits, expected.float())
-                    if attributes
-                    else cross_entropy(logits, expected.long())
-                )
+                loss = loss_of(network(to_float(images[batch])), labels[batch])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

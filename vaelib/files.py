@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from threading import get_ident
@@ -14,16 +14,17 @@ from filelock import FileLock, SoftFileLock, Timeout
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
+# What network and other file systems answer that cannot sync; an error of the disk is another
+UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
 _HELD: dict[tuple[int, Path], os.stat_result] = {}  # the folders that a thread holds, and their lock files
 
 
 def exists(path: Path) -> bool:
     """Whether there is a file or folder; raises if it cannot be known, as `Path.exists` of Python 3.14 does not."""
-    try:
+    with suppress(FileNotFoundError, NotADirectoryError):
         path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+        return True
+    return False
 
 
 def write(path: Path, *parts: bytes | memoryview | str) -> None:
@@ -54,15 +55,15 @@ def place(temporary: Path, path: Path) -> None:
         raise RuntimeError(f"{path.parent} was moved away and made again while it was in use; stop one of the two")
     temporary.replace(path)
     if os.name != "nt":  # which cannot open folders
-        _sync(path.parent, os.O_RDONLY, errno.EINVAL, errno.ENOTSUP)  # nor can some network file systems sync them
+        _sync(path.parent, os.O_RDONLY)
 
 
-def _sync(path: Path, flags: int, *accepted: int) -> None:
+def _sync(path: Path, flags: int) -> None:
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in accepted:
+        if error.errno not in UNSUPPORTED:
             raise
     finally:
         os.close(descriptor)
@@ -104,9 +105,8 @@ def read_notebook(path: Path) -> "NotebookNode":
     """A Jupyter notebook. Raises ValueError, with the file's name, if it is damaged."""
     import nbformat  # a machine that only trains may lack it
 
+    content = path.read_bytes()
     try:
-        return nbformat.read(path, as_version=4)
-    except OSError:
-        raise
+        return nbformat.reads(content.decode(), as_version=4)
     except Exception as error:  # whatever the parser comes across: it has no error of its own for this
         raise ValueError(f"{path} is no notebook, or a damaged one ({error})") from error

@@ -5,8 +5,8 @@ Sums run over pixels and latent dimensions, never over images: the training loop
 """
 
 import math
-import operator
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -273,12 +273,15 @@ class ImportanceWeighted(_Sampled):
         return -importance_weighted_bound(terms.log_weights)
 
 
+def positive_number(name: str, value: object) -> float:
+    """The value as a float. Raises ValueError if it is not a positive and finite number."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
+        raise ValueError(f"{name} must be a positive number, not {value!r}")
+    return float(value)
+
+
 def whole_number(name: str, value: object, least: int = 1) -> int:
     """The value as an int. Raises ValueError if it is not a whole number, Python's or NumPy's, of at least `least`."""
-    try:
-        number = least - 1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = least - 1
-    if number < least:
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    return number
+    return int(value)

@@ -1,7 +1,9 @@
 """Seeded randomness: torch's global generators, for one thread at a time.
 
 Distributions, dropout and whatever else a model draws from take their noise from torch's global generators. These are
-seeded for a training run or an evaluation, and put back afterwards; no two threads use them at the same time.
+seeded for a training run or an evaluation, and put back afterwards; no two threads of this package use them at the same
+time. A thread of your own that draws from them meanwhile, as for a live plot, changes the run: give it a
+`torch.Generator` of its own, or use a process.
 """
 
 import os

@@ -41,14 +41,11 @@ def serialize(model: VAE, builder: Callable[..., VAE] = build) -> bytes:
         raise ValueError(f"{qualified_name(builder)} must make a new model at each call, and gave one twice")
     if architecture(twin) != architecture(model):
         raise ValueError(f"this model is not what {qualified_name(builder)} builds; give its own function as `builder`")
-    recipe = {
-        "builder": qualified_name(builder),
-        "image_shape": list(model.image_shape),
-        "latent_dim": model.latent_dim,
-    }
+    recipe = {"builder": qualified_name(builder), "image_shape": [*model.image_shape], "latent_dim": model.latent_dim}
     try:
         tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-        metadata = json.dumps(recipe | {"sha256": _checksum(tensors)})
+        twin.load_state_dict(tensors)  # as it will be asked to
+        metadata = json.dumps(recipe | {"sha256": tensor_digest(tensors)})
         return safetensors.torch.save(tensors, {"vaelib": metadata})
     except (AttributeError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
@@ -85,16 +82,14 @@ def load(
     if checksum and sha256(path) != checksum:
         raise ValueError(f"{path} is damaged, or of another run: its checksum is not that of the record; {advice}")
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata, names = file.metadata(), file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
+        tensors, metadata = read(path)
         recipe = json.loads(metadata["vaelib"])
         name, shape, latent_dim = current_name(recipe["builder"]), tuple(recipe["image_shape"]), recipe["latent_dim"]
         sizes = (*shape, latent_dim)
         possible = shape and all(isinstance(size, int) and 0 < size < 2**31 for size in sizes)
         if not possible or math.prod(sizes) > 2**40:
             raise ValueError(f"no images have the shape {shape} and {latent_dim!r} latent dimensions")
-        if recipe["sha256"] != _checksum(tensors):
+        if recipe["sha256"] != tensor_digest(tensors):
             raise ValueError("its checksum does not match")
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged, or holds no weights of this vaelib ({error}); {advice}") from error
@@ -116,6 +111,13 @@ def load(
         raise ValueError(f"{path} does not fit what {qualified_name(builder)} builds ({error}); {advice}") from error
     unwrap(model).latent_dim = latent_dim
     return model.to(device).eval()
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors in a file, and its metadata."""
+    with safetensors.safe_open(path, "pt") as file:
+        names = file.keys()
+        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
 
 
 def sha256(path: Path) -> str:
@@ -149,7 +151,8 @@ def architecture(model: VAE) -> tuple[list[tuple[str, str]], dict[str, tuple[int
     return modules, {name: (*getattr(each, "shape", ()),) for name, each in unwrap(model).state_dict().items()}
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
+def tensor_digest(tensors: dict[str, Tensor]) -> str:
+    """The SHA-256 sum of names, types, shapes and values."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())

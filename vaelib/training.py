@@ -23,7 +23,7 @@ from . import evaluation, files, naming, progress, seeding
 from .checks import check_run
 from .data import Dataset, Split, to_float
 from .models import VAE, unwrap
-from .objective import Terms, negative_elbo, options, whole_number
+from .objective import Terms, negative_elbo, options, positive_number, whole_number
 from .storage import architecture
 
 Objective = Callable[[Terms, float], Tensor]
@@ -75,10 +75,7 @@ class TrainConfig:
         if self.seed >= 2**31:  # beyond, torch's generators repeat themselves
             raise ValueError(f"seed must be below 2**31, not {self.seed}")
         for name in given & {"learning_rate", "max_grad_norm"}:
-            value = getattr(self, name)
-            if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < math.inf:
-                raise ValueError(f"{name} must be a positive number, not {value!r}")
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, positive_number(name, getattr(self, name)))
         if self.precision not in (None, "float32", "bfloat16"):
             raise ValueError(f"precision must be 'float32' or 'bfloat16', if it is given, not {self.precision!r}")
 
@@ -139,7 +136,7 @@ def fit(
     UserWarning
         At the first checkpoint, if something has changed in training that no checkpoint holds.
     """
-    if not checkpoint_seconds >= 0:  # nor is nan
+    if not isinstance(checkpoint_seconds, Real) or not checkpoint_seconds >= 0:  # nor is nan
         raise ValueError(f"checkpoint_seconds must be 0 or more, not {checkpoint_seconds!r}")
     folder, plain, made = Path(folder).absolute(), unwrap(model), make(objective)
     device = plain.device
@@ -252,7 +249,8 @@ class _State:
         state = objective if isinstance(objective, nn.Module) else nn.Identity()
         self.modules = nn.ModuleDict({"model": self.model, "objective": state}).to(model.device)
         self.weights = [*self.modules.parameters()]
-        self.identity = identity | {"model": hashlib.sha256(repr(architecture(model)).encode()).hexdigest()[:16]}
+        self.architecture = repr(architecture(model))
+        self.identity = identity | {"model": hashlib.sha256(self.architecture.encode()).hexdigest()[:16]}
         self.optimizer = optimizer(self.weights, lr=config.learning_rate)
         self.schedule = schedule(self.optimizer) if schedule else None
         self.shuffle = torch.Generator().manual_seed(2 * config.seed)
@@ -298,10 +296,11 @@ class _State:
             raise FloatingPointError(f"{otherwise} {place}; {ADVICE}")
 
     def check_weights(self) -> None:
-        """Raise if a weight is not finite, which a gradient may have made it though the loss was finite."""
-        tensors = [each for each in self.model.state_dict().values() if isinstance(each, Tensor)]
-        if tensors:
-            self.require(torch.stack([each.isfinite().all() for each in tensors]).all(), "a weight is not finite")
+        """Raise if a weight is not finite, as a gradient can make it, or there are others than before training."""
+        if repr(architecture(self.model)) != self.architecture:
+            raise ValueError("the model's modules, or shapes of weights, change in training; make all in its builder")
+        tensors = (each for each in self.model.state_dict().values() if isinstance(each, Tensor))
+        self.require(all(each.isfinite().all() for each in tensors), "a weight is not finite")
 
     def end_epoch(self, line: dict, noise: seeding.States) -> None:
         self.history.append(line)
@@ -404,15 +403,16 @@ def _unsaved(module: nn.Module) -> dict[str, str]:
 
 
 def _snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of all values, and which of them are trained."""
-    values = {name: each.clone() for name, each in model.state_dict().items()}
-    return values | {f"{name} is trained": torch.tensor(each.requires_grad) for name, each in model.named_parameters()}
+    """Copies of all values, by name, kind, and which object is trained: the optimizer knows no other."""
+    values = {}
+    for name, each in model.state_dict(keep_vars=True).items():
+        trained = id(each) if each.requires_grad else None
+        values[f"{name} {each.dtype} {each.device} {trained}"] = each.detach().clone()
+    return values
 
 
 def _are_equal(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
-    return some.keys() == others.keys() and all(
-        each.dtype == others[name].dtype and torch.equal(each, others[name]) for name, each in some.items()
-    )
+    return some.keys() == others.keys() and all(torch.equal(each, others[name]) for name, each in some.items())
 
 
 def _terms(split: str, reconstruction: float, kl: float) -> dict[str, float]:

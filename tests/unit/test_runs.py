@@ -1,5 +1,6 @@
 """Runs on disk: the same wherever they were interrupted, complete or refused."""
 
+import copy
 import json
 import math
 import os
@@ -333,6 +334,19 @@ def test_a_bit_of_a_run_of_version_0_1_0_that_was_changed_is_noticed(trained, tm
         runs.load(path.parent).model()
 
 
+@pytest.mark.parametrize("name", ["run.json", "config.json"])
+@pytest.mark.parametrize("key", ["sha25x", None])
+def test_a_record_whose_checksum_has_another_name_or_none_is_damaged(trained, tiny, tmp_path, name, key):
+    path = _copy(trained, tmp_path) / "run.json"
+    content = json.loads(path.read_text())
+    checksum = content.pop("sha256")
+    path.unlink()
+    path = path.with_name(name)
+    path.write_text(json.dumps(content | ({key: checksum} if key else {})))
+    with pytest.raises(ValueError, match=f"{path} is damaged: its checksum does not match"):
+        runs.train(tiny, trained.config, tmp_path, "cpu")
+
+
 def test_a_run_with_other_data_is_refused(trained, tiny, tmp_path):
     folder = _copy(trained, tmp_path)
     images = tiny.train.images.clone()
@@ -566,7 +580,13 @@ def test_on_epoch_sees_every_epoch_and_changes_nothing(trained, tiny, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [nn.Module.half, lambda model: model.encoder.mean.weight.data.mul_(0.5), lambda model: model.requires_grad_(False)],
+    [
+        nn.Module.half,
+        lambda model: model.encoder.mean.weight.data.mul_(0.5),
+        lambda model: model.requires_grad_(False),
+        lambda model: model.to("meta"),
+        lambda model: model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True),  # which nothing trains
+    ],
 )
 @pytest.mark.parametrize("stop", [True, False])
 def test_an_on_epoch_that_changes_the_model_is_refused(trained, tiny, tmp_path, change, stop):

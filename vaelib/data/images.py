@@ -6,7 +6,6 @@ import zlib
 from contextlib import suppress
 from io import BytesIO
 from itertools import chain, takewhile
-from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from .. import progress
+from ..objective import positive_number, whole_number
 from .dataset import Dataset, Split
 from .paths import leave_out, say, some
 
@@ -23,6 +23,9 @@ PARTS = {
     "test": "test|testing|tst|eval|evaluation|holdout",
     "validation": "val|valid|validation|dev",
 }
+# Classes of which both have such names may be parts as well; and folds share images
+PAIRS = ("train", "test"), ("train", "val"), ("tr", "te"), ("tr", "ts"), ("gallery", "query"), ("seen", "unseen")
+FOLD = re.compile(r"(?i:fold|split|cv)[\W_]*(\d+|[A-Z])$")
 STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow knows by name, and does not read
 HINTS = {
     UnidentifiedImageError: "empty, damaged, or no image; HEIC needs pillow_heif.register_heif_opener() first: ",
@@ -67,11 +70,9 @@ def image_folder(
     if not str(path):
         raise ValueError("the folder's name is empty; what is meant by it?")
     path = Path(path).expanduser().absolute()
-    height, width = shape = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
-    if not all(isinstance(side, Integral) and side > 0 for side in shape):
-        raise ValueError(f"size must be a whole number of pixels, or (height, width), not {size!r}")
-    if maximum is not None and not maximum > 0:
-        raise ValueError(f"maximum must be a positive number, not {maximum!r}")
+    sides = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
+    height, width = (whole_number("size, or each of (height, width),", side) for side in sides)
+    maximum = None if maximum is None else positive_number("maximum", maximum)
     files, others = _files(path)
     images, damaged, stacks = {}, [], 0
     for file in progress.bar(files, desc="reading images", unit="image"):
@@ -89,12 +90,15 @@ def image_folder(
     origin = f"{len(train):,} images for training, {len(test):,} for testing, classes: {some(names, 10)}"
     if unused := len(images) - len(train) - len(test):
         origin += f"; {unused:,} images are in neither of the two folders, and not used"
+    pixels = [*images.values()]
+    of_training, of_testing = ({hash(pixels[row].numpy().tobytes()) for row in rows} for rows in (train, test))
+    if same := len(of_training & of_testing):
+        origin += f"; {same:,} images are both for training and for testing"
     if stacks:
         origin += f"; of {stacks:,} files with several pages only the first is read"
     if left_out := [*damaged, *others]:
         origin += f"; left out: {some(left_out)} files"
     say(f"{path.name}: {origin}")
-    pixels = [*images.values()]
     splits = (Split(torch.stack([pixels[row] for row in rows]), labels[rows]) for rows in (train, test))
     return Dataset(name or f"{_plain(path.name)}-{height}x{width}", *splits, tuple(names), origin=origin)
 
@@ -158,8 +162,7 @@ def _split(read: list[Path]) -> tuple[list[int], list[int], list[str], torch.Ten
     """Which images are for training, which for testing, the classes' names, and each image's class."""
     folders = [file.parts[:-1] for file in read]
     marks = [next(filter(any, map(_part, each)), ("", "")) for each in folders]
-    parts = [part for part, _ in marks]
-    rows = {part: [row for row, each in enumerate(parts) if each == part] for part in PARTS}
+    rows = {part: [row for row, (each, _) in enumerate(marks) if each == part] for part in PARTS}
     train, test = rows["train"], rows["test"] or rows["validation"]
     several = len({marks[row][1] for row in (*train, *test)}) > 1  # such as test and test_labels
     if train and test and not several:
@@ -173,10 +176,10 @@ def _split(read: list[Path]) -> tuple[list[int], list[int], list[str], torch.Ten
     names = sorted({each[depth] for each in used}) if all(used) else ["all"]
     classes = [each[depth] if len(each) > depth else "" for each in folders]
     told = sorted({*chain(*folders)}) if several else names
-    if (marked := [name for name in told if any(_part(name))]) and len(told) > 1:
+    if (marked := [name for name in told if _is_unclear(name, told)]) and len(told) > 1:
         raise ValueError(
             f"it is unclear whether the folders {', '.join(told[:10])} are classes: name the parts train and test, "
-            f"and rename {marked[0]} if it is a class"
+            f"and rename {marked[0]} if it is a class; of several folds, give the folder of one"
         )
     return train, test, names, torch.tensor([names.index(each) if each in names else 0 for each in classes])
 
@@ -188,6 +191,12 @@ def _part(folder: str) -> tuple[str, str]:
             if re.fullmatch(f"({known})(s?(set|data|daten|images?|imgs?))?", word[0].lower()):
                 return part, (folder[: word.start()] + folder[word.end() :]).lower()
     return "", ""
+
+
+def _is_unclear(name: str, names: list[str]) -> bool:
+    """Whether a class of this name may be a part or a fold."""
+    twins = {name.lower().replace(*pair) for pair in PAIRS} - {name.lower()}
+    return any(_part(name)) or bool(FOLD.search(name)) or not twins.isdisjoint(map(str.lower, names))
 
 
 def _plain(name: str) -> str:
