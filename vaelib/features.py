@@ -85,8 +85,7 @@ def train(
     for seed, path in paths.items():
         if path.exists():
             continue
-        labels = data.train.labels if data.train.labels.ndim == 2 else data.train.labels[:, None]
-        if (labels == labels[0]).all():
+        if (data.train.labels == data.train.labels[0]).all():
             raise ValueError(f"all training images of {data.name!r} have the same labels; expected different ones")
         root.mkdir(parents=True, exist_ok=True)
         with files.locked(root, wait=True):  # of two notebooks that need it, one trains it and the other waits

@@ -138,7 +138,7 @@ class VAE(nn.Module):
     def sample(self, count: int, seed: int | None = None, labels: Tensor | None = None) -> Tensor:
         """Images decoded from `count` codes of the prior, (count, C, H, W); the seed, if given, decides the codes.
 
-        A conditional model needs labels, one for each image.
+        Another count gives other codes from the same seed. A conditional model needs labels, one for each image.
         """
         given = self.labels(labels, count)
         with evaluating(self), nullcontext() if seed is None else seeded(seed, self.device):

@@ -37,7 +37,8 @@ def save(model: VAE, path: Path | str, builder: Callable[..., VAE] = build) -> N
 def serialize(model: VAE, builder: Callable[..., VAE] = build) -> bytes:
     """The bytes that `save` writes; raises as `save`. Weights that several modules share are stored for each."""
     model, twin = unwrap(model), unwrap(_build(builder, model.image_shape, model.latent_dim))
-    if twin is model or not set(twin.parameters()).isdisjoint(model.parameters()):
+    places = [{id(one), *(each.data_ptr() for each in one.parameters() if each.numel())} for one in (model, twin)]
+    if places[0] & places[1]:
         raise ValueError(f"{qualified_name(builder)} must make a new model at each call, and gave one twice")
     if architecture(twin) != architecture(model):
         raise ValueError(f"this model is not what {qualified_name(builder)} builds; give its own function as `builder`")

@@ -634,9 +634,19 @@ def same(image_shape, latent_dim):
     return models.mlp(image_shape, latent_dim)
 
 
-def test_a_builder_that_gives_one_model_twice_is_refused(tiny, tmp_path):
-    with pytest.raises(ValueError, match="same must make a new model at each call"):
-        runs.train(tiny, TrainConfig(2, epochs=1), tmp_path, "cpu", builder=same)
+BIAS = torch.zeros(512)
+
+
+def same_numbers(image_shape, latent_dim):
+    model = models.mlp(image_shape, latent_dim)
+    model.encoder.features[1].bias = nn.Parameter(BIAS)  # another parameter of the same numbers
+    return model
+
+
+@pytest.mark.parametrize("builder", [same, same_numbers])
+def test_a_builder_that_gives_one_model_twice_is_refused(builder, tiny, tmp_path):
+    with pytest.raises(ValueError, match=f"{builder.__name__} must make a new model at each call"):
+        runs.train(tiny, TrainConfig(2, epochs=1), tmp_path, "cpu", builder=builder)
     assert not list(tmp_path.iterdir())
 
 
