@@ -108,8 +108,8 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
             raise ValueError(
                 f"{name}: the mean codes with and without it are equal, so there is no direction; leave it out"
             )
-        judged = torch.tensor(accuracy), torch.tensor(auc)
-        found[name] = Attribute(name, _unit(difference), classifier, *judged, majority)
+        direction = _unit(difference)
+        found[name] = Attribute(name, direction, classifier, torch.tensor(accuracy), torch.tensor(auc), majority)
     return found
 
 

@@ -249,12 +249,11 @@ def _tried(what: str, function: Callable, *inputs: Any) -> Any:
         return function(*inputs)
     except Exception as error:  # whatever a module raises
         shapes = "".join(f" for a tensor of shape {tuple(each.shape)}" for each in inputs if isinstance(each, Tensor))
-        hint = ""
-        if what == "decoder":
-            hint = "; if it needs several numbers for each pixel value, give it an attribute `outputs`, see models.mlp"
-        elif what == "objective":
-            hint = "; it is called as objective(terms, fraction)"
-        raise ValueError(f"the {what} failed{shapes} ({type(error).__name__}: {error}){hint}") from error
+        hints = {
+            "decoder": "; if it needs several numbers for a pixel, give it an attribute `outputs`, see models.mlp",
+            "objective": "; it is called as objective(terms, fraction)",
+        }
+        raise ValueError(f"the {what} failed{shapes} ({type(error).__name__}: {error}){hints.get(what, '')}") from error
 
 
 def _expect(module: str, found: object, batch: tuple[int, ...], event: tuple[int, ...] | None) -> None:

@@ -218,7 +218,7 @@ def _claim(folder: Path, record: dict, tags: Mapping[str, str] | None, device: t
     place["float32_matmul_precision"] = torch.get_float32_matmul_precision()
     begun = next((path for path in (folder / CONFIG, folder / RECORD) if files.exists(path)), None)
     if begun is None:
-        record |= {"environment": place} | ({"tags": {each: str(tags[each]) for each in tags}} if tags else {})
+        record |= {"environment": place} | ({"tags": {str(key): str(tags[key]) for key in tags}} if tags else {})
     else:
         found = _read(begun, GO_ON)
         _refuse_another(folder, found, record)

@@ -13,6 +13,8 @@ from threading import RLock
 
 import torch
 
+from .objective import whole_number
+
 _LOCK = RLock()
 
 
@@ -46,10 +48,10 @@ def seeded(seed: int | States, device: torch.device | str = "cpu") -> Iterator[S
     """
     device = torch.device(device)
     with _LOCK, torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
-        if isinstance(seed, int):
-            _start(seed, device)
-        else:
+        if isinstance(seed, dict):
             _restore(seed, device)
+        else:
+            _start(whole_number("seed", seed, least=0), device)
         after: States = {}
         try:
             yield after
