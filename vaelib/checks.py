@@ -68,7 +68,7 @@ def check_run(
                 plain.prepare(to_float(part).to(device))
     if plain.latent_dim != config.latent_dim:
         raise ValueError(f"the model has K = {plain.latent_dim}, and the configuration says {config.latent_dim}")
-    made = schedule(torch.optim.Adam(model.parameters())) if schedule else None
+    made = _tried("schedule", schedule, torch.optim.Adam(model.parameters())) if schedule else None
     if not isinstance(made, LRScheduler | None) or isinstance(made, ReduceLROnPlateau):
         raise ValueError(f"expected a schedule of torch's that goes by epochs, not {type(made).__name__}")
     if made:

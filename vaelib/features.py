@@ -149,12 +149,12 @@ def frechet_distance(real: Tensor, others: Tensor) -> float:
     Raises
     ------
     ValueError
-        If there are too few images for a covariance.
+        If there are too few images for a covariance, or features are not finite.
     """
     if min(len(real), len(others)) <= real.shape[1]:
-        raise ValueError(
-            f"{real.shape[1]} features need more images than that for a covariance, not {len(real)} and {len(others)}"
-        )
+        raise ValueError(f"expected more images than the {real.shape[1]} features, not {len(real)} and {len(others)}")
+    if not (real.isfinite().all() and others.isfinite().all()):
+        raise ValueError("some features are not finite; look for images whose values are not")
     (mean, covariance), (other_mean, other_covariance) = (
         (each.mean(0), torch.cov(each.T)) for each in (real.double(), others.double())
     )

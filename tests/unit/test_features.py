@@ -141,8 +141,10 @@ def test_the_kernel_distance_of_many_images_is_computed_in_blocks():
 
 
 def test_too_few_images_for_a_distance_are_refused():
-    with pytest.raises(ValueError, match="8 features need more images than that for a covariance, not 100 and 8"):
+    with pytest.raises(ValueError, match="expected more images than the 8 features, not 100 and 8"):
         features.frechet_distance(torch.randn(100, 8), torch.randn(8, 8))
+    with pytest.raises(ValueError, match="features are not finite"):  # for which LAPACK ends the process
+        features.frechet_distance(torch.randn(100, 8), torch.full((100, 8), torch.nan))
     with pytest.raises(ValueError, match="at least 2 images of each kind, not 100 and 1"):
         features.kernel_distance(torch.randn(100, 8), torch.randn(1, 8))
 

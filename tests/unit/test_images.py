@@ -269,7 +269,7 @@ def test_the_classes_are_told(tmp_path, names, classes):
         ("testA", "testB", "trainA", "trainB"),
         ("fold1/test", "fold1/train", "fold2/test", "fold2/train"),
         ("cvA", "cvB"),
-        ("bus_test", "bus_train"),
+        ("bustest", "bustrain"),
         ("te", "tr"),
         ("Gallery", "query"),
     ],

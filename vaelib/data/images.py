@@ -85,7 +85,7 @@ def image_folder(
     leave_out(damaged, path, skip_damaged)
     if len(images) < 2:
         found = f"{len(images)} images that can be read, and {some(others)} other files"
-        raise ValueError(f"{path} has {found}; a training needs eleven, so that two are for testing")
+        raise ValueError(f"{path} has {found}; a training needs eleven files (of several pages, one counts)")
     train, test, names, labels = _split([*images])
     origin = f"{len(train):,} images for training, {len(test):,} for testing, classes: {some(names, 10)}"
     if unused := len(images) - len(train) - len(test):
