@@ -107,6 +107,7 @@ def test_what_is_transparent_is_white(tmp_path, mode):
         ("png", np.uint16, 4095, 4095),  # twelve bits
         ("tif", np.int32, 1_000_000, 1_000_000),
         ("tif", np.float32, 1, 1.0),
+        ("pfm", np.float32, 1, 1.0),
     ],
 )
 def test_deep_pixels_are_scaled_to_white(tmp_path, suffix, kind, white, maximum, grey):

@@ -62,8 +62,8 @@ def image_folder(
     Raises
     ------
     ValueError
-        If the path is empty, the size cannot be, there are fewer than two images, or some cannot be read (all are
-        named).
+        If the path is empty, the size cannot be, there are fewer than two images, some cannot be read (all are named),
+        or a class may be a part or a fold by its name.
     FileNotFoundError
         If there is no such folder.
     """
@@ -129,7 +129,8 @@ def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -
         raise ValueError("no file, but a pipe or a device")
     with Image.open(file) as image:
         pages, profile = getattr(image, "n_frames", 1), image.info.get("icc_profile")
-        known = image.format in ("PPM", "JPEG2000")  # these say their maximum, and Pillow makes it 65535
+        # These say their maximum, and Pillow makes it 65535; but of floats, which are PFM's
+        known = image.format in ("PPM", "JPEG2000") and image.mode != "F"
         image.draft("RGB", (2 * max(size), 2 * max(size)))  # a JPEG is decoded at a fraction of its size
         white_is_zero = getattr(image, "tag_v2", {}).get(262) == 0  # which Pillow minds in files of 8 bits only
         image = ImageOps.exif_transpose(image)
