@@ -110,7 +110,8 @@ def fit(
         of one), whose buffers are in the checkpoint
     schedule : makes one of torch's learning-rate schedules from the optimizer; it takes a step after each epoch
     on_epoch : called with the model, in evaluation mode, and the epoch's line of metrics; called again for an epoch
-        that is done again. It must not change the model. If it raises, there is a checkpoint of this epoch
+        that is done again. It must not change the model. If it raises, there is a checkpoint of this epoch. A thread of
+        yours that draws from torch's generator meanwhile changes the run: give it a `torch.Generator` of its own
     checkpoint_seconds : time between checkpoints: about as much work as a stopped or killed process loses. It is longer
         if writing a checkpoint takes more than a tenth of it
     optimizer : makes one of torch's optimizers, called as `optimizer(parameters, lr=config.learning_rate)`

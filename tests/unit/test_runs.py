@@ -43,15 +43,14 @@ def _copy(run, root):
     return shutil.copytree(run.folder, root / run.folder.name)
 
 
-def _untrained(run):
-    return {key: value for key, value in run.record.items() if key != "weights"}
+def _without(record, *keys):
+    return {key: value for key, value in record.items() if key not in keys}
 
 
 def _unfinished(run, root, weights=True):
     """A run as it is before its evaluation, or before its weights are written."""
     folder = _copy(run, root)
-    record = run.record | {"metrics": run.metrics} if weights else _untrained(run)
-    (folder / "config.json").write_text(json.dumps(record))
+    runs._write_config(folder, run.record | {"metrics": run.metrics} if weights else _without(run.record, "weights"))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in run.metrics))
     (folder / "run.json").unlink()
     if not weights:
@@ -62,7 +61,7 @@ def _unfinished(run, root, weights=True):
 def _old(run, root, sums=True):
     """A complete run as version 0.1.0 left it."""
     folder = _unfinished(run, root)
-    (folder / "config.json").write_text(json.dumps(_untrained(run)))
+    (folder / "config.json").write_text(json.dumps(_without(run.record, "weights", "meaning")))
     (folder / "evaluation.json").write_text(json.dumps(run.evaluation))
     if sums:
         names = ["config.json", "metrics.jsonl", "evaluation.json", "model.safetensors"]
