@@ -94,8 +94,7 @@ def test_an_attribute_of_one_class_is_named(present):
 
 
 @pytest.mark.parametrize(
-    "form",
-    [lambda y: y.to(torch.uint16), lambda y: y.float().to_sparse(), lambda y: 2 * y.int() - 1, lambda y: y.cfloat()],
+    "form", [lambda y: y.to(torch.uint16).to_sparse(), torch.Tensor.cfloat, lambda y: 2 * y.int() - 1]
 )
 def test_labels_of_numbers_give_the_same_directions(planted, found, form):
     codes, labels, _ = planted

@@ -188,10 +188,7 @@ def _no_optimizer(weights, lr):
         ({"builder": _stranger}, "VampPrior was made of another encoder"),
         ({"builder": _dropped, "objective": StickingTheLanding()}, "the encoder is random in training mode, as with"),
         ({"builder": conditional, "data": _bare}, "the model is conditional, and 'bare' has no labels"),
-        (
-            {"builder": _centred_images},
-            "encoder mixes the images of a batch .*let it treat each by itself.*another thread",
-        ),
+        ({"builder": _centred_images}, "encoder mixes the images of a batch .*each by itself.* another thread"),
         ({"builder": _centred_codes}, "decoder mixes the images of a batch"),
         ({"builder": partial(_centred_codes), "config": COARSE}, "decoder mixes the images of a batch"),
         ({"builder": _three_classes}, r"the decoder failed.*index out of range"),

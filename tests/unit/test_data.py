@@ -225,9 +225,7 @@ def test_a_split_refuses_what_are_not_images(images, found):
         Split(images, torch.zeros(4))
 
 
-@pytest.mark.parametrize(
-    "labels", [torch.tensor(3), torch.zeros(4).to_sparse(), torch.zeros(4, device="meta"), [0] * 4]
-)
+@pytest.mark.parametrize("labels", [torch.tensor(3), torch.eye(4).to_sparse(), torch.eye(4, device="meta"), [0] * 4])
 def test_a_split_refuses_what_are_not_labels(labels):
     with pytest.raises(ValueError, match="the labels must be a dense tensor of a row for each image"):
         Split(_split().images, labels)

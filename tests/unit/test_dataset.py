@@ -34,7 +34,7 @@ def test_a_part_of_a_data_set_is_other_data(tiny):
 @pytest.mark.parametrize(
     ("count", "seed", "found"),
     [
-        *((count, 0, "hold out from 1 to 199") for count in (200, 1000)),
+        (200, 0, "hold out from 1 to 199"),
         *((count, 0, "count must be a whole number") for count in (0, -1, "3", True, 2.0, math.nan, None, [3])),
         *((3, seed, "seed must be a whole number") for seed in (-1, "0", 1.5, None)),
     ],
@@ -44,9 +44,7 @@ def test_what_cannot_be_held_out_is_refused(tiny, count, seed, found):
         tiny.hold_out(count, seed)
 
 
-@pytest.mark.parametrize(
-    "names", [("a", "a"), "aa", (0, 1), ("a", None), (["a"], ["b"]), {"a", "b"}, None, 2, torch.arange(2)]
-)
+@pytest.mark.parametrize("names", ["aa", (0, 1), ("a", None), (["a"], ["b"]), {"a", "b"}, None, 2, torch.arange(2)])
 def test_names_are_different_strings_in_an_order(tiny, names):
     splits = [Split(each.images, each.labels % 2) for each in (tiny.train, tiny.test)]
     with pytest.raises(ValueError, match="the names must be different strings"):

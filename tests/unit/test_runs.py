@@ -50,7 +50,8 @@ def _without(record, *keys):
 def _unfinished(run, root, weights=True):
     """A run as it is before its evaluation, or before its weights are written."""
     folder = _copy(run, root)
-    runs._write_config(folder, run.record | {"metrics": run.metrics} if weights else _without(run.record, "weights"))
+    record = run.record | {"metrics": run.metrics} if weights else _without(run.record, "weights")
+    (folder / "config.json").write_text(json.dumps(record | {"sha256": runs._checksum(record)}))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in run.metrics))
     (folder / "run.json").unlink()
     if not weights:
