@@ -80,19 +80,19 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
         If the shapes don't fit, labels have other values, or codes don't vary. Also if an attribute is present or
         absent in fewer codes than there are folds, or the mean codes with and without it are equal.
     """
-    codes, labels = _full(codes), torch.as_tensor(labels).cpu()
+    codes, labels = _full(codes), torch.as_tensor(labels).cpu().to_dense()
     if codes.ndim != 2 or labels.shape != (len(codes), len(set(names))):
         raise ValueError(
             f"expected codes (N, K) and labels (N, A), a column for each of {len(names)} different names, "
             f"not {tuple(codes.shape)} and {tuple(labels.shape)} for {', '.join(names)}"
         )
-    values = set(labels.unique().tolist())
+    values = set(labels.flatten().tolist())
     if not (values <= {0, 1} or values <= {-1, 1}):
-        raise ValueError(f"labels must be bool, 0 and 1, or -1 and 1; these have {sorted(values)[:5]}")
+        raise ValueError(f"labels must be bool, 0 and 1, or -1 and 1; these have {[*values][:5]}")
     if not codes.isfinite().all() or not (codes != codes[:1]).any():
         raise ValueError("all codes are equal, or some aren't finite, so they hold no attribute: did the model learn?")
     x, found = codes.numpy(), {}
-    columns = zip(names, (labels > 0).T.numpy(), strict=True)
+    columns = zip(names, (labels == 1).T.numpy(), strict=True)
     for name, column in progress.bar(columns, total=len(names), desc="attributes", delay=2):
         present = int(column.sum())
         if min(present, len(column) - present) < folds:

@@ -72,7 +72,7 @@ def check_run(
                 plain.prepare(to_float(part).to(device))
     if plain.latent_dim != config.latent_dim:
         raise ValueError(f"the model has K = {plain.latent_dim}, but the configuration has {config.latent_dim}")
-    made = schedule(torch.optim.Adam(model.parameters())) if schedule else None
+    made = _tried("schedule", schedule, torch.optim.Adam(model.parameters())) if schedule else None
     if not isinstance(made, LRScheduler | None) or isinstance(made, ReduceLROnPlateau):
         raise ValueError(f"expected one of torch's schedules that goes by epochs, not {type(made).__name__}")
     if made:
@@ -164,10 +164,8 @@ def _check_images_apart(model: VAE, x: Tensor, z: Tensor, given: tuple[Tensor, .
         rows = torch.tensor([0, second][: len(x)], device=x.device)
         images, codes, *labels = (each[rows] for each in (x, z, *given))
         with seeded(0, x.device):  # the same noise, in case a module is random
-            q, likelihood = (
-                call(model.encoder, x.device, images, *labels),
-                call(model.decoder, x.device, codes, *labels),
-            )
+            q = call(model.encoder, x.device, images, *labels)
+            likelihood = call(model.decoder, x.device, codes, *labels)
             with full_precision(x.device):
                 code, log_posterior = draw(q)
                 log_likelihood = likelihood.log_prob(images)
@@ -175,8 +173,8 @@ def _check_images_apart(model: VAE, x: Tensor, z: Tensor, given: tuple[Tensor, .
     for module, value in found[0].items():
         if not torch.allclose(value, found[1][module], rtol=1e-4, atol=1e-3, equal_nan=True):
             raise ValueError(
-                f"the {module} mixes the images of a batch: in evaluation mode, its result for the first image "
-                "depends on the other image; make it treat each image separately"
+                f"the {module} mixes the images of a batch in evaluation mode; make it treat each image separately. "
+                f"(Or another thread draws random numbers; stop it, or give it its own torch.Generator)"
             )
 
 
@@ -258,12 +256,11 @@ def _tried(what: str, function: Callable, *inputs: Any) -> Any:
         return function(*inputs)
     except Exception as error:  # a module can raise anything
         shapes = "".join(f" for a tensor of shape {tuple(each.shape)}" for each in inputs if isinstance(each, Tensor))
-        hint = ""
-        if what == "decoder":
-            hint = "; if it needs several numbers for each pixel value, give it an attribute `outputs`, see models.mlp"
-        elif what == "objective":
-            hint = "; it is called as objective(terms, fraction)"
-        raise ValueError(f"the {what} failed{shapes} ({type(error).__name__}: {error}){hint}") from error
+        hints = {
+            "decoder": "; if it needs several numbers for a pixel, give it an attribute `outputs`, see models.mlp",
+            "objective": "; it is called as objective(terms, fraction)",
+        }
+        raise ValueError(f"the {what} failed{shapes} ({type(error).__name__}: {error}){hints.get(what, '')}") from error
 
 
 def _expect(module: str, found: object, batch: tuple[int, ...], event: tuple[int, ...] | None) -> None:

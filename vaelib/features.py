@@ -11,7 +11,7 @@ A distance depends on the classifier, so compute it with several and report the 
 These classifiers aren't Inception, so the distances aren't comparable with published ones ("FID", "KID").
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from . import files, progress, runs
+from . import files, progress, runs, storage
 from .data import Dataset, to_float
 from .seeding import seeded
 from .training import batches
@@ -86,13 +86,13 @@ def train(
     for seed, path in paths.items():
         if path.exists():
             continue
-        labels = data.train.labels if data.train.labels.ndim == 2 else data.train.labels[:, None]
-        if (labels == labels[0]).all():
+        if (data.train.labels == data.train.labels[0]).all():
             raise ValueError(f"all training images of {data.name!r} have the same labels; expected different ones")
         root.mkdir(parents=True, exist_ok=True)
         with files.locked(root, wait=True):  # if two notebooks need it, one trains and the other waits
             if not path.exists():
-                files.write(path, safetensors.torch.save(_fit(data, seed, device).state_dict()))
+                weights = _fit(data, seed, device).state_dict()
+                files.write(path, safetensors.torch.save(weights, {"sha256": storage.tensor_digest(weights)}))
     return [_read(path, data) for path in paths.values()]
 
 
@@ -100,8 +100,11 @@ def _read(path: Path, data: Dataset) -> nn.Sequential:
     with seeded(0):  # building must not change the caller's random state; the weights are overwritten
         network = classifier(data.image_shape, len(data.names))
     try:
-        network.load_state_dict(safetensors.torch.load_file(path))  # copied into float32
-    except (safetensors.SafetensorError, RuntimeError) as error:
+        weights, metadata = storage.read(path)
+        if path.parent != PUBLISHED and metadata.get("sha256") != storage.tensor_digest(weights):
+            raise ValueError("its checksum does not match")
+        network.load_state_dict(weights)  # copied into float32
+    except (safetensors.SafetensorError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to train it again, or reinstall vaelib") from error
     return network.eval()
 
@@ -110,7 +113,8 @@ def _fit(data: Dataset, seed: int, device: torch.device) -> nn.Sequential:
     with seeded(seed):
         network = classifier(data.image_shape, len(data.names)).to(device)
     images, labels = data.train.images.to(device), data.train.labels.to(device)
-    attributes = labels.ndim == 2
+    loss_of: Callable = binary_cross_entropy_with_logits if labels.ndim == 2 else cross_entropy
+    labels = labels.float() if labels.ndim == 2 else labels
     steps = EPOCHS * len(batches(torch.arange(len(images), device="cpu"), BATCH))
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
@@ -118,12 +122,7 @@ def _fit(data: Dataset, seed: int, device: torch.device) -> nn.Sequential:
     with progress.bar(total=steps, desc=f"a classifier for features, seed {seed}", unit="step") as bar:
         for _ in range(EPOCHS):
             for batch in batches(torch.randperm(len(images), generator=shuffle, device="cpu").to(device), BATCH):
-                logits, expected = network(to_float(images[batch])), labels[batch]
-                loss = (
-                    binary_cross_entropy_with_logits(logits, expected.float())
-                    if attributes
-                    else cross_entropy(logits, expected.long())
-                )
+                loss = loss_of(network(to_float(images[batch])), labels[batch])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -152,12 +151,12 @@ def frechet_distance(real: Tensor, others: Tensor) -> float:
     Raises
     ------
     ValueError
-        If there are too few images for a covariance.
+        If there are too few images for a covariance, or features are not finite.
     """
     if min(len(real), len(others)) <= real.shape[1]:
-        raise ValueError(
-            f"{real.shape[1]} features need more images than that for a covariance, not {len(real)} and {len(others)}"
-        )
+        raise ValueError(f"expected more images than the {real.shape[1]} features, not {len(real)} and {len(others)}")
+    if not (real.isfinite().all() and others.isfinite().all()):
+        raise ValueError("some features are not finite; look for images whose values are not")
     (mean, covariance), (other_mean, other_covariance) = (
         (each.mean(0), torch.cov(each.T)) for each in (real.double(), others.double())
     )

@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from threading import get_ident
@@ -14,16 +14,17 @@ from filelock import FileLock, SoftFileLock, Timeout
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
+# The errors of file systems that can't sync. A failing disk has others
+UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
 _HELD: dict[tuple[int, Path], os.stat_result] = {}  # the folders that each thread holds, with their lock files
 
 
 def exists(path: Path) -> bool:
     """Return whether a file or folder exists. Raises OSError if this can't be determined, unlike Python 3.14."""
-    try:
+    with suppress(FileNotFoundError, NotADirectoryError):
         path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+        return True
+    return False
 
 
 def write(path: Path, *parts: bytes | memoryview | str) -> None:
@@ -54,15 +55,15 @@ def place(temporary: Path, path: Path) -> None:
         raise RuntimeError(f"{path.parent} was moved away and made again while in use; stop one of its two users")
     temporary.replace(path)
     if os.name != "nt":  # Windows can't open folders
-        _sync(path.parent, os.O_RDONLY, errno.EINVAL, errno.ENOTSUP)  # some network file systems can't sync folders
+        _sync(path.parent, os.O_RDONLY)
 
 
-def _sync(path: Path, flags: int, *accepted: int) -> None:
+def _sync(path: Path, flags: int) -> None:
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in accepted:
+        if error.errno not in UNSUPPORTED:
             raise
     finally:
         os.close(descriptor)
@@ -109,9 +110,8 @@ def read_notebook(path: Path) -> "NotebookNode":
     """Read a Jupyter notebook. Raises ValueError, with the file's name, if it's damaged."""
     import nbformat  # a machine for training only may lack it
 
+    content = path.read_bytes()
     try:
-        return nbformat.read(path, as_version=4)
-    except OSError:
-        raise
+        return nbformat.reads(content.decode(), as_version=4)
     except Exception as error:  # the parser raises errors of any kind
         raise ValueError(f"{path} isn't a notebook, or is damaged ({error})") from error

@@ -145,7 +145,7 @@ class VAE(nn.Module):
 
         Parameters
         ----------
-        count : number of images
+        count : number of images. Another count gives other codes from the same seed
         seed : of the codes; torch's current random state by default
         labels : Tensor of `count` labels, required by a conditional model
         """

@@ -5,8 +5,8 @@ Sums run over pixels and latent dimensions, never over images. The training loop
 """
 
 import math
-import operator
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -275,12 +275,15 @@ class ImportanceWeighted(_Sampled):
         return -importance_weighted_bound(terms.log_weights)
 
 
+def positive_number(name: str, value: object) -> float:
+    """Convert a positive and finite number to float. Raises ValueError for others."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
+        raise ValueError(f"{name} must be a positive number, not {value!r}")
+    return float(value)
+
+
 def whole_number(name: str, value: object, least: int = 1) -> int:
     """Convert Python's and NumPy's whole numbers to int. Raises ValueError for others and for values below `least`."""
-    try:
-        number = least - 1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = least - 1
-    if number < least:
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    return number
+    return int(value)

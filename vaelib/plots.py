@@ -164,18 +164,26 @@ def codes(means: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
     ----------
     means : Tensor of shape (N, 2)
     labels : Tensor of shape (N,), indices into names
-    names : of the classes, at most ten
+    names : of the classes
+
+    Raises
+    ------
+    ValueError
+        If there are more than ten classes, because there are ten colours.
     """
+    if len(names) > 10:
+        raise ValueError(f"expected ten classes at most, as there are ten colours, not {len(names)}; draw some of them")
     figure, axes = _figure(1, 2, 3.2)
     quantiles = torch.special.ndtr(means)
     for ax, points in zip(axes, (means, quantiles), strict=True):
-        for label, name in enumerate(names):
-            ax.scatter(*points[labels == label].T, s=3, alpha=0.5, linewidths=0, color=f"C{label}", label=name)
+        for label in range(len(names)):
+            ax.scatter(*points[labels == label].T, s=3, alpha=0.5, linewidths=0, color=f"C{label}")
         ax.set(xlabel="$z_1$", ylabel="$z_2$", box_aspect=1)
     ticks = torch.arange(-2.0, 3)
     for axis in (axes[1].xaxis, axes[1].yaxis):
         axis.set_ticks(torch.special.ndtr(ticks), [f"{tick:.0f}" for tick in ticks])
-    legend = figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", markerscale=3)
+    shown = [f" {name}" if name.startswith("_") else name for name in names]  # else matplotlib leaves it out
+    legend = figure.legend(axes[0].collections, shown, loc="outside right center", markerscale=3)
     for handle in legend.legend_handles:
         handle.set_alpha(1)
     return figure

@@ -1,7 +1,9 @@
 """Seeding of torch's global random number generators, for one thread at a time.
 
 Distributions, dropout and other random parts of a model draw from torch's global generators. We seed these for a
-training run or an evaluation, and restore their states at the end. Only one thread can use them at a time.
+training run or an evaluation, and restore their states at the end. Only one thread of this package uses them at a
+time. If a thread of your own draws from them in the meantime, for example for a live plot, it changes the run. Give it
+its own `torch.Generator`, or use a process.
 """
 
 import os
@@ -10,6 +12,8 @@ from contextlib import contextmanager
 from threading import RLock
 
 import torch
+
+from .objective import whole_number
 
 _LOCK = RLock()
 
@@ -43,10 +47,10 @@ def seeded(seed: int | States, device: torch.device | str = "cpu") -> Iterator[S
     """
     device = torch.device(device)
     with _LOCK, torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
-        if isinstance(seed, int):
-            _start(seed, device)
-        else:
+        if isinstance(seed, dict):
             _restore(seed, device)
+        else:
+            _start(whole_number("seed", seed, least=0), device)
         after: States = {}
         try:
             yield after

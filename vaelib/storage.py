@@ -37,18 +37,16 @@ def save(model: VAE, path: Path | str, builder: Callable[..., VAE] = build) -> N
 def serialize(model: VAE, builder: Callable[..., VAE] = build) -> bytes:
     """Return the bytes that `save` writes. Raises like `save`. Shared weights are stored for each module."""
     model, twin = unwrap(model), unwrap(_build(builder, model.image_shape, model.latent_dim))
-    if twin is model or not set(twin.parameters()).isdisjoint(model.parameters()):
+    places = [{id(one), *(each.data_ptr() for each in one.parameters() if each.numel())} for one in (model, twin)]
+    if places[0] & places[1]:
         raise ValueError(f"{qualified_name(builder)} must make a new model at each call, but made one twice")
     if architecture(twin) != architecture(model):
         raise ValueError(f"this model is not what {qualified_name(builder)} builds; give its own function as `builder`")
-    recipe = {
-        "builder": qualified_name(builder),
-        "image_shape": list(model.image_shape),
-        "latent_dim": model.latent_dim,
-    }
+    recipe = {"builder": qualified_name(builder), "image_shape": [*model.image_shape], "latent_dim": model.latent_dim}
     try:
         tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-        metadata = json.dumps(recipe | {"sha256": _checksum(tensors)})
+        twin.load_state_dict(tensors)  # as it will be asked to
+        metadata = json.dumps(recipe | {"sha256": tensor_digest(tensors)})
         return safetensors.torch.save(tensors, {"vaelib": metadata})
     except (AttributeError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
@@ -85,16 +83,14 @@ def load(
     if checksum and sha256(path) != checksum:
         raise ValueError(f"{path} is damaged, or of another run: its checksum doesn't match the record; {advice}")
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata, names = file.metadata(), file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
+        tensors, metadata = read(path)
         recipe = json.loads(metadata["vaelib"])
         name, shape, latent_dim = current_name(recipe["builder"]), tuple(recipe["image_shape"]), recipe["latent_dim"]
         sizes = (*shape, latent_dim)
         possible = shape and all(isinstance(size, int) and 0 < size < 2**31 for size in sizes)
         if not possible or math.prod(sizes) > 2**40:
             raise ValueError(f"no images have the shape {shape} and {latent_dim!r} latent dimensions")
-        if recipe["sha256"] != _checksum(tensors):
+        if recipe["sha256"] != tensor_digest(tensors):
             raise ValueError("its checksum does not match")
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged, or doesn't hold weights of this vaelib ({error}); {advice}") from error
@@ -116,6 +112,13 @@ def load(
         raise ValueError(f"{path} does not fit what {qualified_name(builder)} builds ({error}); {advice}") from error
     unwrap(model).latent_dim = latent_dim
     return model.to(device).eval()
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors and the metadata of a file."""
+    with safetensors.safe_open(path, "pt") as file:
+        names = file.keys()
+        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
 
 
 def sha256(path: Path) -> str:
@@ -149,7 +152,8 @@ def architecture(model: VAE) -> tuple[list[tuple[str, str]], dict[str, tuple[int
     return modules, {name: (*getattr(each, "shape", ()),) for name, each in unwrap(model).state_dict().items()}
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
+def tensor_digest(tensors: dict[str, Tensor]) -> str:
+    """Compute the SHA-256 sum of tensors: names, types, shapes and values."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())

@@ -23,7 +23,7 @@ from . import evaluation, files, naming, progress, seeding
 from .checks import check_run
 from .data import Dataset, Split, to_float
 from .models import VAE, unwrap
-from .objective import Terms, negative_elbo, options, whole_number
+from .objective import Terms, negative_elbo, options, positive_number, whole_number
 from .storage import architecture
 
 Objective = Callable[[Terms, float], Tensor]
@@ -75,10 +75,7 @@ class TrainConfig:
         if self.seed >= 2**31:  # from 2**31 on, torch's generators repeat themselves
             raise ValueError(f"seed must be below 2**31, not {self.seed}")
         for name in given & {"learning_rate", "max_grad_norm"}:
-            value = getattr(self, name)
-            if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < math.inf:
-                raise ValueError(f"{name} must be a positive number, not {value!r}")
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, positive_number(name, getattr(self, name)))
         if self.precision not in (None, "float32", "bfloat16"):
             raise ValueError(f"precision must be 'float32', 'bfloat16' or None, not {self.precision!r}")
 
@@ -114,7 +111,7 @@ def fit(
     schedule : makes one of torch's learning-rate schedules from the optimizer. It takes a step after each epoch
     on_epoch : called with the model, in evaluation mode, and the epoch's line of metrics. It is called again if an
         epoch is repeated after an interruption. It must not change the model. If it raises, a checkpoint of this epoch
-        is written first
+        is written first. Threads that it starts must not draw from torch's global generators, see `seeding`
     checkpoint_seconds : time between checkpoints, and about the work that a killed process loses. It is longer if
         writing a checkpoint takes more than a tenth of it
     optimizer : makes one of torch's optimizers, called as `optimizer(parameters, lr=config.learning_rate)`
@@ -142,7 +139,7 @@ def fit(
     UserWarning
         At the first checkpoint, if something has changed in training that isn't stored in checkpoints.
     """
-    if not checkpoint_seconds >= 0:  # also refuses NaN
+    if not isinstance(checkpoint_seconds, Real) or not checkpoint_seconds >= 0:  # also refuses NaN
         raise ValueError(f"checkpoint_seconds must be 0 or more, not {checkpoint_seconds!r}")
     folder, plain, made = Path(folder).absolute(), unwrap(model), make(objective)
     device = plain.device
@@ -255,7 +252,8 @@ class _State:
         state = objective if isinstance(objective, nn.Module) else nn.Identity()
         self.modules = nn.ModuleDict({"model": self.model, "objective": state}).to(model.device)
         self.weights = [*self.modules.parameters()]
-        self.identity = identity | {"model": hashlib.sha256(repr(architecture(model)).encode()).hexdigest()[:16]}
+        self.architecture = repr(architecture(model))
+        self.identity = identity | {"model": hashlib.sha256(self.architecture.encode()).hexdigest()[:16]}
         self.optimizer = optimizer(self.weights, lr=config.learning_rate)
         self.schedule = schedule(self.optimizer) if schedule else None
         self.shuffle = torch.Generator().manual_seed(2 * config.seed)
@@ -301,10 +299,11 @@ class _State:
             raise FloatingPointError(f"{otherwise} {place}; {ADVICE}")
 
     def check_weights(self) -> None:
-        """Raise if a weight isn't finite, which can follow a finite loss with a non-finite gradient."""
-        tensors = [each for each in self.model.state_dict().values() if isinstance(each, Tensor)]
-        if tensors:
-            self.require(torch.stack([each.isfinite().all() for each in tensors]).all(), "a weight is not finite")
+        """Raise if a weight isn't finite, which a finite loss allows, or if the model has other parts than before."""
+        if repr(architecture(self.model)) != self.architecture:
+            raise ValueError("the model's modules, or shapes of weights, change in training; make all in its builder")
+        tensors = (each for each in self.model.state_dict().values() if isinstance(each, Tensor))
+        self.require(all(each.isfinite().all() for each in tensors), "a weight is not finite")
 
     def end_epoch(self, line: dict, noise: seeding.States) -> None:
         self.history.append(line)
@@ -407,15 +406,16 @@ def _unsaved(module: nn.Module) -> dict[str, str]:
 
 
 def _snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """Copy all values of a model, and note which of them are trained."""
-    values = {name: each.clone() for name, each in model.state_dict().items()}
-    return values | {f"{name} is trained": torch.tensor(each.requires_grad) for name, each in model.named_parameters()}
+    """Copy all values by name and kind, and note which objects are trained, because the optimizer knows no others."""
+    values = {}
+    for name, each in model.state_dict(keep_vars=True).items():
+        trained = id(each) if each.requires_grad else None
+        values[f"{name} {each.dtype} {each.device} {trained}"] = each.detach().clone()
+    return values
 
 
 def _are_equal(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
-    return some.keys() == others.keys() and all(
-        each.dtype == others[name].dtype and torch.equal(each, others[name]) for name, each in some.items()
-    )
+    return some.keys() == others.keys() and all(torch.equal(each, others[name]) for name, each in some.items())
 
 
 def _terms(split: str, reconstruction: float, kl: float) -> dict[str, float]:

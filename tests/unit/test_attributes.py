@@ -93,7 +93,7 @@ def test_an_attribute_of_one_class_is_named(present):
         attributes.fit(torch.randn(100, 2), labels, ["Bald"])
 
 
-@pytest.mark.parametrize("form", [lambda y: y.long(), lambda y: y.float(), lambda y: 2 * y.int() - 1])
+@pytest.mark.parametrize("form", [lambda y: y.to(torch.uint16), torch.Tensor.cfloat, lambda y: 2 * y.int() - 1])
 def test_labels_of_numbers_give_the_same_directions(planted, found, form):
     codes, labels, _ = planted
     again = attributes.fit(codes, form(labels), ["Planted", "Chance"])

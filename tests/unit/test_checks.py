@@ -191,7 +191,7 @@ def _no_optimizer(weights, lr):
             "the encoder is random in training mode.*without `fixed_posterior`",
         ),
         ({"builder": conditional, "data": _bare}, "the model is conditional, but 'bare' doesn't have labels"),
-        ({"builder": _centred_images}, "encoder mixes the images of a batch: .*make it treat each image separately"),
+        ({"builder": _centred_images}, "encoder mixes the images of a batch .*each image separately.* another thread"),
         ({"builder": _centred_codes}, "decoder mixes the images of a batch"),
         ({"builder": partial(_centred_codes), "config": COARSE}, "decoder mixes the images of a batch"),
         ({"builder": _three_classes}, r"the decoder failed.*index out of range"),

@@ -196,7 +196,8 @@ def test_images_of_every_kind_have_a_fingerprint(kind):
 
 
 def test_a_test_split_of_training_images_is_warned_of():
-    for test in (_split(), Split(_split().images, torch.zeros(4, dtype=torch.int64))):
+    some = (Split(_split().images[rows], torch.arange(2)) for rows in (slice(2), slice(2, 4)))
+    for test in (_split(), Split(_split().images, torch.zeros(4, dtype=torch.int64)), *some):
         with pytest.warns(UserWarning, match="mine: the test images are the train images"):
             Dataset("mine", _split(), test, "abcd")
 
@@ -209,13 +210,25 @@ def test_a_test_split_of_training_images_is_warned_of():
         (torch.zeros(0, 1, 3, 3, dtype=torch.uint8), "torch.uint8 of shape (0, 1, 3, 3)"),
         (torch.full((4, 3), torch.nan), "not finite"),
         (torch.zeros(3, 1, 3, 3), "3 images but 4 labels"),
-        (np.zeros((4, 1, 3, 3), np.uint8), "must be tensors"),
+        (np.zeros((4, 1, 3, 3), np.uint8), "the images must be a dense tensor of a row for each image, not ndarray"),
+        (None, "not NoneType; see torch.as_tensor"),
+        (torch.zeros(4, 3).to_sparse(), "not torch.sparse_coo on cpu"),
+        (torch.zeros(4, 3, device="meta"), "not torch.strided on meta"),
+        (torch.tensor(3.0), "dense tensor of a row for each image"),
+        (torch.quantize_per_tensor(torch.zeros(4, 3), 1, 0, torch.quint8), "torch.quint8 of shape (4, 3)"),
+        (torch.zeros(4, 3).to(torch.float8_e4m3fn), "torch.float8_e4m3fn of shape (4, 3)"),
         (torch.zeros(4, 64, 48, 3, dtype=torch.uint8), "look like (N, H, W, C)"),
     ],
 )
 def test_a_split_refuses_what_are_not_images(images, found):
     with pytest.raises(ValueError, match=re.escape(found)):
         Split(images, torch.zeros(4))
+
+
+@pytest.mark.parametrize("labels", [torch.tensor(3), torch.eye(4).to_sparse(), torch.eye(4, device="meta"), [0] * 4])
+def test_a_split_refuses_what_are_not_labels(labels):
+    with pytest.raises(ValueError, match="the labels must be a dense tensor of a row for each image"):
+        Split(_split().images, labels)
 
 
 def test_images_need_no_labels(tiny, tmp_path):
@@ -226,7 +239,7 @@ def test_images_need_no_labels(tiny, tmp_path):
     assert vaelib.train(mine, vaelib.TrainConfig(2, 1), tmp_path, "cpu").evaluation["test_elbo"] < 0
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "/tmp/a", "a b"])
+@pytest.mark.parametrize("name", ["", "a/b", "/tmp/a", "a b", 5, None])
 def test_a_dataset_refuses_a_name_that_is_no_part_of_a_folders(name):
     with pytest.raises(ValueError, match="a name becomes part of a folder's"):
         _mine(name=name)

@@ -31,10 +31,31 @@ def test_a_part_of_a_data_set_is_other_data(tiny):
     assert sorted(map(bytes, everything.numpy())) == sorted(map(bytes, tiny.train.images.numpy()))
 
 
-@pytest.mark.parametrize("count", [0, -1, 200, 1000])
-def test_more_images_than_there_are_cannot_be_held_out(tiny, count):
-    with pytest.raises(ValueError, match="hold out from 1 to 199"):
-        tiny.hold_out(count)
+@pytest.mark.parametrize(
+    ("count", "seed", "found"),
+    [
+        (200, 0, "hold out from 1 to 199"),
+        *((count, 0, "count must be a whole number") for count in (0, -1, "3", True, 2.0, math.nan, None, [3])),
+        *((3, seed, "seed must be a whole number") for seed in (-1, "0", 1.5, None)),
+    ],
+)
+def test_what_cannot_be_held_out_is_refused(tiny, count, seed, found):
+    with pytest.raises(ValueError, match=found):
+        tiny.hold_out(count, seed)
+
+
+@pytest.mark.parametrize("names", ["aa", (0, 1), ("a", None), (["a"], ["b"]), {"a", "b"}, None, 2, torch.arange(2)])
+def test_names_are_different_strings_in_an_order(tiny, names):
+    splits = [Split(each.images, each.labels % 2) for each in (tiny.train, tiny.test)]
+    with pytest.raises(ValueError, match="the names must be different strings"):
+        Dataset("a", *splits, names)
+    assert Dataset("a", *splits, ["a", "b"]).names == ("a", "b")
+
+
+@pytest.mark.parametrize("part", [None, torch.zeros(2, 3), (torch.zeros(2, 3), None)])
+def test_a_part_that_is_no_split_is_refused(tiny, part):
+    with pytest.raises(ValueError, match=r"parts of a data set must be data.Split\(images, labels\)"):
+        Dataset("a", part, tiny.test, tiny.names)
 
 
 def test_pixels_of_two_bytes_and_floats_are_images():

@@ -92,6 +92,16 @@ def test_a_damaged_file_of_weights_is_named(digits, tmp_path):
         features.load(digits, tmp_path, "cpu")
 
 
+def test_a_bit_of_the_weights_that_was_changed_is_noticed(tiny, tmp_path):
+    features.train(tiny, tmp_path, "cpu")
+    (path,) = tmp_path.glob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path} is damaged .its checksum does not match.; delete it"):
+        features.train(tiny, tmp_path, "cpu")
+
+
 def test_the_distance_is_that_of_normal_distributions():
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(50_000, 3, generator=generator)
@@ -129,8 +139,10 @@ def test_the_kernel_distance_of_many_images_is_computed_in_blocks():
 
 
 def test_too_few_images_for_a_distance_are_refused():
-    with pytest.raises(ValueError, match="8 features need more images than that for a covariance, not 100 and 8"):
+    with pytest.raises(ValueError, match="expected more images than the 8 features, not 100 and 8"):
         features.frechet_distance(torch.randn(100, 8), torch.randn(8, 8))
+    with pytest.raises(ValueError, match="features are not finite"):  # for which LAPACK ends the process
+        features.frechet_distance(torch.randn(100, 8), torch.full((100, 8), torch.nan))
     with pytest.raises(ValueError, match="at least 2 images of each kind, not 100 and 1"):
         features.kernel_distance(torch.randn(100, 8), torch.randn(1, 8))
 
@@ -164,7 +176,8 @@ def test_a_published_classifier_is_whole_and_its_features_fit(path, monkeypatch)
     assert f"{hashlib.sha256(path.read_bytes()).hexdigest()[:16]} |" in card
     shape, outputs = ((1, 28, 28), 10) if "mnist" in path.name else ((3, 64, 48), 40)
     split = Split(torch.randint(256, (8, *shape), dtype=torch.uint8), torch.zeros(8, outputs, dtype=torch.bool))
-    network = features._read(path, Dataset("few", split, Split(255 - split.images, split.labels), ("",) * outputs))
+    few = Dataset("few", split, Split(255 - split.images, split.labels), [str(number) for number in range(outputs)])
+    network = features._read(path, few)
     found = features.extract(network, split.images)
     assert found.dtype == torch.float32
     assert found.isfinite().all()

@@ -62,7 +62,7 @@ def test_an_error_within_is_not_taken_for_a_folder_in_use(tmp_path):
         raise BlockingIOError("busy")
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM])
 def test_a_file_system_that_cannot_sync_folders_gets_its_files(tmp_path, monkeypatch, number):
     fsync = os.fsync
 
@@ -74,7 +74,7 @@ def test_a_file_system_that_cannot_sync_folders_gets_its_files(tmp_path, monkeyp
     monkeypatch.setattr(os, "fsync", only_files)
     files.write(tmp_path / "file", "content")
     assert (tmp_path / "file").read_text() == "content"
-    monkeypatch.setattr(os, "fsync", lambda descriptor: os.close(-1))
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
     with pytest.raises(OSError, match="file"):
         files.write(tmp_path / "file", "other")
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "content"

@@ -1,8 +1,10 @@
 """A folder of one's own images: every form of file that people have, read as it is seen."""
 
+import math
 import re
 import subprocess
 import sys
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -105,6 +107,7 @@ def test_what_is_transparent_is_white(tmp_path, mode):
         ("png", np.uint16, 4095, 4095),  # twelve bits
         ("tif", np.int32, 1_000_000, 1_000_000),
         ("tif", np.float32, 1, 1.0),
+        ("pfm", np.float32, 1, 1.0),
     ],
 )
 def test_deep_pixels_are_scaled_to_white(tmp_path, suffix, kind, white, maximum, grey):
@@ -269,13 +272,26 @@ def test_the_classes_are_told(tmp_path, names, classes):
         ("test", "test_labels", "train"),
         ("cat/test", "cat/test_masks", "cat/train"),
         ("testA", "testB", "trainA", "trainB"),
+        ("fold1/test", "fold1/train", "fold2/test", "fold2/train"),
+        ("cvA", "cvB"),
+        ("bustest", "bustrain"),
+        ("te", "tr"),
+        ("Gallery", "query"),
     ],
 )
 def test_folders_that_may_be_parts_are_no_classes(tmp_path, names):
     _greys(tmp_path, [f"{name}/1.png" for name in names])
-    folders = ", ".join(sorted({part for name in names for part in name.split("/")}))
+    parts = [name.split("/")[:1] if name.startswith("fold") else name.split("/") for name in names]
+    folders = ", ".join(sorted({*chain(*parts)}))
     with pytest.raises(ValueError, match=f"unclear whether the folders {folders} are classes; name the split folders"):
         data.image_folder(tmp_path, 8)
+
+
+def test_images_that_are_in_both_parts_are_told(tmp_path, capsys):
+    _greys(tmp_path, ["train/1.png", "train/2.png", "test/3.png"])
+    (tmp_path / "test" / "again.png").hardlink_to(tmp_path / "train" / "1.png")
+    data.image_folder(tmp_path, 8)
+    assert "classes: 1 (all); 1 images are both for training and for testing" in capsys.readouterr().out
 
 
 def test_links_to_folders_are_followed_once(tmp_path, capsys):
@@ -362,14 +378,15 @@ def test_a_folder_that_cannot_do_is_named(tmp_path, monkeypatch, files, error, f
         data.image_folder("mine", 16)
 
 
-@pytest.mark.parametrize("size", [0, -1, (16,), (16, 0), 16.5, "16", None, (1, 2, 3), [16, 16]])
+@pytest.mark.parametrize("size", [0, -1, (16,), (16, 0), 16.5, "16", None, True, (1, 2, 3), [16, 16]])
 def test_a_size_that_cannot_be_is_refused(tmp_path, size):
-    with pytest.raises(ValueError, match=re.escape(f"not {size!r}")):
+    with pytest.raises(ValueError, match=r"^size, or each of \(height, width\), must be a whole number of at least 1"):
         data.image_folder(tmp_path, size)
     with pytest.raises(ValueError, match="the folder's name is empty"):
         data.image_folder("", 16)
-    with pytest.raises(ValueError, match="maximum must be a positive number, not 0"):
-        data.image_folder(tmp_path, 8, maximum=0)
+    for maximum in (0, math.nan, math.inf, "4095", True):
+        with pytest.raises(ValueError, match=f"maximum must be a positive number, not {maximum!r}"):
+            data.image_folder(tmp_path, 8, maximum=maximum)
 
 
 def test_one_photograph_at_a_time_is_held(tmp_path):

@@ -1,5 +1,6 @@
 """Runs on disk: the same wherever they were interrupted, complete or refused."""
 
+import copy
 import json
 import math
 import os
@@ -42,15 +43,15 @@ def _copy(run, root):
     return shutil.copytree(run.folder, root / run.folder.name)
 
 
-def _untrained(run):
-    return {key: value for key, value in run.record.items() if key != "weights"}
+def _without(record, *keys):
+    return {key: value for key, value in record.items() if key not in keys}
 
 
 def _unfinished(run, root, weights=True):
     """A run as it is before its evaluation, or before its weights are written."""
     folder = _copy(run, root)
-    record = run.record | {"metrics": run.metrics} if weights else _untrained(run)
-    (folder / "config.json").write_text(json.dumps(record))
+    record = run.record | {"metrics": run.metrics} if weights else _without(run.record, "weights")
+    (folder / "config.json").write_text(json.dumps(record | {"sha256": runs._checksum(record)}))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in run.metrics))
     (folder / "run.json").unlink()
     if not weights:
@@ -61,7 +62,7 @@ def _unfinished(run, root, weights=True):
 def _old(run, root, sums=True):
     """A complete run as version 0.1.0 left it."""
     folder = _unfinished(run, root)
-    (folder / "config.json").write_text(json.dumps(_untrained(run)))
+    (folder / "config.json").write_text(json.dumps(_without(run.record, "weights", "meaning")))
     (folder / "evaluation.json").write_text(json.dumps(run.evaluation))
     if sums:
         names = ["config.json", "metrics.jsonl", "evaluation.json", "model.safetensors"]
@@ -333,6 +334,19 @@ def test_a_bit_of_a_run_of_version_0_1_0_that_was_changed_is_noticed(trained, tm
         runs.load(path.parent).model()
 
 
+@pytest.mark.parametrize("name", ["run.json", "config.json"])
+@pytest.mark.parametrize("key", ["sha25x", None])
+def test_a_record_whose_checksum_has_another_name_or_none_is_damaged(trained, tiny, tmp_path, name, key):
+    path = _copy(trained, tmp_path) / "run.json"
+    content = json.loads(path.read_text())
+    checksum = content.pop("sha256")
+    path.unlink()
+    path = path.with_name(name)
+    path.write_text(json.dumps(content | ({key: checksum} if key else {})))
+    with pytest.raises(ValueError, match=f"{path} is damaged: its checksum does not match"):
+        runs.train(tiny, trained.config, tmp_path, "cpu")
+
+
 def test_a_run_with_other_data_is_refused(trained, tiny, tmp_path):
     folder = _copy(trained, tmp_path)
     images = tiny.train.images.clone()
@@ -568,7 +582,13 @@ def test_on_epoch_sees_every_epoch_and_changes_nothing(trained, tiny, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [nn.Module.half, lambda model: model.encoder.mean.weight.data.mul_(0.5), lambda model: model.requires_grad_(False)],
+    [
+        nn.Module.half,
+        lambda model: model.encoder.mean.weight.data.mul_(0.5),
+        lambda model: model.requires_grad_(False),
+        lambda model: model.to("meta"),
+        lambda model: model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True),  # which nothing trains
+    ],
 )
 @pytest.mark.parametrize("stop", [True, False])
 def test_an_on_epoch_that_changes_the_model_is_refused(trained, tiny, tmp_path, change, stop):
@@ -616,9 +636,19 @@ def same(image_shape, latent_dim):
     return models.mlp(image_shape, latent_dim)
 
 
-def test_a_builder_that_gives_one_model_twice_is_refused(tiny, tmp_path):
-    with pytest.raises(ValueError, match="same must make a new model at each call"):
-        runs.train(tiny, TrainConfig(2, epochs=1), tmp_path, "cpu", builder=same)
+BIAS = torch.zeros(512)
+
+
+def same_numbers(image_shape, latent_dim):
+    model = models.mlp(image_shape, latent_dim)
+    model.encoder.features[1].bias = nn.Parameter(BIAS)  # another parameter of the same numbers
+    return model
+
+
+@pytest.mark.parametrize("builder", [same, same_numbers])
+def test_a_builder_that_gives_one_model_twice_is_refused(builder, tiny, tmp_path):
+    with pytest.raises(ValueError, match=f"{builder.__name__} must make a new model at each call"):
+        runs.train(tiny, TrainConfig(2, epochs=1), tmp_path, "cpu", builder=builder)
     assert not list(tmp_path.iterdir())
 
 

@@ -179,7 +179,13 @@ class Complex(decoders.Bernoulli):
         self.phase = nn.Parameter(torch.zeros(3, dtype=torch.complex128))
 
 
-@pytest.mark.parametrize("builder", [_with_extra_state, partial(small, decoder=Complex)])
+def _with_one_value_for_all(image_shape, latent_dim):
+    model = small(image_shape, latent_dim)
+    model.register_buffer("scale", torch.ones(1).expand(5))
+    return model
+
+
+@pytest.mark.parametrize("builder", [_with_extra_state, partial(small, decoder=Complex), _with_one_value_for_all])
 def test_what_cannot_be_stored_is_found_out_before_training(builder, tiny, tmp_path):
     with pytest.raises(ValueError, match="the model's weights cannot be stored"):
         runs.train(tiny, TrainConfig(2), tmp_path, "cpu", builder=builder)

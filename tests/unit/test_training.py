@@ -335,6 +335,30 @@ def test_a_recorded_term_that_is_not_finite_stops_training(fit, tmp_path, monkey
     assert not (tmp_path / "a" / "metrics.jsonl").exists()
 
 
+class Growing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(0))
+
+    def forward(self, x):
+        if self.training:
+            self.seen = torch.cat([self.seen, x.mean()[None]])
+        return x
+
+
+def test_a_model_that_grows_is_refused_in_its_first_epoch(fit, model, tmp_path):
+    model.encoder.features.append(Growing())
+    with pytest.raises(ValueError, match="the model's modules, or shapes of weights, change in training"):
+        fit(model=model)
+    assert not list((tmp_path / "a").iterdir())
+
+
+@pytest.mark.parametrize("seconds", [-1, math.nan, "3", None])
+def test_a_time_between_checkpoints_is_a_number(fit, seconds):
+    with pytest.raises(ValueError, match="checkpoint_seconds must be 0 or more"):
+        fit(checkpoint_seconds=seconds)
+
+
 # Checkpoints
 
 

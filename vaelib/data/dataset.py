@@ -4,7 +4,7 @@ import hashlib
 import re
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import combinations
@@ -12,6 +12,8 @@ from itertools import combinations
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..objective import whole_number
 
 WHITE = {torch.uint8: 255, torch.uint16: 65535}
 
@@ -43,13 +45,14 @@ class Split:
     labels: Tensor = None
 
     def __post_init__(self):
+        check_dense("the images", self.images)
         images, labels = self.images, self.labels
         if labels is None:
             labels = torch.empty(len(images), 0, dtype=torch.bool)
-        if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
-            raise ValueError("images and labels must be tensors; convert arrays and lists by torch.as_tensor")
+        check_dense("the labels", labels)
         kind, white = f"{images.dtype} of shape {tuple(images.shape)}", WHITE.get(images.dtype)
-        if not (white or images.is_floating_point()) or images.ndim not in (4, 2) or not images.numel():
+        floats = images.is_floating_point() and images.element_size() > 1  # torch computes nothing in 8 bits
+        if not (white or floats) or images.ndim not in (4, 2) or not images.numel():
             raise ValueError(f"images must be uint8, uint16 or floats, (N, C, H, W) or rows (N, D), N > 0, not {kind}")
         if images.ndim == 4 and images.shape[3] <= 4 < images.shape[1]:
             raise ValueError(f"images {kind} look like (N, H, W, C); (N, C, H, W) is images.permute(0, 3, 1, 2)")
@@ -85,8 +88,8 @@ class Dataset:
     Raises
     ------
     ValueError
-        If the name can't be part of a folder's name, the splits have images of different shapes, or labels don't fit
-        the names.
+        If the name can't be part of a folder's name, the splits have images of different shapes, two names are the
+        same, or labels don't fit the names.
 
     Warns
     -----
@@ -104,8 +107,14 @@ class Dataset:
     loaded: tuple[int, str] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self):
-        if not re.fullmatch(r"[\w.-]+", self.name):
+        if not isinstance(self.name, str) or not re.fullmatch(r"[\w.-]+", self.name):
             raise ValueError(f"a name becomes part of a folder's, so it has letters, digits, . - _ only: {self.name!r}")
+        if other := [type(each).__name__ for each in self.splits().values() if not isinstance(each, Split)]:
+            raise ValueError(f"the parts of a data set must be data.Split(images, labels), not {other[0]}")
+        names = tuple(self.names) if isinstance(self.names, Sequence) else (self.names,)
+        if not all(isinstance(each, str) for each in names) or len(set(names)) < len(names):
+            raise ValueError(f"the names must be different strings, in the labels' order, not {self.names!r:.200}")
+        object.__setattr__(self, "names", names)
         for part, split in self.splits().items():
             kinds = [f"{each.images.dtype} {tuple(each.images.shape[1:])}" for each in (self.train, split)]
             if len(set(kinds)) > 1:
@@ -122,8 +131,9 @@ class Dataset:
                     f"they must be whole numbers (N,) from 0 to {count - 1}, or torch.bool (N, {count})"
                 )
         for (part, split), (other, same) in combinations(self.splits().items(), 2):
-            if torch.equal(split.images, same.images):
-                warnings.warn(f"{self.name}: the {other} images are the {part} images", stacklevel=3)
+            count = min(len(split), len(same))
+            if any(torch.equal(split.images[rows], same.images[rows]) for rows in (slice(count), slice(-count, None))):
+                warnings.warn(f"{self.name}: the {other} images are the {part} images, or of them", stacklevel=3)
 
     @property
     def fingerprint(self) -> str:
@@ -153,12 +163,13 @@ class Dataset:
 
     def splits(self) -> dict[str, Split]:
         """Return the existing splits by name."""
-        named = {"train": self.train, "test": self.test, "validation": self.validation}
-        return {name: split for name, split in named.items() if split is not None}
+        named = {"train": self.train, "test": self.test}
+        return named if self.validation is None else named | {"validation": self.validation}
 
     def hold_out(self, count: int, seed: int = 0) -> "Dataset":
         """Move `count` random training images to the validation split."""
-        if not 0 < count < len(self.train):
+        count, seed = whole_number("count", count), whole_number("seed", seed, least=0)
+        if count >= len(self.train):
             raise ValueError(f"expected to hold out from 1 to {len(self.train) - 1} training images, not {count}")
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed), device="cpu")
         held, kept = order[:count], order[count:].sort()[0]
@@ -182,6 +193,14 @@ class Dataset:
             near = ", ".join(get_close_matches(name, self.names) or self.names)
             raise ValueError(f"{name!r} is none of the {len(self.names)} attributes of {self.name!r}; known: {near}")
         return self.names.index(name)
+
+
+def check_dense(what: str, values: object) -> None:
+    """Raise ValueError if these are not a tensor whose numbers are all there, one row for each image."""
+    known = isinstance(values, Tensor)
+    if not known or values.layout != torch.strided or values.is_nested or values.is_meta or not values.ndim:
+        kind = f"{values.layout} on {values.device}" if known else type(values).__name__
+        raise ValueError(f"{what} must be a dense tensor of a row for each image, not {kind}; see torch.as_tensor")
 
 
 def _bytes(split: Split) -> Iterator[np.ndarray]:

@@ -6,7 +6,6 @@ import zlib
 from contextlib import suppress
 from io import BytesIO
 from itertools import chain, takewhile
-from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from .. import progress
+from ..objective import positive_number, whole_number
 from .dataset import Dataset, Split
 from .paths import leave_out, say, some
 
@@ -23,6 +23,9 @@ PARTS = {
     "test": "test|testing|tst|eval|evaluation|holdout",
     "validation": "val|valid|validation|dev",
 }
+# Two classes with such a pair of names may be splits as well, and folds share images
+PAIRS = ("train", "test"), ("train", "val"), ("tr", "te"), ("tr", "ts"), ("gallery", "query"), ("seen", "unseen")
+FOLD = re.compile(r"(?i:fold|split|cv)[\W_]*(\d+|[A-Z])$")
 STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow recognises but can't read
 HINTS = {
     UnidentifiedImageError: "empty, damaged, or not an image; HEIC needs pillow_heif.register_heif_opener() first: ",
@@ -62,19 +65,17 @@ def image_folder(
     Raises
     ------
     ValueError
-        If the path is empty, the size is invalid, there are fewer than two images, or some can't be read (all are
-        named).
+        If the path is empty, the size is invalid, there are fewer than two images, some can't be read (all are named),
+        or the name of a class may be that of a split or a fold.
     FileNotFoundError
         If the folder doesn't exist.
     """
     if not str(path):
         raise ValueError("the folder's name is empty; expected the path of a folder of images")
     path = Path(path).expanduser().absolute()
-    height, width = shape = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
-    if not all(isinstance(side, Integral) and side > 0 for side in shape):
-        raise ValueError(f"size must be a whole number of pixels, or (height, width), not {size!r}")
-    if maximum is not None and not maximum > 0:
-        raise ValueError(f"maximum must be a positive number, not {maximum!r}")
+    sides = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
+    height, width = (whole_number("size, or each of (height, width),", side) for side in sides)
+    maximum = None if maximum is None else positive_number("maximum", maximum)
     files, others = _files(path)
     images, damaged, stacks = {}, [], 0
     for file in progress.bar(files, desc="reading images", unit="image"):
@@ -87,17 +88,20 @@ def image_folder(
     leave_out(damaged, path, skip_damaged)
     if len(images) < 2:
         found = f"{len(images)} readable images and {some(others)} other files"
-        raise ValueError(f"{path} has {found}; training needs at least 11, so that 2 are for testing")
+        raise ValueError(f"{path} has {found}; training needs at least 11 files (a file of several pages counts once)")
     train, test, names, labels = _split([*images])
     origin = f"{len(train):,} images for training, {len(test):,} for testing, classes: {some(names, 10)}"
     if unused := len(images) - len(train) - len(test):
         origin += f"; {unused:,} images are in neither of the two folders, and not used"
+    pixels = [*images.values()]
+    of_training, of_testing = ({hash(pixels[row].numpy().tobytes()) for row in rows} for rows in (train, test))
+    if same := len(of_training & of_testing):
+        origin += f"; {same:,} images are both for training and for testing"
     if stacks:
         origin += f"; of {stacks:,} files with several pages only the first is read"
     if left_out := [*damaged, *others]:
         origin += f"; left out: {some(left_out)} files"
     say(f"{path.name}: {origin}")
-    pixels = [*images.values()]
     splits = (Split(torch.stack([pixels[row] for row in rows]), labels[rows]) for rows in (train, test))
     return Dataset(name or f"{_plain(path.name)}-{height}x{width}", *splits, tuple(names), origin=origin)
 
@@ -131,7 +135,8 @@ def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -
         raise ValueError("not a file, but a pipe or a device")
     with Image.open(file) as image:
         pages, profile = getattr(image, "n_frames", 1), image.info.get("icc_profile")
-        known = image.format in ("PPM", "JPEG2000")  # these contain their maximum, which Pillow scales to 65535
+        # These contain their maximum, which Pillow scales to 65535, but PFM, whose pixels are floats, does not
+        known = image.format in ("PPM", "JPEG2000") and image.mode != "F"
         image.draft("RGB", (2 * max(size), 2 * max(size)))  # decodes a JPEG at a fraction of its size
         white_is_zero = getattr(image, "tag_v2", {}).get(262) == 0  # Pillow handles this in files of 8 bits only
         image = ImageOps.exif_transpose(image)
@@ -164,8 +169,7 @@ def _split(read: list[Path]) -> tuple[list[int], list[int], list[str], torch.Ten
     """Return the rows of the training and of the test images, the classes' names, and each image's class."""
     folders = [file.parts[:-1] for file in read]
     marks = [next(filter(any, map(_part, each)), ("", "")) for each in folders]
-    parts = [part for part, _ in marks]
-    rows = {part: [row for row, each in enumerate(parts) if each == part] for part in PARTS}
+    rows = {part: [row for row, (each, _) in enumerate(marks) if each == part] for part in PARTS}
     train, test = rows["train"], rows["test"] or rows["validation"]
     several = len({marks[row][1] for row in (*train, *test)}) > 1  # such as test and test_labels
     if train and test and not several:
@@ -179,10 +183,10 @@ def _split(read: list[Path]) -> tuple[list[int], list[int], list[str], torch.Ten
     names = sorted({each[depth] for each in used}) if all(used) else ["all"]
     classes = [each[depth] if len(each) > depth else "" for each in folders]
     told = sorted({*chain(*folders)}) if several else names
-    if (marked := [name for name in told if any(_part(name))]) and len(told) > 1:
+    if (marked := [name for name in told if _is_unclear(name, told)]) and len(told) > 1:
         raise ValueError(
             f"it is unclear whether the folders {', '.join(told[:10])} are classes; name the split folders train and "
-            f"test, and rename {marked[0]} if it is a class"
+            f"test, and rename {marked[0]} if it is a class. Of several folds, give the folder of one"
         )
     return train, test, names, torch.tensor([names.index(each) if each in names else 0 for each in classes])
 
@@ -194,6 +198,12 @@ def _part(folder: str) -> tuple[str, str]:
             if re.fullmatch(f"({known})(s?(set|data|daten|images?|imgs?))?", word[0].lower()):
                 return part, (folder[: word.start()] + folder[word.end() :]).lower()
     return "", ""
+
+
+def _is_unclear(name: str, names: list[str]) -> bool:
+    """Whether a class of this name may be a part or a fold."""
+    twins = {name.lower().replace(*pair) for pair in PAIRS} - {name.lower()}
+    return any(_part(name)) or bool(FOLD.search(name)) or not twins.isdisjoint(map(str.lower, names))
 
 
 def _plain(name: str) -> str:
