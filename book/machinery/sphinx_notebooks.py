@@ -1,7 +1,7 @@
 """A Sphinx extension: at its end, every notebook's page says where it is, how to open it, and how long it takes.
 
-No book is built of published notebooks that were
-executed with the quick profile. And the way from page to page, by "Next", leaves out those of single runs.
+No book is built of published notebooks that were executed with the quick profile. And the way from page to page, by
+"Next", leaves out those of single runs.
 """
 
 import re
