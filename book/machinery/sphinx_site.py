@@ -67,8 +67,8 @@ def set_numbers(app, doctree, page: str) -> None:
     prose = [each for kind in (nodes.paragraph, nodes.caption) for each in doctree.findall(kind)]
     for text in [text for each in prose for text in each.findall(nodes.Text)]:
         if not isinstance(text.parent, VERBATIM):
-            said = text.replace("_", " ") if NAME.fullmatch(text) else POWER.sub(_power, MINUS.sub("−", text))
-            text.parent.replace(text, nodes.Text(said))
+            new = text.replace("_", " ") if NAME.fullmatch(text) else POWER.sub(_power, MINUS.sub("−", text))
+            text.parent.replace(text, nodes.Text(new))
 
 
 def _power(found: re.Match) -> str:
