@@ -14,6 +14,10 @@ document.addEventListener("DOMContentLoaded", () => {
     list.replaceWith(part);
   }
   document.querySelector(".bd-sidebar-primary")?.scrollTo(0, 0); // the theme has scrolled to where the page was before
+  // Captions beside figures hide the contents, which the theme also looks for on pages that have none
+  if (!document.querySelector("div.bd-sidebar-secondary")) {
+    document.body.append(Object.assign(document.createElement("div"), { className: "bd-sidebar-secondary", hidden: true }));
+  }
   // On a phone a row of a wide table is a card, whose cells say what they are
   for (const table of document.querySelectorAll(".bd-article table")) {
     const heads = [...table.querySelectorAll("thead th")].map((each) => each.textContent);

@@ -72,18 +72,18 @@ def _count(judgements: list[claims.Judgement]) -> str:
     return f"**Of these {len(judgements)} claims, {verdicts}.**"
 
 
-def _place(value: float, bound: float, sign: int) -> float:
+def _place(value: float, bound: float, way: int) -> float:
     """Where a value is on a scale from 0 to 100: 50 is the bound, and further to the right meets the condition more."""
     apart = value - bound
-    return 50 + 48 * sign * copysign(sqrt(abs(apart) / (abs(value) + abs(bound) or 1)), apart)
+    return 50 + 48 * way * copysign(sqrt(abs(apart) / (abs(value) + abs(bound) or 1)), apart)
 
 
 def _row(judgement: claims.Judgement) -> str:
     marks = ""
     for key, condition in judgement.rule["conditions"].items():
-        sign, bound = (1, condition["above"]) if "above" in condition else (-1, condition["below"])
-        low, high = (_place(end, bound, sign) if isfinite(end) else 0 for end in judgement.interval(key))
-        x = _place(mean(judgement.values[key]), bound, sign)
+        way, bound = (1, condition["above"]) if "above" in condition else (-1, condition["below"])
+        low, high = (_place(end, bound, way) if isfinite(end) else 0 for end in judgement.interval(key))
+        x = _place(mean(judgement.values[key]), bound, way)
         shade = {True: "met", False: "missed", None: "open"}[judgement.met[key]]
         marks += f'<g class="{shade}"><path d="M{low:.0f} 8H{high:.0f}"/><circle cx="{x:.0f}" cy="8" r="4"/></g>'
     mark, shade = SIGNS[judgement.verdict]

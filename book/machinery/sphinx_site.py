@@ -1,4 +1,4 @@
-"""A Sphinx extension for the whole site: docstrings, tables, captions, the search page, unused files of the theme."""
+"""A Sphinx extension for the whole site: docstrings, figures, numbers, the search page, and a smaller theme."""
 
 import json
 import re
@@ -14,7 +14,7 @@ MINUS = re.compile(r"(?<![\w)-])-(?=\d)")
 POWER = re.compile(r"\b(\d(?:\.\d+)?)e([+-]\d+)")
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NAME = re.compile(r"[A-Z\d][A-Za-z]*(_[A-Za-z]+)+")  # of CelebA's attributes
-VERBATIM = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.comment)
+VERBATIM = (nodes.literal, nodes.math, nodes.raw)
 UNUSED = {  # files in _static that pages don't load
     "source maps of the theme": r".*\.map",
     "search in other languages": r"locales/.*",
@@ -64,10 +64,11 @@ def set_numbers(app, doctree, page: str) -> None:
             if said and all(map(NUMBER.fullmatch, said)):
                 for cell in (head, *cells):
                     cell["classes"].append("number")
-    for text in list(doctree.findall(nodes.Text)):
-        if isinstance(text.parent, nodes.TextElement) and not isinstance(text.parent, VERBATIM):
-            shown = text.replace("_", " ") if NAME.fullmatch(text) else POWER.sub(_power, MINUS.sub("−", text))
-            text.parent.replace(text, nodes.Text(shown))
+    prose = [each for kind in (nodes.paragraph, nodes.caption) for each in doctree.findall(kind)]
+    for text in [text for each in prose for text in each.findall(nodes.Text)]:
+        if not isinstance(text.parent, VERBATIM):
+            new = text.replace("_", " ") if NAME.fullmatch(text) else POWER.sub(_power, MINUS.sub("−", text))
+            text.parent.replace(text, nodes.Text(new))
 
 
 def _power(found: re.Match) -> str:
