@@ -19,7 +19,7 @@
 # **Is there a direction in the code space along which a face begins to smile?** Yes: along the coefficients of a logistic
 # regression, the decoded faces smile more at 100% of the steps, and more than along any of forty random directions. The
 # regression classifies 87.0% of the test faces correctly, and always giving the more frequent answer only 51.4%.
-# This is one run, so the paper's claim isn't decided.
+# The paper's claim also says that attributes are nearly linearly separable in the code. That isn't decided.
 #
 # The paper fits a logistic regression for each attribute to the codes of test images, and walks along its
 # coefficients. We do this for all 40 attributes, correct a scale that the authors' scripts left in, and
@@ -436,34 +436,21 @@ Markdown(tabulate(rows, headers, tablefmt="github", floatfmt=".2f"))
 # %% [markdown]
 # ## Verdict on claim C11
 #
-# The claim is about the regression, so we judge it along $d$. *Nearly linearly separable* means that the paper's two examples,
-# the smile and the sex, are classified at least 10 points better than by the majority class. *Moving changes the attribute* means that
-# both scores for smiling rise at every step, and change more than along 95% of random directions.
+# **C11 is not decided. Moving does change the attribute, but it's open whether attributes are *nearly linearly separable*.** Regressions that are fitted to
+# 8,100 training codes reach 87.8% of what classifiers of pixels reach, and we ask for more than 90%. (We compare AUC above one half, by the median of
+# the 40 attributes.) The interval contains 90%.
 #
-# **The accuracy is 35.6 points above the majority class for Smiling and 27.9 for Male.** Only seven of the 40 attributes gain more than 10
-# points. **Along $d$, the score rises in all steps, and more than along all random directions.** These are single values from one run,
-# so C11 isn't decided. For the same length of the step, $\Delta$ changes all 40 attributes more than $d$, at the median 2.6 times as
-# much. Relative to the leak, it's ahead for 26 of them.
+# All other conditions are met. The accuracy is 35.9 points above the majority class for Smiling and 29.1 for Male. **Along the authors' direction $w$, the
+# score for smiling rises in all steps, and more than along all of 40 random directions.**
+#
+# These are three runs with seeds that nobody had used when we wrote the rules ({doc}`/book/verdict/claims`). The figures above are of an earlier run, whose regressions are fitted to
+# test codes. There, $\Delta$ changes all 40 attributes more than $d$ for the same length of the step, at the median 2.6 times as much. Relative to the leak, it's ahead for 26 of them.
 #
 # | limit | what it could change |
 # |---|---|
-# | There is one run with one seed. | The score could fall at some steps in another model. |
-# | The regressions are fitted to 900 test images. | More images could raise the accuracy of rare attributes. |
 # | Accuracy is compared with the majority class. | A rare attribute gains few points even if its AUC is high (Wearing_Hat: 0.901). |
-# | The classifier was trained on the same labels. | It may confuse attributes that occur together, and so effect with leak. |
+# | The classifiers were trained on the same labels. | They may confuse attributes that occur together, and so effect with leak. |
 # | The true factors of these photographs are unknown. | Whether nothing *else* changes can only be tested on drawn faces ({doc}`/book/celeba/factors`). |
 
 # %% tags=["hide-input"]
-points = {
-    name: found[name].accuracy - found[name].majority
-    for name in ("Smiling", "Male")
-}
-claims.judge(
-    "C11",
-    f"{photos.name}, {test_count:,} test images, K = {latent_dim}",
-    [run],
-    smiling=points["Smiling"],
-    male=points["Male"],
-    rises=rises.mean(),
-    beaten=min(beaten),
-)
+claims.published("C11")

@@ -182,21 +182,15 @@ print("reconstructions recognised: K =", best(recognised))
 # %% [markdown]
 # ## Verdict on claims C4 and C5
 #
-# *One dimension already gives recognisable digits; two are less blurry.* Recognisable means
-# that with K = 1 the classifier recognises more than half of the reconstructions (guessing
-# gets one in ten), and is sure of more than half of the samples. Less blurry means that
-# samples of K = 2 are less grey than samples of K = 1.
+# *One dimension already gives recognisable digits; two are less blurry.* **C4 holds.** With
+# K = 1, five classifiers recognise 59.4% of the reconstructions (guessing gets one in ten)
+# and are sure of 57.9% of the samples, and we ask for more than half. Samples of K = 2 are 87% as grey.
+#
+# Both verdicts are of five seeds that nobody had used when we wrote the rules
+# ({doc}`/book/verdict/claims`). The figures above are of three earlier seeds and one earlier classifier.
 
 # %% tags=["hide-input"]
-on = f"{digits.name}, {count:,} + {test_count:,} images"
-claims.judge(
-    "C4",
-    f"{on}, K = 1 and 2",
-    [*trained[1], *trained[2]],
-    recognised=recognised[1],
-    sure=samples[1][:, 0],
-    grey=samples[2][:, 2] / samples[1][:, 2],
-)
+claims.published("C4")
 
 # %% [markdown]
 # *Beyond two dimensions the gain is hardly noticeable.* We ask how much of the whole gain,
@@ -205,26 +199,8 @@ claims.judge(
 # ELBO, of the recognised reconstructions, and of the samples' distance. Each has its own
 # best K, by the mean over the seeds.
 
-
 # %% tags=["hide-input"]
-def gained_late(values):
-    """The share of the gain that comes after K = 2, for each seed."""
-    most = values[best(values)]
-    return (most - values[2]) / (most - values[1])
-
-
-elbo = {
-    K: torch.tensor([run.evaluation["test_elbo"] for run in each])
-    for K, each in trained.items()
-}
-claims.judge(
-    "C5",
-    on,
-    [run for each in trained.values() for run in each],
-    nats=gained_late(elbo),
-    recognised=gained_late(recognised),
-    distance=gained_late(nearness),
-)
+claims.published("C5")
 
 # %% [markdown]
 # The front page shows some of these numbers again.
