@@ -38,7 +38,7 @@ opened = browsing.opened
 @pytest.fixture
 def page(opened):
     """The chapter, with its 6 chosen and its middle shown."""
-    page = opened("idea/vae", has_touch=True)
+    page = opened("idea/vae", has_touch=True, reduced_motion="reduce")  # no smooth scrolling, which takes its time
     button(page, "A 6,").click()
     page.locator("#vae details").first.evaluate("(it) => { it.open = true; }")
     return page
