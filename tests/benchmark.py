@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -39,9 +40,11 @@ from torchvision.transforms.functional import crop, to_tensor
 
 from vaelib import TrainConfig, binarization, burda, data, distributions, models, objective, training
 from vaelib.data import Dataset, Split, to_float
+from vaelib.data.paths import root
 
 # of the data set, how many images train and test the model, K, how many epochs are timed, and the batch size
 CASES = {"digits": ("mnist", 60_000, 10_000, 2, 2, 128), "faces": ("celeba", 7_680, 768, 64, 1, 128)}
+CPU = Path("/proc/cpuinfo").read_text("utf-8") if Path("/proc/cpuinfo").exists() else ""
 CASES["binary"] = ("mnist", 60_000, 10_000, 50, 1, 20)  # Burda's model of pixels that are drawn: here overhead counts
 
 
@@ -59,8 +62,7 @@ class Photographs:
         if case == "digits":  # torchvision's MNIST keeps them in memory as well, and makes an image of each
             self.images = images(case, folder).train.images.numpy()
         else:
-            place = Path(folder or os.environ.get("VAELIB_DATA") or Path.home() / ".cache" / "vaelib")
-            self.images = sorted(place.glob("celeba/img_align_celeba/*.jpg"))[: CASES[case][1]]
+            self.images = sorted(root(folder).glob("celeba/img_align_celeba/*.jpg"))[: CASES[case][1]]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -350,7 +352,7 @@ def parts(case: str) -> dict[str, float]:
 
 def decoded(folder: str | None) -> float:
     """Photographs a second, cut out and decoded into the cache of the package."""
-    place = Path(folder or os.environ.get("VAELIB_DATA") or Path.home() / ".cache" / "vaelib") / "celeba"
+    place = root(folder) / "celeba"
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name, "celeba")
         (copy / "img_align_celeba").mkdir(parents=True)
@@ -383,12 +385,6 @@ def imported(module: str) -> float:
     return min(times)
 
 
-def peers(folder: str | None, note: Callable[[str, object], None]) -> None:
-    """This package in turn with plain functions of torch, the same compiled, and JAX, in batches of 20 and 128."""
-    for case in ("binary", "digits"):
-        note(case, alone(turns, 1, case, folder, [functions, compiled, ours, jax], 1, 7)[0])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?")
@@ -405,10 +401,11 @@ def main() -> None:
 
     if options.peers:
         result["jax"] = version("jax")
-        peers(folder, note)
+        for case in ("binary", "digits"):
+            note(case, alone(turns, 1, case, folder, [functions, compiled, ours, jax], 1, 7)[0])
         return
     loops = [authors, memory, tuned, complete, ours]
-    if "avx512_bf16" in processor_flags():
+    if "avx512_bf16" in CPU:
         loops.append(bfloat16)
     if find_spec("pythae"):
         loops.insert(1, pythae)
@@ -438,10 +435,10 @@ def main() -> None:
     growth = {}
     for case in count:
         for name, rows in varied.items():
-            growth[f"{case}, {name}"] = [
+            growth[f"{case}, {name}"] = found = [
                 [*row, alone(rate, row[3], case, folder, row[0], row[1], int(row[2] * count[case]))[0]] for row in rows
             ]
-            print(f"{case}, {name}:", *(f"{row[-1]:,.0f}/s" for row in growth[f"{case}, {name}"]), flush=True)
+            print(f"{case}, {name}:", *(f"{row[-1]:,.0f}/s" for row in found), flush=True)
     note("growth", growth)
     note("workers", {str(workers): many(workers, folder) for workers in (1, 2)})
     note("decoded", alone(decoded, cores, folder)[0])
@@ -450,18 +447,9 @@ def main() -> None:
 
 
 def processor() -> str:
-    lines, tiles = _cpuinfo(), "amx_bf16" in processor_flags()  # bfloat16 gains more by these
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return name + tiles * " (with AMX)"
-
-
-def processor_flags() -> list[str]:
-    return next((line.split() for line in _cpuinfo() if line.startswith("flags")), [])
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text("utf-8").splitlines() if path.exists() else []
+    name = re.search(r"model name\s*: (.*)", CPU)
+    tiles = " (with AMX)" if "amx_bf16" in CPU else ""  # bfloat16 gains more by these
+    return (name[1] if name else platform.processor()) + tiles
 
 
 if __name__ == "__main__":

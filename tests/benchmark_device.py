@@ -35,11 +35,11 @@ PAPER["celeba"] = ("faces-small", 162_770, 19_962, 10, (2, 8, 16, 32, 64, 96))
 
 def cut(given: Dataset, train: int, test: int, name: str | None = None) -> Dataset:
     """A data set's first images, again and again until there are as many."""
-    parts = (
-        Split(split.images[torch.arange(count) % len(split)])
-        for split, count in ((given.train, train), (given.test, test))
-    )
-    return Dataset(name or given.name, *parts)
+
+    def repeated(split: Split, count: int) -> Split:
+        return Split(split.images[torch.arange(count) % len(split)])
+
+    return Dataset(name or given.name, repeated(given.train, train), repeated(given.test, test))
 
 
 def weights(device: torch.device, samples: int = 10) -> dict:
@@ -116,7 +116,7 @@ def speed(device: torch.device, count: int, short: bool) -> dict:
 def profiled(device: torch.device, counted: int) -> dict:
     """torch.profiler's table of so many steps of each model."""
     cuda, found = device.type == "cuda", {}
-    activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda]
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
     for name, (shape, latent_dim) in MODELS.items():
         model = models.build(shape, latent_dim).to(device)
         optimizer = torch.optim.Adam(model.parameters(), fused=True)
@@ -161,10 +161,8 @@ def trainings(device: torch.device, place: str | None, folder: Path, short: bool
 def show(title: str, table: dict) -> None:
     print(f"\n{title}")
     for name, row in table.items():
-        cells = ", ".join(
-            f"{key} {value:,.2f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
-        )
-        print(f"  {name}: {cells}", flush=True)
+        cells = (f"{key} {value:,.2f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items())
+        print(f"  {name}:", ", ".join(cells), flush=True)
 
 
 def main() -> None:
@@ -185,11 +183,8 @@ def main() -> None:
             options.output.write_text(json.dumps(result, indent=1))
             show(part, shown)
 
-        checks = {
-            **weights(device, 2 if options.short else 10),
-            "resuming": resuming(device, folder),
-            "too little memory": memory(device, folder),
-        }
+        checks = weights(device, 2 if options.short else 10)
+        checks |= {"resuming": resuming(device, folder), "too little memory": memory(device, folder)}
         note("checks", checks, checks)
         rates = speed(device, 16 if options.short else 12_800, options.short)
         note("images a second", rates, rates)

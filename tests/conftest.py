@@ -35,12 +35,10 @@ def is_alive(number: int) -> bool:
 
 def small(image_shape, latent_dim, encoder=encoders.Gaussian, decoder=decoders.Bernoulli, prior=priors.Standard):
     """`models.mlp` with one hidden layer of 16 units, not two of 512."""
-    pixels, channels = math.prod(image_shape), getattr(decoder, "outputs", 1)
+    pixels, times = math.prod(image_shape), getattr(decoder, "outputs", 1)
     features = nn.Sequential(nn.Flatten(), nn.Linear(pixels, 16), nn.ReLU())
-    shape = (channels * image_shape[0], *image_shape[1:])
-    output = nn.Sequential(
-        nn.Linear(latent_dim, 16), nn.ReLU(), nn.Linear(16, channels * pixels), nn.Unflatten(1, shape)
-    )
+    shape = (times * image_shape[0], *image_shape[1:])
+    output = nn.Sequential(nn.Linear(latent_dim, 16), nn.ReLU(), nn.Linear(16, times * pixels), nn.Unflatten(1, shape))
     return VAE(encoder(features, 16, latent_dim), decoder(output), prior(latent_dim), image_shape)
 
 
@@ -243,11 +241,11 @@ def digits():
 @pytest.fixture(scope="session")
 def tiny(digits):
     """Every fourth pixel of a few digits: 200 training and 40 test images of 1 x 7 x 7."""
-    train, test = (
-        Split(split.images[:count, :, ::4, ::4].contiguous(), split.labels[:count])
-        for split, count in ((digits.train, 200), (digits.test, 40))
-    )
-    return Dataset("tiny", train, test, digits.names)
+
+    def cut(split, count):
+        return Split(split.images[:count, :, ::4, ::4].contiguous(), split.labels[:count])
+
+    return Dataset("tiny", cut(digits.train, 200), cut(digits.test, 40), digits.names)
 
 
 @pytest.fixture(scope="session")
@@ -271,8 +269,8 @@ def model(tiny):
 
 
 @pytest.fixture
-def codes():
-    """A VAE of pairs of numbers, not of images."""
+def row_model():
+    """A VAE of rows of two numbers, not of images."""
     with seeded(0):
         encoder, decoder = encoders.Gaussian(nn.Identity(), 2, 1), encoders.Gaussian(nn.Identity(), 1, 2)
     return VAE(encoder, decoder, priors.Standard(1), (2,)).eval()
@@ -297,28 +295,3 @@ def browser():
         browser = playwright.chromium.launch(executable_path=path)
         yield browser
         browser.close()
-
-
-@pytest.fixture
-def visit(browser):
-    """Open a built page by its name; in the end nothing may have been complained of, or asked of another host."""
-    contexts, trouble = [], []
-
-    def visit(name, fragment="", **options):
-        contexts.append(browser.new_context(**options))
-        contexts[-1].set_default_timeout(120_000)  # of a machine that is busy otherwise
-        # The same draws in every run: two rounded numbers of a page must not agree by chance
-        contexts[-1].add_init_script(
-            "let drawn = 1; Math.random = () => (drawn = (drawn * 16807) % 2147483647) / 2147483647"
-        )
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: message.type == "error" and trouble.append(message.text))
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.on("request", lambda it: it.url.startswith(("file:", "data:")) or trouble.append(it.url))
-        page.goto((PAGES / f"{name}.html").as_uri() + fragment)
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert trouble == []

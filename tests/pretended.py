@@ -22,9 +22,8 @@ class OnGPU(torch.Tensor):
 
     @staticmethod
     def __new__(cls, real):
-        return torch.Tensor._make_wrapper_subclass(
-            cls, real.shape, strides=real.stride(), dtype=real.dtype, device="meta"
-        )
+        make = torch.Tensor._make_wrapper_subclass
+        return make(cls, real.shape, strides=real.stride(), dtype=real.dtype, device="meta")
 
     def __init__(self, real):
         self.numbers = real
@@ -61,9 +60,7 @@ class PretendedGPU(TorchDispatchMode):
         monkeypatch.setattr(module, "set_rng_state", lambda state, device: generator.set_state(state))
         monkeypatch.setattr(module, "manual_seed", generator.manual_seed)
         monkeypatch.setattr(module, "is_available", lambda: True)
-        monkeypatch.setattr(
-            torch, "load", lambda *args, map_location=None, **options: self._put(load(*args, **options))
-        )
+        monkeypatch.setattr(torch, "load", lambda *args, map_location=None, **rest: self._put(load(*args, **rest)))
         if kind == "cuda":
             monkeypatch.setattr(module, "_lazy_init", lambda: None)
             monkeypatch.setattr(module, "device", lambda device: nullcontext())
@@ -93,7 +90,7 @@ class PretendedGPU(TorchDispatchMode):
         elif (here and not to_gpu) or (name == "copy_" and len(here) == 1 and here[0] is args[1]):
             self.waits["copy to the CPU"] += 1
         elif (given and not here and to_gpu) or (name == "copy_" and len(here) == 1):
-            self.copies[name + ", nobody waits" * kwargs.get("non_blocking", False)] += 1
+            self.copies[name] += 1
         elif here and (strangers := [each for each in given if not isinstance(each, OnGPU) and each.ndim]):
             raise RuntimeError(f"{func} is given tensors of the GPU and of the CPU, of shape {strangers[0].shape}")
         if to_gpu and there is not None:

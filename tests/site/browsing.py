@@ -64,7 +64,7 @@ def settle(page):
 
 def number(page, place):
     settle(page)
-    return float(page.locator(place).text_content().replace("−", "-").replace(",", ""))
+    return float(page.locator(place).text_content().removesuffix(" nats").replace("−", "-").replace(",", ""))
 
 
 def pixels(page, canvas):
@@ -84,7 +84,11 @@ def press(page, place, *keys):
         page.keyboard.press(key)
 
 
-def drag(page, place, *points):
+def slide(page, place, value):
+    page.locator(place).evaluate("(it, value) => { it.value = value; it.dispatchEvent(new Event('input')); }", value)
+
+
+def drag(page, place, *points, release=True):
     """Press at the first point, and release at the last one; all are fractions of a width and a height."""
     page.locator(place).evaluate("(it) => it.scrollIntoView({ block: 'center', behavior: 'instant' })")
     box = page.locator(place).bounding_box()
@@ -93,4 +97,5 @@ def drag(page, place, *points):
     page.mouse.down()
     for x, y in places[1:]:
         page.mouse.move(x, y, steps=8)
-    page.mouse.up()
+    if release:
+        page.mouse.up()

@@ -54,9 +54,7 @@ def test_stored_outputs_are_of_the_paper_profile_and_of_no_particular_machine(pa
     outputs = _outputs(path)
     assert outputs, "not executed"
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
-    text = "\n".join(
-        str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", "")) for output in outputs
-    )
+    text = "\n".join(f"{each.get('text', '')}{each.get('data', {}).get('text/plain', '')}" for each in outputs)
     assert extension.quick_numbers(path) is None
     assert not re.search(r"/(home|root|work|tmp|Users)/", text)
     assert not re.search(r"\r|\d%\|", text), "a progress bar was stored: execute it with TQDM_DISABLE=1"
@@ -106,11 +104,10 @@ def test_papermill_tells_the_type_and_the_meaning_of_every_parameter(caplog):
         assert parameter["inferred_type_name"] in ("int", "str", "bool", "list") and parameter["help"], parameter
 
 
-@pytest.mark.parametrize("schedule", ["short", "long"])
 @pytest.mark.parametrize("experiment", PLANS)
-def test_every_published_run_has_a_record_on_all_of_the_data(experiment, schedule):
+def test_every_published_run_has_a_record_on_all_of_the_data(experiment):
     plan = PLANS[experiment]
-    for settings in plan.settings(getattr(plan, schedule)):
+    for settings in plan.settings(plan.short) + plan.settings(plan.long):
         run = runs.load(RECORDS / runs.name(experiment, settings))
         assert run.config == settings and len(run.metrics) == settings.epochs
         found = run.record["data"]["name"], run.record["data"]["fingerprint"]
@@ -171,10 +168,8 @@ def _write(book, bundle):
 
 @pytest.mark.parametrize("claim", claims.rules())
 def test_every_claim_is_judged_by_its_page_on_published_data_as_the_page_says(claim):
-    name = claims.rules()[claim]["page"]
-    found = claims.judgement(claim, BOOK)
-    assert found.verdict in claims.VERDICTS
-    assert "faces" not in found.data
+    name, found = claims.rules()[claim]["page"], claims.judgement(claim, BOOK)
+    assert found.verdict in claims.VERDICTS and "faces" not in found.data
     assert found.runs or name.startswith(("idea/", "beyond/rivals"))
     page = nbformat.read(BOOK / f"{name}.ipynb", as_version=4)
     shown = [output["data"] for cell in page.cells for output in cell.get("outputs", []) if "data" in output]
@@ -230,7 +225,7 @@ def test_newcomers_get_one_sentence_and_the_verdict_of_each_claim():
 
 
 @pytest.mark.parametrize("claim", claims.rules())
-def test_a_row_of_the_ledger_has_a_dot_for_each_condition_on_its_side_of_the_bound(claim):
+def test_a_row_of_the_ledger_has_a_dot_for_each_condition_on_its_side_of_the_bound_and_unfolds_to_the_rest(claim):
     judged = claims.judgement(claim, BOOK)
     row = ledger._row(judged)
     assert row.endswith(f"<strong>{judged.verdict}</strong></summary>")
@@ -242,11 +237,6 @@ def test_a_row_of_the_ledger_has_a_dot_for_each_condition_on_its_side_of_the_bou
         if met is not None:  # a hollow dot may be on either side
             assert shade == ("met" if met else "missed")
             assert all(place >= 50 if met else place <= 50 for place in (low, high, middle))
-
-
-@pytest.mark.parametrize("claim", claims.rules())
-def test_a_row_unfolds_to_the_conditions_and_to_what_changed_the_verdict(claim):
-    judged = claims.judgement(claim, BOOK)
     assert judged.rule["before"] in claims.VERDICTS
     told = ledger._detail(judged)
     assert judged.table() in told and told.endswith(f"it was *{judged.rule['before']}*. {judged.rule['why']}")

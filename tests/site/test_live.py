@@ -10,7 +10,7 @@ import browsing
 import numpy as np
 import pytest
 import torch
-from browsing import PHONE, button, drag, pixels, press
+from browsing import PHONE, button, drag, pixels, press, slide
 from PIL import Image
 
 from book.machinery import live
@@ -65,12 +65,6 @@ def says(page, name, words):
     """Wait until a message of the page has these words."""
     script = "([id, words]) => document.getElementById(id).textContent.includes(words)"
     page.wait_for_function(script, arg=[f"live-{name}", words])
-
-
-def slide(page, name, value):
-    page.locator(f"#live-{name}").evaluate(
-        "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }", value
-    )
 
 
 def code(start, **steps):
@@ -174,13 +168,13 @@ def test_faces_to_start_from(faces):
 def test_a_shared_link_leads_to_the_same_face(faces, opened, clipboard):
     faces.evaluate(f"Object.defineProperty(navigator, 'clipboard', {{ value: {clipboard}, configurable: true }})")
     button(faces, "random face").click()
-    slide(faces, "Smiling", 1.3)
-    slide(faces, "5_o_Clock_Shadow", -2.7)
+    slide(faces, "#live-Smiling", 1.3)
+    slide(faces, "#live-5_o_Clock_Shadow", -2.7)
     button(faces, "share").click()
     says(faces, "message", "leads to this face")
     shared, address = seen(faces), faces.url
     assert same(seen(opened("live/faces", "#" + address.partition("#")[2])), shared)
-    slide(faces, "Smiling", 0)
+    slide(faces, "#live-Smiling", 0)
     assert faces.locator("#live-message").inner_text() == ""
     faces.evaluate("location.hash = 'things-to-try'")  # a section's link changes nothing
     assert seen(faces)[1].endswith("Shadow −2.7") and "Smiling" not in seen(faces)[1]
@@ -296,7 +290,7 @@ def test_what_is_no_picture_is_refused_and_a_photograph_goes_all_the_way_to_the_
     assert caption == "Your photograph, reconstructed"
     assert (shown - copy).abs().max() < 1
     assert (pixels(faces, "#live-seen canvas").view(-1, 4)[:, :3] - copy).abs().max() < 1
-    slide(faces, "Smiling", 2)
+    slide(faces, "#live-Smiling", 2)
     assert (seen(faces)[0] - smiling).abs().max() < 1
     button(faces, "average face").click()
     assert seen(faces)[1] == "The average face, Smiling +2.0"

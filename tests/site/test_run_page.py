@@ -62,9 +62,8 @@ def test_the_commands_for_windows_are_those_of_the_makefile():
     """Less those that loop over files, which PowerShell does not list for a program."""
     commands = re.findall(r"^\t(\$\(BIN\)/.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     elsewhere = re.compile(r"\$\((NOTEBOOKS|PROFILE|UPGRADE)|--profile \$|uv pip compile|train faces")
-    commands = [
-        re.sub(r" \$\(if .*", "", each) for each in commands if not elsewhere.search(each)
-    ]  # as root: only here
+    # What is added for root alone is added only here
+    commands = [re.sub(r" \$\(if .*", "", each) for each in commands if not elsewhere.search(each)]
     assert len(commands) > 7
     for command in commands:
         assert f"`{command.replace('$(BIN)/', '.venv' + chr(92) + 'Scripts' + chr(92))}`" in PAGE

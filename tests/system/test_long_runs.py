@@ -36,7 +36,6 @@ def test_a_run_that_is_handed_on_ends_as_one_that_was_not_and_is_published(tmp_p
     record = runs.load(tmp_path / "records" / "beyond" / "burda-dreg5-s10.json", builder=None)
     assert record.evaluation["log_prob_samples"] == 20 and record.metrics == run.metrics
     assert record.evaluation["test_elbo"] < record.evaluation["log_prob"] < record.evaluation["test_elbo"] + 20
-    assert (
-        storage.load(tmp_path / "records" / "beyond" / "burda-dreg5.safetensors", builder=run.builder).latent_dim == 50
-    )
+    weights = tmp_path / "records" / "beyond" / "burda-dreg5.safetensors"
+    assert storage.load(weights, builder=run.builder).latent_dim == 50
     assert not kept.exists()

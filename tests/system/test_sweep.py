@@ -171,9 +171,7 @@ def test_a_sweep_that_is_stopped_or_killed_starts_nothing_more_and_its_kernels_e
         process.kill()
 
 
-def test_a_sweep_makes_each_page_of_the_table_of_contents_once_all_runs_before_all_summaries(
-    project, monkeypatch, capsys
-):
+def test_a_sweep_makes_each_page_of_the_book_once_all_runs_before_all_summaries(project, monkeypatch, capsys):
     for name in ("mnist/train", "mnist/all", "mnist/scratch", "celeba/train", "celeba/all"):
         _notebook(Path("book", f"{name}.ipynb"), "latent_dim")
     made = []

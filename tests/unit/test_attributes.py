@@ -32,27 +32,11 @@ def test_the_gradient_is_the_planted_one_and_the_standardised_one_is_not(planted
     assert found["Planted"].standardised_direction @ planted[2] < 0.95
 
 
-def test_the_direction_stays_out_of_dimensions_that_a_model_does_not_use():
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.rand(2000, 1, generator=generator) < 0.3
-    used = torch.randn(2000, 4, generator=generator) @ torch.randn(4, 4, generator=generator)
-    shift = torch.tensor([1.0, -1, 0.5, 0])
-    dead = 0.04 * torch.randn(2000, 12, generator=generator)
-    attribute = attributes.fit(torch.cat([used + labels * shift, dead], 1), labels, ["Shifted"])["Shifted"]
-    assert attribute.direction[:4] @ shift / shift.norm() > 0.99
-    assert attribute.direction[4:].norm() < 0.02 < 0.2 < attribute.gradient[4:].norm()
-
-
-def test_the_direction_is_the_covariance_within_the_kinds_times_the_gradient():
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.rand(50_000, 1, generator=generator) < 0.5
-    shared = torch.randn(50_000, 1, generator=generator)
-    codes = torch.randn(50_000, K, generator=generator) + shared + labels * torch.tensor([2.0, 1, 1, 0, 0, 0])
-    attribute = attributes.fit(codes, labels, ["Shifted"])["Shifted"]
-    within = sum(torch.cov(codes[(labels == each).squeeze(1)].T) for each in (False, True))
-    pattern = within @ attribute.gradient
-    assert pattern @ attribute.direction / pattern.norm() > 0.99
-    assert attribute.gradient @ attribute.direction < 0.9
+def test_the_direction_leads_from_the_mean_code_without_the_attribute_to_that_with_it(planted, found):
+    codes, labels, _ = planted
+    for column, attribute in zip(labels.T, found.values(), strict=True):
+        difference = codes[column].mean(0) - codes[~column].mean(0)
+        torch.testing.assert_close(attribute.direction, difference / difference.norm())
 
 
 @pytest.mark.parametrize("form", [torch.Tensor.numpy, torch.Tensor.bfloat16, torch.Tensor.requires_grad_])
@@ -77,10 +61,9 @@ def test_the_score_grows_fastest_along_the_gradient(planted, found):
 
 
 def test_accuracy_is_of_unseen_codes_and_beside_the_majority(planted, found):
-    planted_one, chance = found["Planted"], found["Chance"]
-    assert planted_one.accuracy.shape == planted_one.auc.shape == (5,)
-    assert planted_one.accuracy.mean() > 0.88
-    assert planted_one.auc.mean() > 0.95
+    one, chance = found["Planted"], found["Chance"]
+    assert one.accuracy.shape == one.auc.shape == (5,)
+    assert one.accuracy.mean() > 0.88 and one.auc.mean() > 0.95
     assert chance.majority == pytest.approx(1 - planted[1][:, 1].float().mean().item())
     assert chance.accuracy.mean() == pytest.approx(chance.majority, abs=0.01)
     assert chance.auc.mean() == pytest.approx(0.5, abs=0.06)
@@ -101,12 +84,10 @@ def test_labels_of_numbers_give_the_same_directions(planted, found, form):
     assert again["Planted"].majority == found["Planted"].majority
 
 
-@pytest.mark.parametrize(
-    "labels", [torch.tensor([[0], [2]]), torch.tensor([[-1], [0], [1]]), torch.tensor([[torch.nan]])]
-)
+@pytest.mark.parametrize("labels", [[[0], [2]], [[-1], [0], [1]], [[torch.nan]]])
 def test_labels_of_other_numbers_are_refused(labels):
     with pytest.raises(ValueError, match="labels must be bool, 0 and 1, or -1 and 1; these have"):
-        attributes.fit(torch.randn(len(labels), 2), labels, ["Bald"])
+        attributes.fit(torch.randn(len(labels), 2), torch.tensor(labels), ["Bald"])
 
 
 @pytest.mark.parametrize(("columns", "names"), [(1, ["Bald", "Smiling"]), (2, ["Bald", "Bald"])])

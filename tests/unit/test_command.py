@@ -29,17 +29,7 @@ def _command(monkeypatch, *arguments):
     __main__.main()
 
 
-def _error(monkeypatch, capsys, *arguments):
-    """The one line that the command line complains with."""
-    with pytest.raises(SystemExit) as exit:
-        _command(monkeypatch, *arguments)
-    assert exit.value.code not in (0, None)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
-
-
-def test_the_command_trains_what_its_options_say(monkeypatch, capsys, started, tmp_path):
+def test_the_command_trains_what_its_options_say(monkeypatch, started, tmp_path):
     options = ["--latent-dim", 2, 3, "--seed", 0, 5, "--epochs", 8, "--runs", tmp_path, "--device", "cpu"]
     options += ["--precision", "bfloat16", "--batch-size", 64, "--learning-rate", 0.01]
     _command(monkeypatch, "train", "digits", *options)
@@ -49,8 +39,6 @@ def test_the_command_trains_what_its_options_say(monkeypatch, capsys, started, t
         for seed in (0, 5)
         for latent_dim in (2, 3)
     ]
-    first = runs.name("digits", started[0][1])
-    assert capsys.readouterr().out.splitlines()[0].startswith(f"{first}: test ELBO -100.00 nats, in ")
 
 
 def test_without_options_the_command_trains_as_the_package_does(monkeypatch, started):
@@ -79,31 +67,19 @@ def test_unknown_data_are_one_line_on_standard_error():
     ("option", "value", "message"),
     [
         ("--latent-dim", 0, "latent_dim must be a whole number of at least 1, not 0"),
-        ("--epochs", 0, "epochs must be a whole number of at least 1, not 0"),
-        ("--epochs", -1, "epochs must be a whole number of at least 1, not -1"),
-        ("--data", ".", "digits comes with the package, so it can't be read from a folder; omit --data"),
         ("--seed", -1, "seed must be a whole number of at least 0, not -1"),
+        ("--data", ".", "digits comes with the package, so it can't be read from a folder; omit --data"),
+        ("--device", "xpu", "must be 'cpu', 'cuda' or 'mps', not 'xpu'"),
+        pytest.param("--device", "cuda", "no GPU", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU")),
+        ("--runs", "file", "file"),
     ],
 )
-def test_an_impossible_option_is_one_line(monkeypatch, capsys, started, option, value, message):
-    line = _error(monkeypatch, capsys, "train", "digits", "--latent-dim", 2, option, value)
-    assert line == f"error: {message}"
-    assert started == []
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_one_line(monkeypatch, capsys, tmp_path):
-    options = ["--latent-dim", 2, "--runs", tmp_path, "--device", "cuda"]
-    assert "no GPU" in _error(monkeypatch, capsys, "train", "digits", *options)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_device_of_another_kind_is_one_line(monkeypatch, capsys, tmp_path):
-    options = ["--latent-dim", 2, "--runs", tmp_path, "--device", "xpu"]
-    assert "must be 'cpu', 'cuda' or 'mps', not 'xpu'" in _error(monkeypatch, capsys, "train", "digits", *options)
-
-
-def test_a_folder_of_runs_that_cannot_be_made_is_one_line(monkeypatch, capsys, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    options = ["--latent-dim", 2, "--runs", tmp_path / "file", "--device", "cpu"]
-    assert str(tmp_path / "file") in _error(monkeypatch, capsys, "train", "digits", *options)
+def test_an_impossible_option_is_one_line(monkeypatch, capsys, tmp_path, option, value, message):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit:
+        _command(monkeypatch, "train", "digits", "--latent-dim", 2, option, value)
+    assert exit.value.code not in (0, None)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and message in line
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -10,15 +10,7 @@ import zuko
 from conftest import MODELS, small, vamp
 from torch import nn
 from torch.autograd import gradcheck
-from torch.distributions import (
-    AffineTransform,
-    Independent,
-    Laplace,
-    MultivariateNormal,
-    Normal,
-    TransformedDistribution,
-    kl_divergence,
-)
+from torch.distributions import Independent, Laplace, MultivariateNormal, Normal, TransformedDistribution, kl_divergence
 
 from vaelib import decoders, distributions, encoders, models, objective, priors
 from vaelib.checks import check_model
@@ -81,31 +73,21 @@ def test_a_normal_knows_its_density_at_its_samples_however_small_its_variance(me
 
 
 class Wide(distributions.StandardNormal):
-    """N(0, 9 I)."""
-
-    def rsample(self, sample_shape=()):
-        return 3 * super().rsample(sample_shape)
-
-    def log_prob(self, value):
-        return super().log_prob(value / 3) - value.shape[-1] * math.log(3)
+    """A subclass, whose density may be another."""
 
 
 class Laplacian(distributions.DiagonalNormal):
     """Inherits `rsample_and_log_prob`, which is of another density."""
 
     def rsample(self, sample_shape=()):
-        return self._laplace().rsample(sample_shape)
+        return Laplace(self.mean, self.variance.sqrt()).rsample(sample_shape)
 
     def log_prob(self, value):
-        return self._laplace().log_prob(value)
-
-    def _laplace(self):
-        return Independent(Laplace(self.mean, self.variance.sqrt()), 1)
+        return Laplace(self.mean, self.variance.sqrt()).log_prob(value).sum(-1)
 
 
 class WideNormal(Normal):
-    def log_prob(self, value):
-        return Normal(self.loc, 2 * self.scale).log_prob(value)
+    """Another one."""
 
 
 def test_a_closed_form_is_torchs_and_used_for_exactly_its_classes():
@@ -121,11 +103,9 @@ def test_a_closed_form_is_torchs_and_used_for_exactly_its_classes():
     moved = kl_divergence(Normal(mean, scale), Normal(other.mean, other.variance.sqrt()))
     torch.testing.assert_close(kl(q, other), moved)
     torch.testing.assert_close(kl_divergence(q, other), moved.sum(1))
-    torch.testing.assert_close(
-        kl(MultivariateNormal(mean, (scale**2).diag_embed()), full), expected.sum(1, keepdim=True)
-    )
+    torch.testing.assert_close(kl(MultivariateNormal(mean, (scale**2).diag_embed()), full), expected.sum(1)[:, None])
     laplacian, wide = Laplacian(mean, log_variance), Independent(WideNormal(mean, scale), 1)
-    flow = TransformedDistribution(normal, [AffineTransform(0.0, 2.0)])
+    flow = TransformedDistribution(normal, [])
     for pair in ((q, Wide(2)), (laplacian, p), (wide, standard), (normal, p), (flow, standard), (q, full)):
         assert kl(*pair) is None, pair
 
@@ -247,18 +227,14 @@ def test_without_zuko_the_error_says_what_is_missing(monkeypatch):
         small((1, 4, 4), 2, encoder=encoders.InverseAutoregressive)
 
 
+FLOWS = zuko.flows.MAF, partial(zuko.flows.MAF, passes=2), zuko.flows.NICE, zuko.flows.NSF
+
+
 def _flow(features, size, latent_dim, flow):
     return nn.Sequential(features, flow(latent_dim, context=size))
 
 
-@pytest.mark.parametrize(
-    "encoder",
-    [encoders.Gaussian]
-    + [
-        partial(_flow, flow=each)
-        for each in (zuko.flows.MAF, partial(zuko.flows.MAF, passes=2), zuko.flows.NICE, zuko.flows.NSF)
-    ],
-)
+@pytest.mark.parametrize("encoder", [encoders.Gaussian, *(partial(_flow, flow=each) for each in FLOWS)])
 def test_the_vamp_prior_is_the_mean_of_the_encoders_posteriors(encoder):
     model = vamp((1, 4, 4), 3, encoder=encoder)
     check_model(model)
@@ -270,13 +246,13 @@ def test_the_vamp_prior_is_the_mean_of_the_encoders_posteriors(encoder):
 
 
 @torch.no_grad()
-def test_what_a_linear_vae_makes_of_codes_is_a_normal_distribution(codes):
+def test_what_a_linear_vae_makes_of_codes_is_a_normal_distribution(row_model):
     """u ~ N(0, 1), z | u ~ N(Au + b, diag s²): together N(b, AAᵀ + diag s²), whatever the encoder is."""
     weight, bias, log_variance = torch.tensor([[1.0], [-0.5]]), torch.tensor([2.0, 0.0]), torch.tensor([-1.0, 0.0])
-    codes.decoder.mean.weight.copy_(weight), codes.decoder.mean.bias.copy_(bias)
-    codes.decoder.log_variance.weight.zero_(), codes.decoder.log_variance.bias.copy_(log_variance)
+    decoder = {"mean.weight": weight, "mean.bias": bias, "log_variance.weight": 0 * weight}
+    row_model.decoder.load_state_dict(decoder | {"log_variance.bias": log_variance})
     exact = MultivariateNormal(bias, weight @ weight.T + log_variance.exp().diag())
-    marginal = priors.Marginal(codes, samples=20_000)
+    marginal = priors.Marginal(row_model, samples=20_000)
     with seeded(0):
         drawn = marginal.sample((20_000,))
         torch.testing.assert_close(drawn.mean(0), bias, atol=0.05, rtol=0)
@@ -285,7 +261,7 @@ def test_what_a_linear_vae_makes_of_codes_is_a_normal_distribution(codes):
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (3, 4)])
-def test_codes_of_every_shape_have_a_marginal_density(codes, shape):
-    marginal = priors.Marginal(codes)
+def test_codes_of_every_shape_have_a_marginal_density(row_model, shape):
+    marginal = priors.Marginal(row_model)
     assert marginal.log_prob(torch.zeros(*shape, 2)).shape == shape
     assert marginal.sample(shape).shape == (*shape, 2) and marginal.event_shape == (2,)

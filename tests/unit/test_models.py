@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import MODELS, LabelPrior, NormalPixels, conditional, exact_log_prob, small
 from torch import nn
-from torch.distributions import Independent, Laplace, Normal
+from torch.distributions import Independent, Laplace
 
 from vaelib import TrainConfig, checks, evaluation, models, objective, priors, runs
 from vaelib.binarization import binarized
@@ -32,8 +32,6 @@ def test_the_fully_connected_model_has_the_papers_layers(latent_dim):
 
     assert sizes(model.encoder) == [(784, 512), (512, 512), (512, latent_dim), (512, latent_dim)]
     assert sizes(model.decoder) == [(latent_dim, 512), (512, 512), (512, 784)]
-    kinds = [type(layer).__name__ for part in (model.encoder.features, model.decoder.logits) for layer in part]
-    assert kinds == ["Flatten", *["Linear", "ReLU"] * 4, "Linear", "Unflatten"]
 
 
 def test_the_convolutional_model_has_the_geometry_of_the_paper():
@@ -76,10 +74,8 @@ def test_a_padded_image_is_continued_by_its_last_pixels():
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", [*MODELS, "convolutional"])
 def test_every_model_has_terms_codes_and_samples_of_the_documented_shapes_and_type(name, kind, tiny, x):
-    model, labels = (
-        (MODELS | {"convolutional": models.conv})[name](tiny.image_shape, 1).to(kind).eval(),
-        tiny.test.labels,
-    )
+    builder, labels = MODELS.get(name, models.conv), tiny.test.labels
+    model = builder(tiny.image_shape, 1).to(kind).eval()
     terms, images = model.terms(x, 3, labels), model.sample(4, 0, labels[:4])
     assert [term.shape for term in (*terms[:4], terms.log_weights)] == [(3, 40)] * 3 + [(3, 40, 1), (3, 40)]
     assert [each.shape for each in (*model.elbo(x, labels), *model.encode(x, labels))] == [(40,)] * 2 + [(40, 1)] * 2
@@ -142,18 +138,18 @@ def test_preprocessing_in_place_does_not_change_the_images(model, x):
     assert torch.equal(x, before)
 
 
-class Unknown(nn.Sequential):
-    """A posterior for whose KL torch knows no closed form."""
+class OwnEncoder(nn.Sequential):
+    """A posterior for whose KL torch knows no closed form, near a mean that bfloat16 can't tell from its neighbours."""
 
     def __init__(self, features, size, latent_dim):
         super().__init__(features, nn.Linear(size, latent_dim))
 
     def forward(self, x):
-        return Independent(Laplace(super().forward(x), 0.1), 1)
+        return Independent(Laplace(3.003 + 1e-4 * super().forward(x), 0.005), 1)
 
 
 def test_without_a_closed_form_the_kl_is_that_of_the_samples(tiny, x):
-    model = small(tiny.image_shape, 3, encoder=Unknown)
+    model = small(tiny.image_shape, 3, encoder=OwnEncoder)
     with seeded(1):
         reconstruction, kl = model.elbo(x)
     with seeded(1):
@@ -182,19 +178,22 @@ def test_decoding_many_codes_takes_little_more_memory_than_their_images():
     assert max(seen) <= 85
 
 
-@pytest.mark.parametrize("function", ["prior", "check", "evaluate", "sample"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda model, images: model.prior(),
+        lambda model, images: checks.check_model(model),
+        lambda model, images: model.sample(2),
+        evaluation.elbo,
+    ],
+)
 def test_what_was_frozen_stays_frozen_and_statistics_where_they_were(function, colour):
     model = models.conv(colour.image_shape, 2)
     model.prior = priors.Vamp(model.encoder, model.image_shape, 3)
     model.decoder.logits.insert(3, nn.BatchNorm2d(256))
     model.encoder.features[1].eval()
     modes, before = [part.training for part in model.modules()], {k: v.clone() for k, v in model.state_dict().items()}
-    {
-        "prior": model.prior,
-        "check": lambda: checks.check_model(model),
-        "evaluate": lambda: evaluation.elbo(model, colour.test.images),
-        "sample": lambda: model.sample(2),
-    }[function]()
+    function(model, colour.test.images)
     assert [part.training for part in model.modules()] == modes
     assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
 
@@ -211,26 +210,13 @@ def test_labels_reach_a_conditional_model_everywhere(prior, tiny, tmp_path):
     assert run.evaluation["log_prob"] == pytest.approx(exact.item(), abs=0.1)
     assert exact > other + 0.1  # another label is another image
     assert model.sample(10, 0, torch.arange(10)).shape == (10, *tiny.image_shape)
-    for function, given in (
-        (model.elbo, images),
-        (model.sample, 3),
-        (partial(evaluation.elbo, model), tiny.test.images),
-    ):
+    calls = (model.elbo, images), (model.sample, 3), (partial(evaluation.elbo, model), tiny.test.images)
+    for function, given in calls:
         with pytest.raises(ValueError, match="this model is conditional; give the images' labels"):
             function(given)
 
 
 # Precision
-
-
-class OwnEncoder(nn.Sequential):
-    """A posterior of torch's, near a mean that bfloat16 can't tell from its neighbours."""
-
-    def __init__(self, features, size, latent_dim):
-        super().__init__(features, nn.Linear(size, latent_dim))
-
-    def forward(self, x):
-        return Independent(Normal(3.003 + 1e-4 * super().forward(x), 0.005), 1)
 
 
 def test_own_posteriors_are_drawn_and_scored_in_full_precision_where_training_is_in_bfloat16(tiny, x):
@@ -267,22 +253,15 @@ def binary():
 
 
 def test_in_evaluation_every_image_is_binarized_once_and_for_all(binary, digits):
+    """To what double precision draws, and as if it were drawn for each pixel and each image alone."""
     x = to_float(digits.train.images[:1000])
     seen = binary.eval().preprocess(x)
-    assert set(seen.unique().tolist()) == {0.0, 1.0}
-    assert torch.equal(binary.preprocess(x[500:510]), seen[500:510])
-    assert torch.equal(binary.preprocess(seen), seen)
+    checksum = ((255 * x).round().long() * binary.noise).sum((1, 2, 3), keepdim=True)
+    assert torch.equal(seen, ((binary.noise + checksum) % 2**31 < x.double() * 2**31).float())
     error = (seen - x).mean(0)  # of each pixel, over images: its variance is that of independent draws
     variance = (x * (1 - x)).mean(0) / len(x)
     assert (error.square() / variance)[variance > 1e-6].mean().item() == pytest.approx(1, abs=0.5)
     assert (seen - x).mean((1, 2, 3)).std() < 0.02
-
-
-def test_binary_pixels_are_those_that_double_precision_would_draw(binary, digits):
-    x = to_float(digits.train.images)
-    checksum = ((255 * x).round().long() * binary.noise).sum((1, 2, 3), keepdim=True)
-    expected = (binary.noise + checksum) % 2**31 < x.double() * 2**31
-    assert torch.equal(binary.eval().preprocess(x), expected.float())
 
 
 def test_in_training_every_look_draws_afresh(binary, digits):
@@ -293,11 +272,7 @@ def test_in_training_every_look_draws_afresh(binary, digits):
 
 
 def test_the_posterior_and_the_reconstruction_are_of_the_same_binary_pixels(binary, digits):
-    grey = digits.test.images[:20]
-    seen = (255 * binary.eval().preprocess(to_float(grey))).byte()
-    for score in (evaluation.elbo, partial(evaluation.log_prob, samples=10)):
-        assert torch.equal(score(binary, grey)[0], score(binary, seen)[0])
-    x = to_float(grey)
+    x = to_float(digits.test.images[:20])
     with seeded(0):
         terms = binary.train().terms(x)
     with seeded(0):

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from torch.distributions import kl_divergence as torch_kl
 from torch.func import functional_call
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vaelib import encoders, models, objective, priors
+from vaelib import encoders, objective, priors
 from vaelib.models import VAE
 from vaelib.seeding import seeded
 
@@ -44,16 +45,11 @@ def test_bernoulli_log_prob_is_exact_where_the_decoder_is_sure(x, logit, per_pix
     torch.testing.assert_close(logits.grad, torch.full((2, 1, 4, 4), float(x - (logit > 0))), rtol=0, atol=1e-30)
 
 
-def test_gaussian_log_prob_is_torchs_also_of_many_samples_of_each():
+def test_gaussian_log_prob_also_of_many_samples_of_each_and_kl_divergence_are_torchs():
     (mean, log_variance), z = _drawn(2, 6, 3), _drawn(4, 6, 3)
-    expected = Normal(mean, (log_variance / 2).exp()).log_prob(z).sum(-1)
-    torch.testing.assert_close(objective.gaussian_log_prob(z, mean, log_variance), expected, rtol=1e-12, atol=1e-12)
-
-
-def test_kl_divergence_is_torchs():
-    mean, log_variance = _drawn(2, 6, 3)
-    expected = torch_kl(Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0)).sum(-1)
-    torch.testing.assert_close(objective.kl_divergence(mean, log_variance), expected, rtol=1e-12, atol=1e-12)
+    normal, close = Normal(mean, (log_variance / 2).exp()), partial(torch.testing.assert_close, rtol=1e-12, atol=1e-12)
+    close(objective.gaussian_log_prob(z, mean, log_variance), normal.log_prob(z).sum(-1))
+    close(objective.kl_divergence(mean, log_variance), torch_kl(normal, Normal(0.0, 1.0)).sum(-1))
 
 
 def test_reparameterize_moves_and_scales_the_noise_of_its_generator_and_lets_gradients_through():
@@ -100,20 +96,15 @@ def _loss(model, aim, fraction=0.0, x=X, seed=1):
     return aim(terms, fraction), terms
 
 
-@pytest.mark.parametrize("prior", ["standard", "mixture", "VampPrior"])
 @pytest.mark.parametrize(
-    "aim",
+    ("aim", "prior"),
     [
-        objective.BetaELBO(4, warm_up=0.5),
-        objective.FreeBits(0.01),  # the KL is above that
-        objective.MeanELBO(3),
-        objective.ImportanceWeighted(3),
+        *product((objective.BetaELBO(4, warm_up=0.5), objective.ImportanceWeighted(3)), ("mixture", "VampPrior")),
+        (objective.FreeBits(0.01), "standard"),  # the KL is above that
+        (objective.MeanELBO(3), "standard"),
     ],
-    ids=lambda aim: type(aim).__name__,
 )
 def test_gradients_are_those_of_finite_differences(linear, aim, prior):
-    if prior != "standard" and isinstance(aim, objective.FreeBits | objective.MeanELBO):
-        return
     if prior == "mixture":
         linear.prior = priors.Mixture(2, components=2).double()
     elif prior == "VampPrior":
@@ -153,10 +144,7 @@ def test_free_bits_charge_every_dimension_at_least_its_nats(linear):
     ("aim", "message"),
     [
         (objective.FreeBits(), r"free bits need the KL of each latent dimension.*don't have it.*warm_up"),
-        (
-            objective.MeanELBO(),
-            "a KL in closed form, but this posterior and prior don't have it; use ImportanceWeighted",
-        ),
+        (objective.MeanELBO(), "a KL in closed form, but .* don't have it; use ImportanceWeighted"),
     ],
 )
 def test_what_needs_a_kl_in_closed_form_says_so(linear, aim, message):
@@ -213,10 +201,9 @@ def test_with_a_fixed_posterior_gradients_pass_through_codes_alone(linear):
     z, q = fixed.codes.detach().requires_grad_(), linear.posterior(X)
     weights = linear.prior().log_prob(z) - objective.gaussian_log_prob(z, q.mean, q.log_variance)
     weights = weights + torch.stack([linear.decoder(each).log_prob(X) for each in z])
-    found, expected = (
-        torch.autograd.grad(each.sum(), codes) for each, codes in ((fixed.log_weights, fixed.codes), (weights, z))
-    )
-    torch.testing.assert_close(found, expected)  # a hook on the codes, as of DReG, gets the whole gradient
+    found = torch.autograd.grad(fixed.log_weights.sum(), fixed.codes)
+    # A hook on the codes, as of DReG, gets the whole gradient
+    torch.testing.assert_close(found, torch.autograd.grad(weights.sum(), z))
 
 
 class Averaged(nn.Module):
@@ -233,10 +220,7 @@ class Averaged(nn.Module):
         return (self.network if self.training else self.average)(x)
 
 
-def test_a_fixed_posterior_counts_batch_norm_and_a_running_average_once(tiny, x):
-    model = models.conv((1, 7, 7), 2)
-    model.terms(x, fixed_posterior=True)
-    assert model.encoder.features[2].num_batches_tracked == 1
+def test_a_fixed_posterior_moves_a_running_average_once(tiny, x):
     model = small(tiny.image_shape, 2)
     model.encoder = Averaged(model.encoder)
     for _ in range(2):

@@ -20,7 +20,10 @@ PRECISIONS = ("float32", "bfloat16", "float64")
 
 
 def _cases():
-    """Every model with every objective, at each place in turn: few on pretended GPUs or compiled, which take long."""
+    """Every model with every objective: each next model, and each next objective, is tested at the next place.
+
+    Few are on pretended GPUs or compiled, which take long.
+    """
     for (m, model), (a, aim) in product(enumerate(MODELS), enumerate(OBJECTIVES)):
         places = [("cpu", each) for each in PRECISIONS]
         if model != "tied weights":  # a pretended GPU's weights cannot be shared, and Apple's GPUs have no float64

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import signal
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -42,14 +43,11 @@ def fit(model, tiny, tmp_path):
     return fit
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tiny, tmp_path_factory):
-    """The bytes of a sound checkpoint."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    with seeded(0):
-        model = small(tiny.image_shape, 2)
-    training.fit(model, tiny, SETTINGS, folder, checkpoint_seconds=0)
-    return (folder / "checkpoint").read_bytes()
+@pytest.fixture
+def checkpoint(fit, tmp_path):
+    """The path of a sound checkpoint, which `fit` goes on from by default."""
+    fit(checkpoint_seconds=0)
+    return tmp_path / "a" / "checkpoint"
 
 
 # Settings
@@ -82,7 +80,8 @@ def test_settings_take_the_least_values_and_numpys_numbers(kind):
 
 
 def test_a_run_is_bit_for_bit_a_loop_of_plain_torch(tiny, tmp_path):
-    config = TrainConfig(2, 2, seed=3, batch_size=32, precision="float32")
+    """Which sees every image once in each epoch, in an order and with noise of its seed."""
+    config, before = TrainConfig(2, 2, seed=3, batch_size=32, precision="float32"), torch.get_rng_state()
     run = runs.train(tiny, config, tmp_path, "cpu")
     images, shuffle = tiny.train.images.float() / 255, torch.Generator().manual_seed(6)
     with torch.random.fork_rng():
@@ -108,28 +107,7 @@ def test_a_run_is_bit_for_bit_a_loop_of_plain_torch(tiny, tmp_path):
                 (kl + bits).mean().backward()
                 optimizer.step()
     assert all(torch.equal(w[name], each) for name, each in run.model().named_parameters())
-
-
-def test_an_epoch_sees_every_image_once_in_an_order_and_with_noise_of_its_seed(fit, tiny, monkeypatch):
-    terms, drawn = VAE.terms, []
-
-    def record(model, x, **options):
-        if model.training:
-            drawn.append((x, torch.randn(3, generator=torch.Generator().set_state(torch.get_rng_state()))))
-        return terms(model, x, **options)
-
-    monkeypatch.setattr(VAE, "terms", record)
-    before = torch.get_rng_state()
-    for number, seed in enumerate((0, 1, 0)):
-        fit(str(number), replace(SETTINGS, seed=seed, epochs=2))
     assert torch.equal(torch.get_rng_state(), before)
-    assert [len(x) for x, _ in drawn] == 6 * ([32] * 6 + [8])
-    seen = [torch.cat([x for x, _ in drawn[start : start + STEPS]]) for start in range(0, 6 * STEPS, STEPS)]
-    images = sorted(map(bytes, to_float(tiny.train.images).numpy()))
-    assert all(sorted(map(bytes, epoch.numpy())) == images for epoch in seen)
-    assert not any(torch.equal(seen[0], other) for other in seen[1:4])
-    assert all(map(torch.equal, seen[:2], seen[4:]))
-    assert torch.equal(drawn[0][1], drawn[4 * STEPS][1]) and not torch.equal(drawn[0][1], drawn[2 * STEPS][1])
 
 
 @pytest.mark.parametrize(
@@ -169,8 +147,7 @@ def test_the_gradient_is_clipped_to_its_norm(fit, model):
 
 def test_another_optimizer_is_another_run():
     decayed = partial(torch.optim.AdamW, weight_decay=0.5)
-    names = [runs.name("tiny", SETTINGS, optimizer=each) for each in (decayed, torch.optim.RMSprop)]
-    assert "AdamW_weight_decay=0.5" in names[0] and "RMSprop" in names[1]
+    assert "AdamW_weight_decay=0.5" in runs.name("tiny", SETTINGS, optimizer=decayed)
 
 
 def test_a_compiled_model_trains_compiled(tiny, tmp_path):
@@ -272,16 +249,9 @@ def test_memory_that_is_too_small_for_the_evaluation_is_named(tiny, tmp_path, mo
 # What is not finite
 
 
-@pytest.mark.parametrize(
-    ("size", "message"),
-    [
-        (32, r"the loss is (nan|inf|-inf) at epoch 1, step [2-7];"),
-        (1000, "the test ELBO is not finite .* epoch 1, step 1;"),
-    ],
-)
-def test_a_huge_learning_rate_stops_with_epoch_and_step(fit, tmp_path, size, message):
-    with pytest.raises(FloatingPointError, match=message):
-        fit(config=replace(SETTINGS, batch_size=size, learning_rate=1e20))
+def test_a_test_elbo_that_is_not_finite_stops_training(fit, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"the test ELBO is not finite .* epoch 1, step 1;"):
+        fit(config=replace(SETTINGS, batch_size=1000, learning_rate=1e20))
     assert not (tmp_path / "a" / "metrics.jsonl").exists()
 
 
@@ -379,7 +349,6 @@ class Scaled(nn.Module):
         {"optimizer": torch.optim.SGD},
         {"optimizer": partial(torch.optim.AdamW, weight_decay=0.1)},
         {"optimizer": torch.optim.RMSprop},
-        {"objective": partial(Geco, target=20.0)},
         {"objective": Scaled},
     ],
 )
@@ -430,24 +399,23 @@ def test_an_early_stop_leaves_a_finished_run_with_the_best_weights(tiny, tmp_pat
 
 
 def test_checkpoints_take_a_tenth_of_the_time_at_most(fit, monkeypatch):
-    clock, writes = [0.0], []
-    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+    clock = Counter()
+    monkeypatch.setattr(training.time, "monotonic", clock.total)
     monkeypatch.setattr(training, "CHECK_EVERY", 1)
-    step, write = training._State.take_step, training._State.write
 
-    def slow_step(state, *arguments):
-        clock[0] += 0.5
-        return step(state, *arguments)
+    def slow(name, seconds):
+        function = getattr(training._State, name)
 
-    def slow_write(state, path, seconds):
-        write(state, path, seconds)
-        clock[0] += 2.0
-        writes.append(clock[0])
+        def call(*arguments, **options):
+            clock[name] += seconds
+            return function(*arguments, **options)
 
-    monkeypatch.setattr(training._State, "take_step", slow_step)
-    monkeypatch.setattr(training._State, "write", slow_write)
+        monkeypatch.setattr(training._State, name, call)
+
+    slow("take_step", 0.5)
+    slow("write", 2.0)
     fit(config=TrainConfig(2, 12, batch_size=20), checkpoint_seconds=1)
-    assert 2 <= len(writes) <= 4 and clock[0] > 60  # of 60 s in which nothing is written
+    assert clock["take_step"] == 60 and 4 <= clock["write"] <= 8
 
 
 @pytest.mark.parametrize(
@@ -455,52 +423,35 @@ def test_checkpoints_take_a_tenth_of_the_time_at_most(fit, monkeypatch):
     [lambda content, length=length: content[:length] for length in (0, 10, 32, 20_000, -1)]
     + [partial(flipped, position=place) for place in (0, 31, 32, 100, 20_000, -1)],
 )
-def test_a_damaged_checkpoint_is_refused_by_name_and_left(fit, tmp_path, checkpoint, damage):
-    path = tmp_path / "a" / "checkpoint"
-    path.parent.mkdir()
-    path.write_bytes(damage(checkpoint))
-    with pytest.raises(ValueError, match=re.escape(f"{path} is damaged")):
+def test_a_damaged_checkpoint_is_refused_by_name_and_left(fit, checkpoint, damage):
+    damaged = damage(checkpoint.read_bytes())
+    checkpoint.write_bytes(damaged)
+    with pytest.raises(ValueError, match=re.escape(f"{checkpoint} is damaged")):
         fit()
-    assert path.read_bytes() == damage(checkpoint)
+    assert checkpoint.read_bytes() == damaged
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"config": replace(SETTINGS, seed=1)}, "seed 0, not 1"),
-        ({"config": replace(SETTINGS, batch_size=64)}, "batch_size 32, not 64"),
-        ({"config": replace(SETTINGS, learning_rate=0.1)}, "learning_rate 0.001, not 0.1"),
-        ({"config": replace(SETTINGS, epochs=4)}, "epochs 3, not 4"),
-        ({"model": small((1, 7, 7), 2, decoder=NormalPixels)}, "model '"),
-        ({"objective": Geco}, "meaning"),
-    ],
-)
-def test_a_checkpoint_of_another_training_is_refused(fit, tmp_path, checkpoint, change, message):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "checkpoint").write_bytes(checkpoint)
-    with pytest.raises(ValueError, match=f"checkpoint belongs to a run with {message}"):
-        fit(**change)
-
-
-def test_a_checkpoint_of_another_version_is_left_to_that_version(fit, tmp_path, checkpoint, monkeypatch):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "checkpoint").write_bytes(checkpoint)
-    monkeypatch.setattr(training._State, "_content", lambda state: {"model": 0})
-    with pytest.raises(ValueError, match=r"by another version of vaelib, .* finish this training with that version"):
-        fit()
-
-
-def test_a_checkpoint_of_other_images_or_another_device_is_refused(fit, tiny, tmp_path, checkpoint, monkeypatch):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "checkpoint").write_bytes(checkpoint)
+def test_a_checkpoint_of_another_training_or_version_is_refused(fit, tiny, checkpoint, monkeypatch):
     other = replace(tiny, train=Split(255 - tiny.train.images, tiny.train.labels))
-    with pytest.raises(ValueError, match=f"checkpoint belongs to a run .*'{tiny.fingerprint}'"):
-        fit(data=other)
+    for change, message in (
+        ({"config": replace(SETTINGS, seed=1)}, "with seed 0, not 1"),
+        ({"config": replace(SETTINGS, batch_size=64)}, "with batch_size 32, not 64"),
+        ({"config": replace(SETTINGS, learning_rate=0.1)}, "with learning_rate 0.001, not 0.1"),
+        ({"config": replace(SETTINGS, epochs=4)}, "with epochs 3, not 4"),
+        ({"model": small((1, 7, 7), 2, decoder=NormalPixels)}, "with model '"),
+        ({"objective": Geco}, "with meaning"),
+        ({"data": other}, f".*'{tiny.fingerprint}'"),
+    ):
+        with pytest.raises(ValueError, match=f"checkpoint belongs to a run {message}"):
+            fit(**change)
     monkeypatch.setattr(training, "is_mixed", lambda *_: False)
     with PretendedGPU("cuda", monkeypatch) as gpu:
         on_gpu = small(tiny.image_shape, 2).to(gpu.device)
         with pytest.raises(ValueError, match="checkpoint belongs to a run with device 'cpu', not 'cuda'"):
-            training.fit(on_gpu, tiny, SETTINGS, tmp_path / "a")
+            training.fit(on_gpu, tiny, SETTINGS, checkpoint.parent)
+    monkeypatch.setattr(training._State, "_content", lambda state: {"model": 0})
+    with pytest.raises(ValueError, match=r"by another version of vaelib, .* finish this training with that version"):
+        fit()
 
 
 def test_a_checkpoint_whose_tensors_lie_in_another_order_is_the_same(fit, colour, tmp_path):
