@@ -151,6 +151,11 @@ class Judgement:
         """Whether it rests on seeds that we had looked at when we wrote `rules.yml`."""
         return self.claim in next_rules()["claims"] and not self.errors
 
+    @property
+    def label(self) -> str:
+        """The verdict, and whether it is exploratory."""
+        return f"{self.verdict}, exploratory" if self.exploratory else self.verdict
+
     def shown(self, key: str) -> str:
         """Format a condition's value as `claims.yml` specifies. Several values give mean ± standard deviation."""
         return plus_minus(self.values[key], self.rule["conditions"][key]["format"])
@@ -174,8 +179,7 @@ class Judgement:
         return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
     def _repr_mimebundle_(self, **_) -> dict:
-        seeds = "exploratory" if self.exploratory else "decided on fresh seeds" if self.errors else "exact"
-        text = f"**{self.claim} {self.verdict}** ({seeds})**.** {self.rule['claim']} ({self.data}.)\n\n{self.table()}"
+        text = f"**{self.claim} {self.label}.** {self.rule['claim']} ({self.data}.)\n\n{self.table()}"
         return {"text/markdown": text, "text/plain": f"{self.claim} {self.verdict}: {self.summary}", MIME: asdict(self)}
 
 

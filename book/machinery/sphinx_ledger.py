@@ -62,10 +62,6 @@ def _link(judgement: claims.Judgement, words: str) -> str:
     return f"{{doc}}`{words} </book/{judgement.rule['page']}>`"
 
 
-def _verdict(judgement: claims.Judgement) -> str:
-    return judgement.verdict + (", exploratory" if judgement.exploratory else "")
-
-
 def _count(judgements: list[claims.Judgement]) -> str:
     count = Counter(each.verdict for each in judgements)
     verdicts = ", ".join(f"{count[name]} {plural}" for name, plural in claims.VERDICTS.items())
@@ -91,12 +87,12 @@ def _row(judgement: claims.Judgement) -> str:
         f'<details class="claim {shade}" id="{judgement.claim.lower()}"><summary><b aria-hidden="true">{mark}</b>'
         f"<span>{escape(judgement.rule['plain'])}</span>"
         f'<svg viewBox="0 0 100 16" aria-hidden="true"><path d="M0 8H100M50 0V16"/>{marks}</svg>'
-        f"<strong>{_verdict(judgement)}</strong></summary>"
+        f"<strong>{judgement.label}</strong></summary>"
     )
 
 
 def _plain(judgements: list[claims.Judgement]) -> str:
-    rows = [(_link(each, each.rule["plain"]), f"**{_verdict(each)}**") for each in judgements]
+    rows = [(_link(each, each.rule["plain"]), f"**{each.label}**") for each in judgements]
     return tabulate(rows, ["the paper says", "our verdict"], tablefmt="github")
 
 
