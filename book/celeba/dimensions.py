@@ -290,7 +290,7 @@ headers = ["K", "beyond 95% of faces", "nearest fifth passes", "2nd", "3rd"]
 headers += ["4th", "farthest", "reconstructions pass"]
 Markdown(tabulate(table, headers, tablefmt="github"))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Samples far from the encoded faces pass a little less often. The share of prior samples that pass as real, in the classifier's features, from the fifth nearest to the encoded faces to the farthest.", "name": "fig-celeba-dead-spots"}, "image": {"alt": "A curve for each number of latent dimensions, over five groups of samples by their distance to the encoded training images."}}
+# %% mystnb={"figure": {"caption": "Samples far from the encoded faces pass a little less often. The share of prior samples that pass as real, in the classifier's features, from the fifth nearest to the encoded faces to the farthest.", "name": "fig-celeba-dead-spots"}, "image": {"alt": "A curve for each number of latent dimensions, over five groups of samples by their distance to the encoded training images."}} tags=["hide-input"]
 plots.lines(
     [1, 2, 3, 4, 5],
     {f"K = {K}": each for K, each in fifths.items()},

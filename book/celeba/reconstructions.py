@@ -230,7 +230,7 @@ print(f"the same without a window: {leaky:.1%}")
 # holds in part.** The reconstructions of faces explain 80.3% of the variance, and we ask for more than
 # 90%. But this is no less than the digits' reconstructions explain. It is 3.4 points more.
 #
-# We wrote the rules before we trained these runs, whose seeds 10 to 12 nobody had used
+# We wrote the rules before we trained these runs, whose seeds 10 to 12 were new
 # ({doc}`/book/verdict/claims`). The figures above are of earlier seeds.
 #
 # | limit | what it could change |

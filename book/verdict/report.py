@@ -177,8 +177,8 @@ Markdown(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
 #
 # If you know the paper, note three results:
 #
-# - **More than two dimensions help a lot,** up to about a dozen (C5, which denies it, does
-#   not hold).
+# - **More than two dimensions help a lot,** up to about a dozen. C5 denies it, and misses
+#   three of four conditions. The fourth isn't decided.
 # - **Whether very many dimensions make faces worse is not decided** (C10). On a twentieth
 #   of the paper's images, we can't see a difference.
 # - **A step along the difference of two means changes an attribute more than a step of the

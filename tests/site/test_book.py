@@ -220,7 +220,7 @@ def test_the_runs_of_a_page_beyond_the_paper_get_their_records(book, monkeypatch
 def test_newcomers_get_one_sentence_and_the_verdict_of_each_claim():
     judged = [claims.judgement(claim, BOOK) for claim in claims.numbered("C")]
     for row, each in zip(ledger._plain(judged).splitlines()[2:], judged, strict=True):
-        assert f"{claims.rules()[each.claim]['plain']} </book/" in row and f"**{each.verdict}**" in row
+        assert f"{claims.rules()[each.claim]['plain']} </book/" in row and f"**{each.label}**" in row
         assert not any(character.isdigit() for character in row)
 
 
