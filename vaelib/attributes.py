@@ -81,7 +81,7 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
         absent in fewer codes than there are folds, or the mean codes with and without it are equal.
     """
     codes, labels = _full(codes), torch.as_tensor(labels).cpu().to_dense()
-    if codes.ndim != 2 or labels.shape != (len(codes), len(set(names))):
+    if codes.ndim != 2 or labels.shape != (len(codes), len(names)) or len(set(names)) < len(names):
         raise ValueError(
             f"expected codes (N, K) and labels (N, A), a column for each of {len(names)} different names, "
             f"not {tuple(codes.shape)} and {tuple(labels.shape)} for {', '.join(names)}"

@@ -122,7 +122,7 @@ def _fit(data: Dataset, seed: int, device: torch.device) -> nn.Sequential:
     with progress.bar(total=steps, desc=f"a classifier for features, seed {seed}", unit="step") as bar:
         for _ in range(EPOCHS):
             for batch in batches(torch.randperm(len(images), generator=shuffle, device="cpu").to(device), BATCH):
-                loss = loss_of(network(to_float(images[batch])), labels[batch])
+                loss = loss_of(network(to_float(images[batch]).float()), labels[batch])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -133,9 +133,19 @@ def _fit(data: Dataset, seed: int, device: torch.device) -> nn.Sequential:
 
 @torch.no_grad()
 def extract(network: nn.Sequential, images: Tensor) -> Tensor:
-    """Compute features, (N, FEATURES), of images (N, C, H, W), uint8, uint16 or float in [0, 1]."""
+    """Compute features, (N, FEATURES), of images (N, C, H, W), uint8, uint16 or float in [0, 1].
+
+    Raises ValueError if floats have other values.
+    """
+    if images.is_floating_point() and not (images.min() >= 0 and images.max() <= 1):
+        raise ValueError(f"expected floats from 0 to 1, not from {images.min():.4g} to {images.max():.4g}")
     parts, device = progress.bar(images.split(1000), desc="features", delay=2), next(network.parameters()).device
-    return torch.cat([network[:-1](to_float(part.to(device))) for part in parts])
+    return torch.cat([network[:-1](to_float(part.to(device)).float()) for part in parts])
+
+
+def _require_finite(*features: Tensor) -> None:
+    if not all(each.isfinite().all() for each in features):
+        raise ValueError("some features are not finite; look for images whose values are not")
 
 
 def frechet_distance(real: Tensor, others: Tensor) -> float:
@@ -155,8 +165,7 @@ def frechet_distance(real: Tensor, others: Tensor) -> float:
     """
     if min(len(real), len(others)) <= real.shape[1]:
         raise ValueError(f"expected more images than the {real.shape[1]} features, not {len(real)} and {len(others)}")
-    if not (real.isfinite().all() and others.isfinite().all()):
-        raise ValueError("some features are not finite; look for images whose values are not")
+    _require_finite(real, others)
     (mean, covariance), (other_mean, other_covariance) = (
         (each.mean(0), torch.cov(each.T)) for each in (real.double(), others.double())
     )
@@ -178,10 +187,11 @@ def kernel_distance(real: Tensor, others: Tensor) -> float:
     Raises
     ------
     ValueError
-        If there are fewer than two images of a kind.
+        If there are fewer than two images of a kind, or features are not finite.
     """
     if min(len(real), len(others)) < 2:
         raise ValueError(f"expected at least 2 images of each kind, not {len(real)} and {len(others)}")
+    _require_finite(real, others)
     real, others = real.double(), others.double()
 
     def total(x: Tensor, y: Tensor) -> Tensor:  # one block of pairs at a time, to bound memory

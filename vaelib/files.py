@@ -99,7 +99,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
         _HELD[held] = path.stat()
         # On file systems without locks, filelock writes a mark into the file and removes it later
         if _HELD[held].st_size and not isinstance(lock, SoftFileLock):
-            raise RuntimeError(f"{in_use}, on a machine without file locks; if nothing uses it, delete {path}")
+            raise RuntimeError(f"{in_use}; if nothing uses it (file systems without locks can't tell), delete {path}")
         yield
     finally:
         _HELD.pop(held, None)

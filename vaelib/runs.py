@@ -203,6 +203,8 @@ def _build(data: Dataset, config: TrainConfig, device: torch.device, builder: Ca
         raise ValueError("the test split has one image; expected two or more, for a standard error")
     if torch.is_autocast_enabled(device.type):
         raise ValueError("training within torch.autocast can't be recorded; leave it, and set `precision` instead")
+    if torch.get_default_dtype() != torch.float32:  # no record tells it
+        raise ValueError("torch's default dtype must be float32; for float64, let the builder return model.double()")
     with seeded(config.seed):  # the seed affects the initial weights only
         model = builder(data.image_shape, config.latent_dim)
     if not isinstance(models.unwrap(model), models.VAE):
@@ -243,14 +245,14 @@ def _complete(
     path, device = folder / WEIGHTS, model.device
     try:
         if not (files.exists(path) and "weights" in record):
-            for outdated in (RECORD, *OLD):
-                (folder / outdated).unlink(missing_ok=True)
             lines = training.fit(model, data, config, folder, *options)
             if data.fingerprint != record["data"]["fingerprint"]:
                 raise ValueError(
                     f"the images or labels of {data.name!r} changed while {folder.name} was trained on them; delete "
                     f"{folder}, and train again on data that don't change"
                 )
+            for outdated in (RECORD, *OLD):  # of weights that were deleted
+                (folder / outdated).unlink(missing_ok=True)
             storage.save(model, path, builder)
             record |= {"weights": storage.sha256(path), "metrics": lines}  # a copy of METRICS, which lacks a checksum
             _write_config(folder, record)
@@ -262,7 +264,8 @@ def _complete(
         ) from error
     except KeyboardInterrupt as stop:
         saved = "the last checkpoint" if files.exists(folder / CHECKPOINT) else "the start, because nothing was saved"
-        stop.add_note(f"{folder.name} was stopped; run this again to resume from {saved}")
+        goes_on = "evaluate the trained model" if files.exists(path) else f"resume from {saved}"
+        stop.add_note(f"{folder.name} was stopped; run this again to {goes_on}")
         raise
     if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
         raise ValueError(
@@ -312,7 +315,7 @@ def load(path: Path | str, builder: Callable[..., models.VAE] | None = models.bu
     ValueError
         If a file is damaged, or another function built the model (the message names it).
     """
-    folder = path = Path(path).expanduser()
+    folder = path = Path(path).expanduser().absolute()
     if folder.is_dir():
         path = folder / RECORD
     elif folder.suffix == ".json":
@@ -366,9 +369,10 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
 
     Raises RuntimeError if the device is missing or of another kind.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise RuntimeError(f"the device must be 'cpu', 'cuda' or 'mps', not {device.type!r}")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if str(device).partition(":")[0] not in ("cpu", "cuda", "mps"):
+        raise RuntimeError(f"the device must be 'cpu', 'cuda' or 'mps', not {str(device)!r}")
+    device = torch.device(device)
     if device.type in ("cuda", "mps") and not torch.get_device_module(device).is_available():
         raise RuntimeError(
             f"device {device.type!r} was asked for, but torch finds no GPU of this kind; use 'cpu', or leave it out"

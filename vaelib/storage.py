@@ -77,7 +77,7 @@ def load(
         If `save` didn't write the file, the file is damaged, has another checksum, or needs another builder (the
         message names it).
     """
-    path, advice = Path(path), "take an undamaged copy, or train again"
+    path, advice = Path(path), "take an undamaged copy, or delete the file and train again"
     if files.exists(path) and not path.is_file():
         raise ValueError(f"{path} is a folder or a device, not a file of weights")
     if checksum and sha256(path) != checksum:

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import pickle
+import random
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from functools import partial
 from numbers import Number, Real
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -302,8 +304,9 @@ class _State:
         """Raise if a weight isn't finite, which a finite loss allows, or if the model has other parts than before."""
         if repr(architecture(self.model)) != self.architecture:
             raise ValueError("the model's modules, or shapes of weights, change in training; make all in its builder")
-        tensors = (each for each in self.model.state_dict().values() if isinstance(each, Tensor))
-        self.require(all(each.isfinite().all() for each in tensors), "a weight is not finite")
+        tensors = [each for each in self.model.state_dict().values() if isinstance(each, Tensor)]
+        if tensors:  # all at once, because each look makes a GPU wait
+            self.require(torch.stack([each.isfinite().all() for each in tensors]).all(), "a weight is not finite")
 
     def end_epoch(self, line: dict, noise: seeding.States) -> None:
         self.history.append(line)
@@ -327,7 +330,7 @@ class _State:
                 self.write(checkpoint, 0.0, self.noise)
             raise
         if not _are_equal(before, _snapshot(self.model)):
-            raise ValueError("on_epoch changed the model's weights or buffers; let it work on copy.deepcopy(model)")
+            raise ValueError("on_epoch changed the model's weights, buffers or hooks; give it copy.deepcopy(model)")
 
     def is_finished(self) -> bool:
         patience, done = self.config.patience, len(self.history)
@@ -361,7 +364,7 @@ class _State:
                 if value != self.unsaved.get(name):
                     warnings.warn(
                         f"{name} changes in training and is in no checkpoint, so a resumed run will differ from an "
-                        "uninterrupted one; make it a buffer: self.register_buffer(...)",
+                        "uninterrupted one; make it a buffer: self.register_buffer(...), or draw by torch",
                         stacklevel=2,
                     )
         files.write(path, hashlib.sha256(buffer.getbuffer()).digest(), buffer.getbuffer())
@@ -395,13 +398,14 @@ class _State:
 
 
 def _unsaved(module: nn.Module) -> dict[str, str]:
-    """Return the text of all numbers, strings and tensors of a module that its state_dict omits."""
-    found = {}
+    """Return the text of whatever a model's state_dict omits, and of the states of generators that aren't torch's."""
+    found = {"the state of random": repr(random.getstate()), "the state of numpy.random": repr(np.random.get_state())}  # noqa: NPY002
     for name, part in module.named_modules():
         every = vars(part) | {key: part.get_buffer(key) for key in part._non_persistent_buffers_set}
         for key, value in every.items():
-            if isinstance(value, Number | str | Tensor) and key != "training":
-                found[f"{name}.{key}"] = repr(value.tolist() if isinstance(value, Tensor) else value)
+            is_own = isinstance(value, list | tuple | dict | set) and not key.startswith("_")
+            if (is_own or isinstance(value, Number | str | Tensor | np.ndarray)) and key != "training":
+                found[f"{name}.{key}"] = repr(value.tolist() if isinstance(value, Tensor | np.ndarray) else value)
     return found
 
 
@@ -411,7 +415,8 @@ def _snapshot(model: nn.Module) -> dict[str, Tensor]:
     for name, each in model.state_dict(keep_vars=True).items():
         trained = id(each) if each.requires_grad else None
         values[f"{name} {each.dtype} {each.device} {trained}"] = each.detach().clone()
-    return values
+    hooks = [(*part._forward_hooks, *part._forward_pre_hooks, *part._backward_hooks) for part in model.modules()]
+    return values | {"hooks": torch.tensor([each for part in hooks for each in part])}
 
 
 def _are_equal(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:

@@ -169,7 +169,7 @@ def _write(book, bundle):
 @pytest.mark.parametrize("claim", claims.rules())
 def test_every_claim_is_judged_by_its_page_on_published_data_as_the_page_says(claim):
     name, found = claims.rules()[claim]["page"], claims.judgement(claim, BOOK)
-    assert found.verdict in claims.VERDICTS and "faces" not in found.data
+    assert found.verdict in claims.VERDICTS and not found.data.startswith("faces")  # which are drawn
     assert found.runs or name.startswith(("idea/", "beyond/rivals"))
     page = nbformat.read(BOOK / f"{name}.ipynb", as_version=4)
     shown = [output["data"] for cell in page.cells for output in cell.get("outputs", []) if "data" in output]

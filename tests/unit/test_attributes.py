@@ -90,7 +90,7 @@ def test_labels_of_other_numbers_are_refused(labels):
         attributes.fit(torch.randn(len(labels), 2), torch.tensor(labels), ["Bald"])
 
 
-@pytest.mark.parametrize(("columns", "names"), [(1, ["Bald", "Smiling"]), (2, ["Bald", "Bald"])])
+@pytest.mark.parametrize(("columns", "names"), [(1, ["Bald", "Smiling"]), (2, ["Bald", "Bald"]), (1, ["Bald", "Bald"])])
 def test_names_that_do_not_fit_the_labels_are_refused(columns, names):
     with pytest.raises(ValueError, match=r"a column for each of 2 different names, not \(100, 2\) and \(100, \d\)"):
         attributes.fit(torch.randn(100, 2), torch.ones(100, columns, dtype=torch.bool), names)

@@ -58,6 +58,11 @@ def test_a_part_that_is_no_split_is_refused(tiny, part):
         Dataset("a", part, tiny.test, tiny.names)
 
 
+def test_labels_without_names_are_refused(tiny):
+    with pytest.raises(ValueError, match="the train split has labels; give their names"):
+        Dataset("tiny", tiny.train, tiny.test)
+
+
 def test_pixels_of_two_bytes_and_floats_are_images():
     words = (torch.arange(64, dtype=torch.int32) * 1000).to(torch.uint16).view(4, 1, 4, 4)
     assert to_float(words).max() == pytest.approx(63000 / 65535)

@@ -51,8 +51,13 @@ def test_it_learns_classes_and_is_trained_only_once(halved, trained, monkeypatch
     monkeypatch.setattr(features, "_fit", lambda *_: pytest.fail("trained again"))
     (again,) = features.load(halved, root, "cpu")
     assert not again.training
-    pair = [features.extract(each, halved.test.images) for each in (network, again)]
-    assert torch.equal(*pair)
+    images = halved.test.images
+    first, *others = (
+        features.extract(*each) for each in ((network, images), (again, images), (again, to_float(images).double()))
+    )
+    assert all(torch.equal(first, each) for each in others)
+    with pytest.raises(ValueError, match="expected floats from 0 to 1, not from 0 to 255"):
+        features.extract(again, images.float())
     assert {path.suffix for path in root.iterdir() if path.name != ".lock"} == {".safetensors"}
 
 
@@ -123,8 +128,9 @@ def test_the_kernel_distance_is_the_mean_over_pairs_of_different_images(counts):
 def test_too_few_images_for_a_distance_are_refused():
     with pytest.raises(ValueError, match="expected more images than the 8 features, not 100 and 8"):
         features.frechet_distance(torch.randn(100, 8), torch.randn(8, 8))
-    with pytest.raises(ValueError, match="features are not finite"):  # for which LAPACK ends the process
-        features.frechet_distance(torch.randn(100, 8), torch.full((100, 8), torch.nan))
+    for distance in (features.frechet_distance, features.kernel_distance):
+        with pytest.raises(ValueError, match="features are not finite"):  # for which LAPACK ends the process
+            distance(torch.randn(100, 8), torch.full((100, 8), torch.nan))
     with pytest.raises(ValueError, match="at least 2 images of each kind, not 100 and 1"):
         features.kernel_distance(torch.randn(100, 8), torch.randn(1, 8))
 

@@ -128,7 +128,9 @@ def test_deep_pixels_are_scaled_to_white(tmp_path, suffix, kind, white, maximum,
             "pixels of kind F; set `maximum` to their value of white",
         ),
         (Image.fromarray(np.zeros((8, 8), np.int32)), None, "pixels of kind I; set `maximum`"),
-        (Image.fromarray(np.full((8, 8), np.nan, np.float32)), 1, "pixels that are not finite"),
+        (Image.fromarray(np.full((8, 8), np.nan, np.float32)), 1, "pixels below 0, above `maximum`, not finite"),
+        (Image.fromarray(np.full((8, 8), -1, np.int32)), 4095, "pixels below 0"),  # as Pillow reads unsigned 2**32 - 1
+        (Image.fromarray(np.full((8, 8), 4200, np.uint16)), 4095, "pixels below 0, above `maximum`"),
         (Image.new("RGB", (8, 8)), 4095, "`maximum` is for files of one channel with more than 8 bits"),
     ],
 )
@@ -349,7 +351,7 @@ def test_unreadable_files_are_named_all_at_once(tmp_path):
     with pytest.raises(ValueError, match=re.escape(f"5 images in {folder.parent} cannot be read; repair")) as error:
         data.image_folder(folder.parent, 16)
     assert all(f"deep/{name}" in str(error.value) for name in ("4.png", "cut.jpg", "text.png", "gone.png", "5.heic"))
-    assert "cut.jpg (empty, damaged, or not an image; HEIC needs pillow_heif" in str(error.value)
+    assert "cut.jpg (empty, damaged, or unknown to Pillow; HEIC needs pillow_heif" in str(error.value)
     with pytest.warns(UserWarning, match="left out"):
         mine = data.image_folder(folder.parent, 16, skip_damaged=True)
     assert len(_all(mine)) == 4 and "left out: 5 (" in mine.origin

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import interrupt, same_runs
+from conftest import interrupt, same_runs, stop_after
 from torch import nn
 from torch.distributions import Independent, StudentT
 from torch.optim.lr_scheduler import (
@@ -254,6 +254,21 @@ def test_a_bit_of_the_metrics_that_changed_before_the_evaluation_is_not_recorded
     assert same_runs(runs.train(tiny, trained.config, tmp_path, "cpu"), trained)
 
 
+def test_another_default_type_of_tensors_is_refused(tiny, trained, tmp_path):
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(ValueError, match=r"default dtype must be float32; for float64, let the builder return"):
+            runs.train(tiny, trained.config, tmp_path, "cpu")
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", "xpu:0"])
+def test_a_device_of_another_kind_is_refused_by_name(tiny, trained, tmp_path, device):
+    with pytest.raises(RuntimeError, match=f"the device must be 'cpu', 'cuda' or 'mps', not '{device}'"):
+        runs.train(tiny, trained.config, tmp_path, device)
+
+
 def test_a_run_that_another_process_is_training_is_refused(trained, tiny, tmp_path):
     folder = _unfinished(trained, tmp_path)
     with files.locked(folder), pytest.raises(RuntimeError, match="in use by another process"):
@@ -274,10 +289,15 @@ def test_a_run_whose_folder_was_moved_and_begun_by_another_writes_nothing_more(t
 def test_a_run_whose_weights_were_deleted_is_trained_and_evaluated_again(trained, tiny, tmp_path, monkeypatch):
     folder = _copy(trained, tmp_path)
     (folder / "model.safetensors").unlink()
+    with pytest.raises(KeyboardInterrupt) as stop:
+        runs.train(tiny, trained.config, tmp_path, on_epoch=stop_after(1))
+    assert "resume from the last checkpoint" in stop.value.__notes__[0]
+    assert runs.load(folder).evaluation == trained.evaluation  # the record stays until there are other weights
     with monkeypatch.context() as patch:
         interrupt(patch, evaluation, "evaluate", 1)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as stop:
             runs.train(tiny, trained.config, tmp_path)
+    assert "evaluate the trained model" in stop.value.__notes__[0]
     assert not runs.is_complete(folder)  # the old figures are gone
     assert same_runs(runs.train(tiny, trained.config, tmp_path), trained)
 
@@ -587,6 +607,7 @@ def test_on_epoch_sees_every_epoch_and_changes_nothing(trained, tiny, tmp_path):
         lambda model: model.encoder.mean.weight.data.mul_(0.5),
         lambda model: model.requires_grad_(False),
         lambda model: model.to("meta"),
+        lambda model: model.encoder.register_forward_hook(lambda *_: None),
         lambda model: model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True),  # which nothing trains
     ],
 )

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import random
 import re
 import signal
 from collections import Counter
@@ -365,7 +366,7 @@ class Forgetful(nn.Module):
 
     def __init__(self, kind):
         super().__init__()
-        self.kind, self.beta = kind, 1.0
+        self.kind, self.beta, self.array = kind, 1.0, np.ones(2)
         self.register_buffer("buffer", torch.ones(()), persistent=False)
 
     def forward(self, terms, fraction):
@@ -373,10 +374,35 @@ class Forgetful(nn.Module):
         return terms.divergence - terms.reconstruction
 
 
-@pytest.mark.parametrize("kind", ["beta", "buffer"])
-def test_state_that_no_checkpoint_holds_is_warned_of_once(fit, kind):
-    with pytest.warns(UserWarning, match=f"objective.{kind} changes in training and is in no checkpoint") as warned:
-        fit(objective=partial(Forgetful, kind), checkpoint_seconds=0)
+class Counting(Forgetful):
+    """One that keeps its state in a list."""
+
+    def __init__(self):
+        super().__init__("beta")
+        self.beta, self.losses = 0, []
+
+    def forward(self, terms, fraction):
+        self.losses.append(fraction)
+        return terms.divergence - terms.reconstruction
+
+
+def _drawing(terms, fraction, by):
+    """An objective that draws from Python's or NumPy's generator."""
+    random.random() if by == "random" else np.random.rand()  # noqa: NPY002
+    return terms.divergence - terms.reconstruction
+
+
+@pytest.mark.parametrize(
+    ("objective", "what"),
+    [
+        *((partial(Forgetful, kind), f"objective.{kind}") for kind in ("beta", "buffer", "array")),
+        (Counting, "objective.losses"),
+        *((partial(_drawing, by=name), f"the state of {name}") for name in ("random", "numpy.random")),
+    ],
+)
+def test_state_that_no_checkpoint_holds_is_warned_of_once(fit, objective, what):
+    with pytest.warns(UserWarning, match=f"{what} changes in training and is in no checkpoint") as warned:
+        fit(objective=objective, checkpoint_seconds=0)
     assert sum("in no checkpoint" in str(each.message) for each in warned) == 1
 
 

@@ -124,6 +124,8 @@ class Dataset:
                 fits = labels.ndim == 1 and labels.min() >= 0 and labels.max() < count
             else:
                 fits = labels.dtype == torch.bool and labels.shape[1:] == (count,)
+            if labels.numel() and not count:
+                raise ValueError(f"the {part} split has labels; give their names=(...), or leave the labels out")
             if not fits:
                 span = f", from {labels.min()} to {labels.max()}" if labels.numel() and not labels.is_complex() else ""
                 raise ValueError(

@@ -28,7 +28,7 @@ PAIRS = ("train", "test"), ("train", "val"), ("tr", "te"), ("tr", "ts"), ("galle
 FOLD = re.compile(r"(?i:fold|split|cv)[\W_]*(\d+|[A-Z])$")
 STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow recognises but can't read
 HINTS = {
-    UnidentifiedImageError: "empty, damaged, or not an image; HEIC needs pillow_heif.register_heif_opener() first: ",
+    UnidentifiedImageError: "empty, damaged, or unknown to Pillow; HEIC needs pillow_heif.register_heif_opener() first: ",
     Image.DecompressionBombError: "a larger PIL.Image.MAX_IMAGE_PIXELS is needed: ",
 }
 
@@ -147,8 +147,8 @@ def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -
         if not (maximum or known or image.mode.startswith("I;16")):
             raise ValueError(f"pixels of kind {image.mode}; set `maximum` to their value of white")
         pixels = np.asarray(image) * (255 / (65535 if known else maximum or 65535))
-        if not np.isfinite(pixels).all():
-            raise ValueError("pixels that are not finite; replace them")
+        if not (pixels.min() >= 0 and pixels.max() <= 255.5):  # also refuses NaN
+            raise ValueError("pixels below 0, above `maximum`, not finite, or of 32 unsigned bits; convert them")
         pixels = 255 - pixels if white_is_zero else pixels
         image = Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
     elif maximum:
