@@ -351,7 +351,7 @@ def test_unreadable_files_are_named_all_at_once(tmp_path):
     with pytest.raises(ValueError, match=re.escape(f"5 images in {folder.parent} cannot be read; repair")) as error:
         data.image_folder(folder.parent, 16)
     assert all(f"deep/{name}" in str(error.value) for name in ("4.png", "cut.jpg", "text.png", "gone.png", "5.heic"))
-    assert "cut.jpg (empty, damaged or of an unknown format; HEIC needs pillow_heif" in str(error.value)
+    assert "cut.jpg (empty, damaged or of unknown kind; HEIC needs pillow_heif" in str(error.value)
     with pytest.warns(UserWarning, match="left out"):
         mine = data.image_folder(folder.parent, 16, skip_damaged=True)
     assert len(_all(mine)) == 4 and "left out: 5 (" in mine.origin

@@ -28,7 +28,7 @@ PAIRS = ("train", "test"), ("train", "val"), ("tr", "te"), ("tr", "ts"), ("galle
 FOLD = re.compile(r"(?i:fold|split|cv)[\W_]*(\d+|[A-Z])$")
 STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow recognises but can't read
 HINTS = {
-    UnidentifiedImageError: "empty, damaged or of an unknown format; HEIC needs pillow_heif.register_heif_opener() first: ",
+    UnidentifiedImageError: "empty, damaged or of unknown kind; HEIC needs pillow_heif.register_heif_opener() first: ",
     Image.DecompressionBombError: "a larger PIL.Image.MAX_IMAGE_PIXELS is needed: ",
 }
 
