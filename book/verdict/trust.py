@@ -87,6 +87,6 @@ print(f"{campaign['platform']}, torch {campaign['torch']}")
 # | CelebA's photographs are recognised by names and sizes, so that 202,599 files aren't read at every start. | If a bit of one changes before it's first decoded, only the decoder can notice, and it often doesn't ("unnoticed" above). MNIST's files and the decoded images have checksums that are compared at every start. |
 # | Another processor, another number of threads or a GPU rounds sums differently. | A run ends with slightly different weights. The standard deviation over seeds shows how much that can matter. |
 # | A record has a hash of your functions (a model, an objective) and of the values they read, but not of files, the network or the clock. | If your function reads those and they change, the old run is loaded. |
-# | A thread of yours may draw from torch's global generators while a model trains. No seed covers Python's and NumPy's random numbers in an objective. | Two runs with the same seed can differ. |
+# | A thread of yours may draw from torch's global generators while a model trains. No seed covers Python's and NumPy's random numbers in an objective, and a warning says so. | Two runs with the same seed can differ. |
 # | Some disks report data as written that are only in their memory. | A power cut can lose finished work. |
 # | The campaign ran on Linux only, at random moments. | Other systems and moments may reveal bugs. Try others with `python tests/system/campaign.py --seed 1`. |
