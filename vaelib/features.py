@@ -105,7 +105,9 @@ def _read(path: Path, data: Dataset) -> nn.Sequential:
             raise ValueError("its checksum does not match")
         network.load_state_dict(weights)  # copied into float32
     except (safetensors.SafetensorError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it to train it again, or reinstall vaelib") from error
+        raise ValueError(
+            f"{path} is damaged, or of an earlier version ({error}); delete it to train it again, or reinstall vaelib"
+        ) from error
     return network.eval()
 
 
