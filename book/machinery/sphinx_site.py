@@ -66,7 +66,7 @@ def set_numbers(app, doctree, page: str) -> None:
                     cell["classes"].append("number")
     prose = [each for kind in (nodes.paragraph, nodes.caption) for each in doctree.findall(kind)]
     for text in [text for each in prose for text in each.findall(nodes.Text)]:
-        if not isinstance(text.parent, VERBATIM):
+        if text.parent and not isinstance(text.parent, VERBATIM):  # paragraphs in paragraphs were done already
             new = text.replace("_", " ") if NAME.fullmatch(text) else POWER.sub(_power, MINUS.sub("−", text))
             text.parent.replace(text, nodes.Text(new))
 
