@@ -108,7 +108,7 @@ headers = [
 ]
 Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy of a logistic regression on the codes, and the share of the majority class (\u201ccommoner answer\u201d). Bars are \u00b1 the standard deviation over five folds. Only for the upper seven attributes is the accuracy more than ten points higher.", "name": "fig-attributes-accuracy"}, "image": {"alt": "A dot plot with a line for each attribute. For the upper seven, the regression's accuracy is far to the right of the share of the majority class. For the others, the two are close together."}}
+# %% mystnb={"figure": {"caption": "Accuracy of a logistic regression on the codes, and the share of the majority class (\u201ccommoner answer\u201d). Bars are \u00b1 the standard deviation over five folds. Only for the upper seven attributes is the accuracy more than ten points higher.", "name": "fig-attributes-accuracy"}, "image": {"alt": "A dot plot with a line for each attribute. For the upper seven, the regression's accuracy is far to the right of the share of the majority class. For the others, the two are close together."}} tags=["hide-input"]
 accuracy = torch.stack([each.accuracy for each in ranked])
 values = {
     "accuracy": accuracy.mean(1),
@@ -214,7 +214,7 @@ plots.panels(walks, columns=11, panels_in_row=2)
 # %% [markdown]
 # The next figure shows a walk along $\Delta$ for each of the ten attributes with the largest gain in accuracy.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The ten attributes with the largest gain in accuracy, along the difference of the means from -4 to 4, all from the same test image. Along lipstick and heavy makeup, the apparent sex changes, too.", "name": "fig-attributes-ten"}, "image": {"alt": "Ten strips of eleven faces, one for each attribute. Along each strip, one face changes."}}
+# %% mystnb={"figure": {"caption": "The ten attributes with the largest gain in accuracy, along the difference of the means from -4 to 4, all from the same test image. Along lipstick and heavy makeup, the apparent sex changes, too.", "name": "fig-attributes-ten"}, "image": {"alt": "Ten strips of eleven faces, one for each attribute. Along each strip, one face changes."}} tags=["hide-input"]
 ten = {
     each.name.replace("_", " "): attributes.traverse(
         model, starts[1:2], each.direction, steps
@@ -323,7 +323,7 @@ mouth = (slice(38, 54), slice(12, 36))
 inside = smile_map[mouth].mean() / smile_map.mean()
 inside_chance = chance_map[mouth].mean() / chance_map.mean()
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Where the picture changes: along Smiling, along random directions, and the ratio of the two. Each map is scaled to its own maximum. Smiling changes mouth, chin and cheeks most, and random directions change the edges of the picture.", "name": "fig-attributes-where"}, "image": {"alt": "Three maps of the face. Along Smiling, the chin, the mouth and the cheeks are bright. Along random directions, the edges of the picture are. The ratio looks like the map of Smiling."}}
+# %% mystnb={"figure": {"caption": "Where the picture changes: along Smiling, along random directions, and the ratio of the two. Each map is scaled to its own maximum. Smiling changes mouth, chin and cheeks most, and random directions change the edges of the picture.", "name": "fig-attributes-where"}, "image": {"alt": "Three maps of the face. Along Smiling, the chin, the mouth and the cheeks are bright. Along random directions, the edges of the picture are. The ratio looks like the map of Smiling."}} tags=["hide-input"]
 maps = {"Smiling": smile_map, "random": chance_map, "ratio": ratio}
 pictures = {
     name: (each / each.max()).expand(1, 3, -1, -1)
@@ -382,7 +382,7 @@ for title, of in (("d", filter_), ("Δ", delta)):
         (changes.abs().sum(1) - own.abs()) / (len(names) - 1),
     )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Effect against leak of a walk from -2 to 2, in standard deviations of the classifier's log-odds over the test images. Each dot is an attribute. Along \u0394 the effect is larger than along d, and so is the leak.", "name": "fig-attributes-leak"}, "image": {"alt": "Two clouds of dots, effect against leak. The cloud of the difference of the means reaches further in both than the cloud of the regression's gradient."}}
+# %% mystnb={"figure": {"caption": "Effect against leak of a walk from -2 to 2, in standard deviations of the classifier's log-odds over the test images. Each dot is an attribute. Along \u0394 the effect is larger than along d, and so is the leak.", "name": "fig-attributes-leak"}, "image": {"alt": "Two clouds of dots, effect against leak. The cloud of the difference of the means reaches further in both than the cloud of the regression's gradient."}} tags=["hide-input"]
 with plt.rc_context(plots.STYLE):
     figure, panel = plt.subplots(figsize=(plots.WIDTH / 2, 2.8))
 for (title, (own, leak)), marker in zip(effects.items(), "os", strict=True):
@@ -414,7 +414,7 @@ print(f"and {cleaner.sum()} further for what it moves of the others")
 # ± 2 / √K of zero. Some of these pairs mean nearly the same, and others only occur together in these faces. A linear direction can't
 # separate the two cases.
 
-# %% tags=["hide-cell"] mystnb={"figure": {"caption": "Cosines between the directions \u0394 of the twenty attributes with the largest gain in accuracy. Lipstick and heavy makeup have nearly the same direction, and Male has nearly the opposite one.", "name": "fig-attributes-cosines"}, "image": {"alt": "A square matrix of colours, red where two directions agree and blue where they oppose each other."}}
+# %% mystnb={"figure": {"caption": "Cosines between the directions \u0394 of the twenty attributes with the largest gain in accuracy. Lipstick and heavy makeup have nearly the same direction, and Male has nearly the opposite one.", "name": "fig-attributes-cosines"}, "image": {"alt": "A square matrix of colours, red where two directions agree and blue where they oppose each other."}} tags=["hide-cell"]
 best = ranked[:20]
 directions = torch.stack([each.direction for each in best])
 cosines = directions @ directions.T

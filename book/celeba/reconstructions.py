@@ -203,7 +203,7 @@ bands = [edges[i : i + 2] for i in range(10)]
 curves = [kept(originals, copies, *band, window) for band in bands]
 power, coherence = map(list, zip(*curves, strict=True))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Broad waves survive, and fine waves don't. Above 0.3 cycles per pixel, nothing is left of the originals. Power of the reconstructions as a share of the originals', and their coherence, over the spatial frequency.", "name": "fig-celeba-power"}, "image": {"alt": "Two curves, close together, that fall from nearly one at low frequencies to nearly zero. The power rises a little at the finest, and the coherence doesn't."}}
+# %% mystnb={"figure": {"caption": "Broad waves survive, and fine waves don't. Above 0.3 cycles per pixel, nothing is left of the originals. Power of the reconstructions as a share of the originals', and their coherence, over the spatial frequency.", "name": "fig-celeba-power"}, "image": {"alt": "Two curves, close together, that fall from nearly one at low frequencies to nearly zero. The power rises a little at the finest, and the coherence doesn't."}} tags=["hide-input"]
 plots.lines(
     [edge + 0.025 for edge in edges[:10]],
     {"power": power, "coherence": coherence},

@@ -151,7 +151,7 @@ table.append(["real, test", f"{right:.1%}", ""])
 headers = ["K", "recognised", "distance"]
 Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The classifier's scores against the number of latent dimensions: two for samples from the prior, and on the right one for reconstructions. A point is a seed, the line joins the means.", "name": "fig-mnist-samples-worth"}, "image": {"alt": "Three plots against the number of latent dimensions: the share of samples that the judge is sure of, the Fr\u00e9chet distance of samples, and the share of reconstructions that are recognised."}}
+# %% mystnb={"figure": {"caption": "The classifier's scores against the number of latent dimensions: two for samples from the prior, and on the right one for reconstructions. A point is a seed, the line joins the means.", "name": "fig-mnist-samples-worth"}, "image": {"alt": "Three plots against the number of latent dimensions: the share of samples that the judge is sure of, the Fr\u00e9chet distance of samples, and the share of reconstructions that are recognised."}} tags=["hide-input"]
 values = {
     "samples: sure": [each[:, 0].tolist() for each in samples.values()],
     "samples: distance": [each[:, 3].tolist() for each in samples.values()],
