@@ -128,8 +128,15 @@ def traverse(model: VAE, codes: Tensor, direction: Tensor, steps: Tensor) -> Ten
     codes : start of each path, Tensor of shape (N, K)
     direction : Tensor of shape (K,)
     steps : positions along the direction, in units of its length, Tensor of shape (T,)
+
+    Raises
+    ------
+    ValueError
+        If the direction has another size than the codes.
     """
     codes, direction, steps = (each.to(model.device) for each in (codes, direction, steps))
+    if codes.shape[1:] != direction.shape:
+        raise ValueError(f"expected a direction of {codes.shape[1]} numbers, not of shape {tuple(direction.shape)}")
     path = codes[:, None] + steps[:, None] * direction  # (N, T, K)
     return model.decode(path.flatten(0, 1)).unflatten(0, path.shape[:2])
 
@@ -145,5 +152,5 @@ def _full(codes: Tensor) -> Tensor:
 
 
 def _unit(vector) -> Tensor:
-    vector = torch.as_tensor(vector, dtype=torch.float32)
-    return vector / vector.norm()
+    vector = torch.as_tensor(vector, dtype=torch.float64)  # float32's norm may overflow
+    return (vector / vector.norm()).float()

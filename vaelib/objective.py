@@ -283,7 +283,9 @@ def positive_number(name: str, value: object) -> float:
 
 
 def whole_number(name: str, value: object, least: int = 1) -> int:
-    """Convert Python's and NumPy's whole numbers to int. Raises ValueError for others and for values below `least`."""
+    """Convert Python's and NumPy's whole numbers to int. Raises ValueError if a value is of another kind or range."""
+    if isinstance(value, Integral) and int(value) >= 2**31:  # from there on, torch's generators repeat themselves
+        raise ValueError(f"{name} must be below 2**31, not {value}")
     if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
     return int(value)

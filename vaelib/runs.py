@@ -211,7 +211,10 @@ def _build(data: Dataset, config: TrainConfig, device: torch.device, builder: Ca
         made = f"{naming.qualified_name(builder)} must build a vaelib.models.VAE"
         raise ValueError(f"{made}, not a {type(model).__name__}")
     objective, *others = functions
+    built = model.state_dict().keys()
     check_run(model.to(device), data, config, training.is_mixed(config, device), training.make(objective), *others)
+    if model.state_dict().keys() != built:
+        raise ValueError("the model makes modules or weights when it is called; make all of them in its builder")
     storage.serialize(model, builder)  # so that a model that can't be stored fails before training
     return model
 

@@ -74,8 +74,6 @@ class TrainConfig:
         for name, least in {"latent_dim": 1, "epochs": 1, "seed": 0, "batch_size": 1, "patience": 1}.items():
             if name in given:
                 object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
-        if self.seed >= 2**31:  # from 2**31 on, torch's generators repeat themselves
-            raise ValueError(f"seed must be below 2**31, not {self.seed}")
         for name in given & {"learning_rate", "max_grad_norm"}:
             object.__setattr__(self, name, positive_number(name, getattr(self, name)))
         if self.precision not in (None, "float32", "bfloat16"):

@@ -6,9 +6,9 @@ import tokenize
 from pathlib import Path
 
 LIMITS = {  # lines of code in each folder
-    "vaelib": 3420,  # target: 2,150 + 5%
+    "vaelib": 3425,  # target: 2,150 + 5%
     "book/machinery": 1680,  # target: 950 + 5%
-    "tests": 7840,  # target: 6,500 + 10%
+    "tests": 7855,  # target: 6,500 + 10%
 }
 UNCOUNTED = {"readability.py"}
 SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}

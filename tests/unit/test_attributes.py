@@ -96,6 +96,18 @@ def test_names_that_do_not_fit_the_labels_are_refused(columns, names):
         attributes.fit(torch.randn(100, 2), torch.ones(100, columns, dtype=torch.bool), names)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_directions_do_not_depend_on_the_scale_of_codes(planted, found, scale):
+    codes, labels, _ = planted
+    scaled = attributes.fit(scale * codes, labels, [*found])
+    assert all(torch.allclose(scaled[name].direction, found[name].direction, atol=1e-4) for name in found)
+
+
+def test_a_direction_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"expected a direction of 2 numbers, not of shape \(1,\)"):
+        attributes.traverse(models.mlp((1, 8, 8), 2), torch.zeros(3, 2), torch.ones(1), torch.ones(1))
+
+
 def test_a_walk_passes_through_its_start():
     model = models.conv((3, 32, 16), K).eval()
     codes, direction = torch.randn(3, K), torch.randn(K)

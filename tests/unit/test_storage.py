@@ -192,6 +192,25 @@ def test_what_cannot_be_stored_is_found_out_before_training(builder, tiny, tmp_p
     assert not list(tmp_path.rglob("metrics.jsonl"))
 
 
+class Late(nn.Linear):
+    """Makes a weight when it is called."""
+
+    def forward(self, x):
+        self.late = nn.Parameter(torch.ones(()))
+        return self.late * super().forward(x)
+
+
+def _late(image_shape, latent_dim):
+    model = small(image_shape, latent_dim)
+    model.encoder.mean = Late(16, latent_dim)
+    return model
+
+
+def test_a_model_that_makes_weights_when_it_is_called_is_refused(tiny, tmp_path):
+    with pytest.raises(ValueError, match="makes modules or weights when it is called; make all of them in its builder"):
+        runs.train(tiny, TrainConfig(2), tmp_path, "cpu", builder=_late)
+
+
 class Shift(nn.Module):
     def __init__(self, image_shape):
         super().__init__()

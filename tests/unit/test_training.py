@@ -59,7 +59,7 @@ def checkpoint(fit, tmp_path):
     [
         ("latent_dim epochs batch_size patience", [0, -1, 2.5, 2.0, "three", True], "a whole number of at least 1"),
         ("seed", [-1, 2.5, "three", True, None], "a whole number of at least 0"),
-        ("seed", [2**31], r"below 2\*\*31"),  # generators cannot tell it from a smaller one
+        ("seed latent_dim batch_size", [2**31, 10**20], r"below 2\*\*31"),  # generators repeat themselves from there on
         ("learning_rate max_grad_norm", [0, -1e-3, math.nan, math.inf, "fast", True], "a positive number"),
         ("precision", ["float16", 16, torch.bfloat16, ""], "'float32', 'bfloat16' or None"),
     ],

@@ -94,7 +94,7 @@ class Dataset:
     Warns
     -----
     UserWarning
-        If two splits have the same images.
+        If two splits begin or end with the same images.
     """
 
     name: str
