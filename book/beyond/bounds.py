@@ -224,7 +224,7 @@ Markdown("\n".join(lines))
 
 # %% [markdown]
 # With one sample, our VAE is behind Burda et al. and behind nbip's model of 100 latent dimensions. It is ahead of nbip's earlier one and of xqding's. Half a nat is ten times the
-# difference between our seeds, and an eighth of the updates may explain it. A second level gains a nat and a half, and NVAE's hierarchy almost nine {cite}`vahdat2020nvae`.
+# difference between our seeds, and an eighth of the updates may explain it. In Burda et al.'s numbers a second level gains a nat and a half, and NVAE's hierarchy gains almost nine {cite}`vahdat2020nvae`.
 # Pythae {cite}`chadebec2022pythae` trains on the published fixed set.
 #
 # Burda et al.'s code differs from ours. Adam's β₁ is 0.99 (0.9 in their paper and here). The VAE's KL is sampled (here in closed form). 400 training images are held out, and test images are binarized

@@ -197,7 +197,8 @@ claims.published("C4")
 # from K = 1 to the best K, comes after K = 2. It must be less than a third: then the step
 # from one to two is worth more than twice all further steps together. **C5 is not decided,
 # but three of its four conditions are missed.** After K = 2 comes 71% of the gain in ELBO, 56% of
-# the gain in recognised reconstructions, and 55% of the gain in the samples' kernel distance. Only
+# the gain in recognised reconstructions, and 55% of the gain in the samples'
+# {func}`kernel distance <vaelib.features.kernel_distance>` (as in KID). Only
 # for samples that classifiers are sure of it is 32%, and the interval contains a third. Each
 # measure has its own best K in each seed.
 
