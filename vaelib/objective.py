@@ -139,12 +139,12 @@ class Terms(NamedTuple):
 
     @property
     def reconstruction(self) -> Tensor:
-        """The ELBO's first term, (B,): the mean of log p(x | z) over the samples."""
+        """The ELBO's first term, (B,), the mean of log p(x | z) over the samples."""
         return _mean(self.log_likelihood)
 
     @property
     def divergence(self) -> Tensor:
-        """The ELBO's second term, (B,): the KL in closed form, or else the mean of log q(z | x) - log p(z)."""
+        """The ELBO's second term, (B,), the KL in closed form, or else the mean of log q(z | x) - log p(z)."""
         return _mean(self.log_posterior - self.log_prior) if self.kl is None else self.kl.sum(1)
 
     @property
