@@ -203,8 +203,6 @@ def _build(data: Dataset, config: TrainConfig, device: torch.device, builder: Ca
         raise ValueError("the test split has one image; expected two or more, for a standard error")
     if torch.is_autocast_enabled(device.type):
         raise ValueError("training within torch.autocast can't be recorded; leave it, and set `precision` instead")
-    if torch.get_default_dtype() != torch.float32:  # no record tells it
-        raise ValueError("torch's default dtype must be float32; for float64, let the builder return model.double()")
     with seeded(config.seed):  # the seed affects the initial weights only
         model = builder(data.image_shape, config.latent_dim)
     if not isinstance(models.unwrap(model), models.VAE):

@@ -310,7 +310,7 @@ table(found["our walks"], measures)
 
 # %% tags=["hide-input"]
 rows = {
-    f"{name}, {whose}": row
+    f"{name.replace('_', ' ')}, {whose}": row
     for name in classified["walks"]
     for whose, row in (
         ("theirs", classified["walks"][name]),

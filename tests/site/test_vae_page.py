@@ -113,12 +113,12 @@ def test_a_drawing_is_scaled_and_centred_as_mnists_digits_are(page, scale):
         assert [each.item() / drawn.sum().item() for each in middle] == pytest.approx([14, 14], abs=0.5)
 
 
-def test_a_stroke_moves_everything_within_50_ms(page):
+def test_a_stroke_moves_everything_and_keeps_the_page_busy_for_a_tenth_of_a_second_at_most(page):
     before, copy = shown(page), image(page, "copy")
     with timed(page) as seconds:
         drag(page, "#vae-pad", (0.2, 0.2), (0.8, 0.2), (0.4, 0.9))
         after = shown(page)
-    assert max(seconds) < 0.05
+    assert max(seconds) < 0.1
     assert all(before[name] != after[name] for name in before if "epsilon" not in name)
     assert (image(page, "copy") - copy).abs().max() > 0.5
 

@@ -254,13 +254,13 @@ def test_a_bit_of_the_metrics_that_changed_before_the_evaluation_is_not_recorded
     assert same_runs(runs.train(tiny, trained.config, tmp_path, "cpu"), trained)
 
 
-def test_another_default_type_of_tensors_is_refused(tiny, trained, tmp_path):
+def test_another_default_type_of_tensors_makes_another_run(tiny, trained):
     torch.set_default_dtype(torch.float64)
     try:
-        with pytest.raises(ValueError, match=r"default dtype must be float32; for float64, let the builder return"):
-            runs.train(tiny, trained.config, tmp_path, "cpu")
+        run = runs.train(tiny, trained.config, trained.folder.parent, "cpu")
     finally:
         torch.set_default_dtype(torch.float32)
+    assert run.folder.name == f"{trained.folder.name}-float64" and run.evaluation != trained.evaluation
 
 
 @pytest.mark.parametrize("device", ["gpu", "meta", "xpu:0"])
