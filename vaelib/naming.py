@@ -63,9 +63,10 @@ def qualified_name(function: Callable) -> str:
     if is_dataclass(function) and not isinstance(function, type):
         arguments = [f"{each.name}={_value(getattr(function, each.name))}" for each in fields(function)]
         return f"{qualified_name(type(function))}({', '.join(arguments)})"
-    bound = inspect.ismethod(function) and not isinstance(function.__self__, type)  # type: ignore[attr-defined]
+    instance = getattr(function, "__self__", None)
+    bound = inspect.ismethod(function) and not isinstance(instance, type)
     if bound or not hasattr(function, "__qualname__"):
-        owner = type(function.__self__ if bound else function).__name__  # type: ignore[attr-defined]
+        owner = type(instance if bound else function).__name__
         raise ValueError(
             f"expected a function or a class, and found {'a method of ' if bound else ''}an object of {owner}, which "
             "can't be recorded by name; give the function that makes it, with arguments fixed by functools.partial, "
