@@ -69,6 +69,18 @@ MARK = """() => {
         seen.add(kind.join());
     }
 }"""
+# Colours on their way from one scheme to the other have no contrast to be judged
+STILL = """async () => {
+    const frame = () => new Promise(requestAnimationFrame);
+    await frame();
+    do await frame();
+    while (document.getAnimations().some((it) => it instanceof CSSTransition));
+}"""
+# The theme lets what can be scrolled be focused, 300 ms after the last change of size
+FOCUSABLE = """() => new Promise((done) => {
+    window.dispatchEvent(new Event("resize"));
+    setTimeout(done, 301);
+})"""
 AXE = {"preload": False, "resultTypes": ["violations"]}  # preloading fetches, which file:// forbids
 LEVELS = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "rules": {"color-contrast": {"enabled": False}}}
 opened = browsing.opened
@@ -96,8 +108,7 @@ def visit(page):
         if name in JUDGED:
             page.set_viewport_size(DESK)
             page.evaluate(THIN_OUT)
-            # Some time after a change of size, the theme lets what can be scrolled be focused
-            page.wait_for_function(f"!({UNTOUCHABLE})().length")
+            page.evaluate(FOCUSABLE)
             found["inaccessible"] = axe(**LEVELS) + contrast()
         if name in IN_THE_DARK:
             page.emulate_media(color_scheme="dark")
@@ -105,6 +116,7 @@ def visit(page):
         return found
 
     def contrast():
+        page.evaluate(STILL)
         page.evaluate(MARK)
         return axe("[data-contrast]", runOnly=["color-contrast"])
 
