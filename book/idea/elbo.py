@@ -16,13 +16,13 @@
 # %% [markdown]
 # # The ELBO, a bound on log p(x)
 #
-# **A VAE gives every image a probability, but to compute it we would have to try all codes
-# that could have made the image. How can training raise a number that it can't compute?**
-# It raises a lower bound instead, the *evidence lower bound*, {term}`ELBO`. For the six
-# images below, this bound is from 0.13 to 19 {term}`nats <nat>` too low. Minus the ELBO is
-# the loss of the first chapter, reconstruction plus KL. This page shows why there is such
-# a bound, and when it misses much. Its VAE has a code of a single number, so we can sum
-# over all codes and compare the bound with the truth.
+# **A VAE gives every image a probability $p(x)$, but to compute it we would have to try all
+# codes that could have made the image. How can training raise a number that it can't
+# compute?** It raises a lower bound on $\log p(x)$, the *evidence lower bound*, {term}`ELBO`.
+# For the six images below, $\log p(x)$ is between −218 and −54 {term}`nats <nat>`. The bound
+# is 0.13 nats too low for the best of them, and 19 for the worst. Minus the ELBO is the loss
+# of the first chapter, reconstruction plus KL. This page's VAE has a code of one number, so
+# we can sum over all codes and compare the bound with the truth.
 #
 # **Drag $q$ onto the grey hill.** The hill is the exact posterior: how probable each code
 # is, once we know the image. $q$ is an approximation, which at first is the encoder's.

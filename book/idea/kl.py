@@ -18,16 +18,16 @@
 #
 # **The encoder maps an image to a normal distribution over codes. What does this code cost,
 # and can we compute the cost without drawing a single sample?** The cost is the
-# Kullback-Leibler divergence {cite}`kullback1951information` of this distribution from a
-# fixed one, the prior. No sample is needed: the formula {eq}`eq-kl-closed` is within
-# $10^{-10}$ nats of the integral. If codes were free, each image would get an infinitely
-# precise code far from all others, and a random code would mean nothing. Training therefore
-# subtracts this price from the log-probability that the decoder gives to the image. The
-# difference is a lower bound on $\log p(x)$ ({doc}`elbo`).
+# Kullback-Leibler divergence {cite}`kullback1951information` of this distribution from the
+# prior. No sample is needed: each number of the code costs
+# $\frac12 (\mu^2 + \sigma^2 - 1 - \log \sigma^2)$ nats. That is nothing for the prior, and
+# about $0.8$ for $\mu = 1$ and $\sigma = 0.5$. If codes were free, each image would get an
+# infinitely precise code far from all others, and a random code would mean nothing. Training
+# therefore subtracts this price from the log-probability that the decoder gives to the image.
+# The difference is a lower bound on $\log p(x)$ ({doc}`elbo`).
 #
-# This page derives the formula of the paper {cite}`astorga2025recreating` in three lines,
-# checks it against three other methods, and reads it as a price list. Then it shows what
-# training does when the price is too low or too high.
+# This page derives the formula, which is the paper's {cite}`astorga2025recreating`, and checks
+# it against three other methods. Then it shows training at too low or too high a price.
 #
 # Let $q = \mathcal{N}(\mu, \sigma^2)$ be the encoder's output for one image, and
 # $p = \mathcal{N}(0, 1)$ the prior. The divergence of $q$ from $p$ is the mean, under $q$,

@@ -17,15 +17,15 @@
 # # The reparameterization trick: a gradient through chance
 #
 # **The encoder computes a distribution, and the code is drawn from it at random. How can the encoder learn from a random draw?**
-# Gradient descent needs a derivative, and a random draw doesn't have one. The *score function* differentiates the distribution
-# instead. The *reparameterization trick* moves the randomness out of the way, and made VAEs easy to train
-# {cite}`kingma2022auto,rezende2014stochastic`.
+# By the *reparameterization trick*: draw noise $\varepsilon$ first, and compute the code from it, $z = \mu + \sigma \varepsilon$. Then
+# $z$ has derivatives in $\mu$ and $\sigma$, which a plain draw doesn't have {cite}`kingma2022auto,rezende2014stochastic`. The naive
+# way, the *score function*, differentiates the density of the draw instead.
 #
 # This page derives both, and judges two claims of the paper. The first holds: the reparameterized gradient is usable where the naive
-# one isn't, because the naive one has over 25,000 times its variance. (A baseline makes it usable too.) The second, that one code per
-# image is enough, is not decided here. After equal passes over the data 25 codes gain 3.5 nats, but in batches of 16 images, and the
-# claim is about batches of a hundred.
-# {doc}`../appendix/reparameterization` has the longer proofs.
+# one isn't, because that has over 25,000 times the variance. (Subtracting the mean of other draws, a *baseline*, makes it
+# usable too.) The second, that one code per image is enough, is not decided. After equal passes over the data, 25 codes gain 3.5
+# nats, about 1% of the loss, but in batches of 16 images, and the claim is about batches of a hundred.
+# {doc}`../appendix/reparameterization` has longer proofs.
 
 # %% tags=["parameters", "hide-input"]
 import os
@@ -92,7 +92,7 @@ for name, z in drawn.items():
     print(f"{name:30}", slopes[-1])
 
 # %% [markdown]
-# `sample` returns a $z$ without a history: autograd doesn't know that it depends on $\mu$. `torch.normal` is worse. Its result has a
+# `sample` returns a $z$ without a history. `torch.normal` is worse: it has a
 # `grad_fn`, but the gradient is exactly zero, so an encoder would silently learn from the KL alone. `rsample` gives
 # $2z$ and $2z(z - \mu)/\sigma$ for the $z$ that it drew. These aren't the slopes of $J$, but they are right on average. The "r" is
 # for "reparameterized".

@@ -19,6 +19,10 @@
 # %% [markdown]
 # # What is a VAE?
 #
+# **A VAE (variational autoencoder) is two networks that train together.** The *encoder* turns
+# an image into a few numbers, blurred by noise. The *decoder* draws the image again from
+# them. Once trained, it draws new images from random numbers.
+#
 # ```{raw} html
 # :file: ../live/vae.html
 # ```
@@ -102,10 +106,10 @@ plt.show()
 # %% [markdown]
 # ## From left to right
 #
-# An {term}`autoencoder` copies its input through a bottleneck. Here an image of 784
-# pixels has to pass through **two numbers**, which works only if the model learns what
-# images have in common. We trained it on the 60,000 training images of MNIST without
-# their labels. The colours of the dots were added afterwards.
+# An {term}`autoencoder` copies its input through a bottleneck. Here an image of 784 pixels
+# has to pass through **two numbers**, which works only if the model learns what images have
+# in common. It learned from MNIST's 60,000 training images without their labels. We coloured
+# the dots afterwards.
 #
 # **The <span class="vae-encoder">encoder</span>** turns the image $x$ into a place in the
 # plane: a mean <span class="vae-mu">μ</span> (two numbers) and a standard deviation
@@ -138,7 +142,7 @@ plt.show()
 # *Draw a 3, a letter, a face.* Your drawing is scaled into a box of 20 by 20 pixels and
 # centred by its mass, as MNIST's digits were. The model has learned only digits, and
 # copies any drawing as if it were one. With two numbers, it often confuses similar
-# digits: the copy of the 4 above is a 9.
+# digits: choose the 4, and its copy is a 9.
 #
 # ## The loss
 #
@@ -192,7 +196,7 @@ Markdown(
     )
 )
 
-# %% mystnb={"figure": {"caption": "Change in loss when the q's of all six images are narrower or wider than the encoder's: means over 200 draws of \u03b5, the same for each width.", "name": "fig-vae-tug"}, "image": {"alt": "Three curves over the width of q. Reconstruction rises with it, more and more steeply, KL falls, and their sum is lowest near the encoder's width."}} tags=["remove-input"]
+# %% mystnb={"figure": {"caption": "Change in loss when the q's of all six images are up to 8 times narrower or 4 times wider than the encoder's: means over the same 200 draws of \u03b5. The plot ends at 8 nats, but reconstruction and sum rise further.", "name": "fig-vae-tug"}, "image": {"alt": "Three curves over the width of q. Reconstruction rises with it, more and more steeply, KL falls, and their sum is lowest near the encoder's width."}} tags=["remove-input"]
 times = 2 ** torch.linspace(-3, 2, 21)
 with torch.inference_mode():
     eps, x = torch.randn(200, 6, 2), chosen.expand(200, 6, 1, 28, 28)
@@ -234,13 +238,15 @@ figure
 #
 # **Training** changes the weights of encoder and decoder until the sum, over all training
 # images, is as small as possible. Minus the sum is called **{term}`ELBO`**, evidence lower
-# bound. On average over ε, it's below $\log p(x)$, where $p(x)$ is the probability that a
-# code from the prior, decoded, gives exactly this image ({doc}`elbo`).
+# bound. Averaged over ε, it's below $\log p(x)$. Here $p(x)$ is the probability that the
+# model's next new image is exactly this one ({doc}`elbo`).
 #
 # Training can also minimise reconstruction + β · KL. {doc}`kl` trains seven small models
 # with different β, on digits of 8 × 8 pixels. Where scripts run, the slider shows them.
 # If β is small, the KL is cheap, so codes are precise and copies finer. If β is large, the KL
-# is expensive, so every $q$ becomes the prior, and all copies are the same.
+# is expensive, so every $q$ becomes the prior, and all copies are the same. Of the KL,
+# *information* is how well codes distinguish images. *Misfit* is how far all codes together
+# are from the prior.
 #
 # ```{raw} html
 # :file: ../live/clouds.html
@@ -340,8 +346,7 @@ figure
 # ## New digits
 #
 # A trained VAE makes new images: draw a code from the prior and decode it. The figure
-# shows samples of the picture's model. {doc}`../mnist/dimensions` shows models with more
-# than two numbers.
+# shows samples of the picture's model. {doc}`../mnist/dimensions` has models with more numbers.
 
 # %% mystnb={"figure": {"caption": "Forty codes from the prior, decoded by the model of the picture. Most are legible digits.", "name": "fig-vae-samples"}, "image": {"alt": "Two rows of twenty handwritten digits, most of them legible, some between two digits."}}
 torch.manual_seed(0)
@@ -350,14 +355,11 @@ plots.panels({"": model.sample(40)}, columns=20, panels_in_row=1)
 # %% [markdown]
 # ## Where to go
 #
-# - **Ten minutes:** explore this plane further in {doc}`../live/plane`, or faces and 64
-#   numbers in {doc}`../live/faces`.
-# - **An evening:** {doc}`algorithm` trains the paper's VAE step by step. {doc}`elbo`
-#   derives the bound, {doc}`kl` explains the cost of a code, and {doc}`reparameterization`
-#   explains why ε is drawn outside of the network.
-# - **What is true of VAEs?** {doc}`../verdict/claims` checks the claims about such models
-#   by experiments.
-# - **Terms** are explained in the {doc}`../glossary`.
+# {doc}`../live/plane` shows more of this plane, and {doc}`../live/faces` faces of 64 numbers.
+# {doc}`algorithm` trains the paper's VAE step by step. {doc}`elbo` derives the bound, {doc}`kl`
+# explains the cost of a code, and {doc}`reparameterization` why ε is drawn outside of the
+# network. {doc}`../verdict/claims` checks claims about VAEs, and the {doc}`../glossary` has
+# the terms.
 #
 # ```{admonition} What the picture computes
 # :class: note dropdown
@@ -367,9 +369,8 @@ plots.panels({"": model.sample(40)}, columns=20, panels_in_row=1)
 # Corinna Cortes, under Creative Commons Attribution-ShareAlike 3.0. The networks are plain
 # JavaScript without libraries, {download}`decoder.js <../live/decoder.js>` and
 # {download}`encoder.js <../live/encoder.js>`. A test,
-# {download}`test_vae_page.py <../../tests/site/test_vae_page.py>`, opens this page in a
-# browser and compares every number with PyTorch's: none may differ by a ten-thousandth.
-# It also runs the page's lines of PyTorch. The page works without a network and sends
-# nothing. Pixels are grey, and the bars score them as probabilities, like the paper. Even a
+# {download}`test_vae_page.py <../../tests/site/test_vae_page.py>`, runs the page's lines of
+# PyTorch: no number may differ by a ten-thousandth. The page sends nothing. Pixels are
+# grey, and the bars score them as probabilities, like the paper. Even a
 # perfect copy would therefore cost something.
 # ```

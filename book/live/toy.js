@@ -22,9 +22,9 @@
   const NEAR = 10; // neighbours of a digit
   const GREY = "#8a8a8a";
   const WORDS = {
-    learning: "the digits are still in one heap, and all copies alike.",
+    learning: "the digits aren’t sorted yet.",
     memorised: "a code is long enough to number all 1,497 digits.",
-    balanced: "a code says what kind of digit it is, and leaves out the rest.",
+    balanced: "a code says what kind of digit it is, and leaves out most of the rest.",
     collapsed: "a code says less than a yes or no, so all copies are alike.",
   };
   const root = document.getElementById("toy");
@@ -164,14 +164,17 @@
     for (const each of root.querySelectorAll("[data-part]")) {
       each.classList.toggle("toy-lit", Number(each.dataset.part) === part || (part === 6 && ["1", "2", "3"].includes(each.dataset.part)));
     }
-    find("sorted").textContent = `${Math.round(100 * codes.reduce((sum, [, , share]) => sum + share / codes.length, 0))}%`;
+    find("sorted").textContent = `${Math.round(100 * sorted())}%`;
   }
+
+  const sorted = () => codes.reduce((sum, [, , share]) => sum + share / codes.length, 0);
 
   // How much the codes say: less than a yes or no, more than a digit's number among all, or something between.
   function judge() {
     if (!prices) return "learning";
     if (prices[1] < Math.LN2) return model.updates < WARM ? "learning" : "collapsed";
-    return prices[1] > Math.log(train.length) ? "memorised" : "balanced";
+    if (prices[1] > Math.log(train.length)) return "memorised";
+    return since < LAST && sorted() < 0.5 ? "learning" : "balanced";
   }
 
   function drawSprites() {
@@ -331,7 +334,7 @@
   });
   listen("speed", "change", () => {
     frames = 0;
-    if (!running && since < LAST) run();
+    if (!running) run();
   });
   listen("beta", "input", () => {
     showBeta();

@@ -19,8 +19,8 @@
 # **Where does the encoder put the digits, and what is between them?** Most digits get their
 # own region, and between the regions one digit turns gradually into another. With two
 # latent dimensions, we can map both: the codes, and the images that the decoder makes of
-# them. A classifier finds the right digit for 77% of the codes of MNIST's test images. With
-# one dimension, the map is a line, and the classifier is right for 63%.
+# them. From its code alone, a classifier finds the digit of 77% of MNIST's test images. With
+# one dimension, the map is a line, and it finds 63%. Guessing would find a tenth.
 
 # %% tags=["parameters", "hide-input"]
 import os
@@ -67,8 +67,7 @@ plots.codes(means, digits.test.labels, digits.names)
 # %% [markdown]
 # How well does the code show which digit it is? We classify the test images from the two
 # numbers alone, by ten nearest neighbours with five-fold cross-validation, and then from the
-# single number of K = 1. Guessing would be right one time in ten. (± is the standard
-# deviation over the five folds.)
+# single number of K = 1. (± is the standard deviation over the five folds.)
 
 # %% tags=["hide-input"]
 for model in (line, plane):

@@ -45,6 +45,9 @@ def test_a_grey_heap_separates_by_itself_and_comes_to_rest(toy):
     page.clock.run_for(300)
     assert text(page, "word") == "learning"
     assert sorted_(page) < 20
+    while text(page, "word") == "learning":
+        page.clock.run_for(200)
+    assert sorted_(page) > 45
     page.clock.run_for(12_000)
     assert "Settled after 720 steps" in text(page, "message")
     assert sorted_(page) > 55
@@ -53,6 +56,8 @@ def test_a_grey_heap_separates_by_itself_and_comes_to_rest(toy):
     page.evaluate(ASKED)
     page.clock.run_for(1000)
     assert page.evaluate("asked.length + document.getAnimations().length") == 0
+    page.locator("#toy-speed").select_option("parts")
+    assert text(page, "run") == "Pause"
 
 
 def test_what_one_draws_finds_its_place(toy):
