@@ -630,15 +630,13 @@ glue("kinds", round(kinds), display=False)
 # Changing the learning rate doesn't help, because Adam divides each gradient by its own
 # recent size, and so removes the factor $1 / D$. The weight of the two terms decides.
 # {ref}`kl-threshold` computes before training how expensive a code may be. (In
-# {doc}`../live/training`, this model learns in your browser, and you can change β while it
-# does.)
+# {doc}`../live/training`, this model learns in your browser, with a slider for β.)
 #
 # ## Verdict on claim C2
 #
 # The conditions are ours. On the grid of $q$'s, the closed form must be within $10^{-10}$
 # of the integral. On the large grid, it must be within a relative $10^{-12}$ of PyTorch's.
-# None of 400 Monte Carlo estimates may contradict it. The claim holds if all conditions are
-# met.
+# None of 400 Monte Carlo estimates may contradict it.
 
 # %% tags=["hide-input"]
 claims.judge(

@@ -129,7 +129,7 @@ assert torch.isclose(density.prod(), joint, rtol=1e-12)
 print(f"density of z: {density.prod():.12f}, by vaelib {joint:.12f}")
 
 # %% [markdown]
-# Drag ε: $z$ follows, and the slope of $f(z)$ passes through $z$ to $\mu$ and $\sigma$. Press "z drawn from q", and the same slope
+# Drag ε: $z$ follows, and the slope of $f(z)$ passes through $z$ to $\mu$ and $\sigma$. Press "z drawn from q", and the slope
 # ends at $z$. The clouds are estimates of the slope of $J$ in $\mu$, by the two methods that the next sections derive.
 #
 # ```{raw} html
@@ -621,7 +621,7 @@ for name, elbo in reached.items():
 
 # %% [markdown]
 # Without a baseline, training falls far behind. With one, and five codes per image, it keeps up: a noisier gradient can still be
-# useful. (This is one seed. Adam divides by the size of recent gradients, so it tames even a very noisy one.)
+# useful. (This is one seed. Adam divides by the size of recent gradients, which tames even noisy ones.)
 #
 # The paper doesn't define "usable". We judge by the variance without a baseline, because an estimator with one is not naive. If the
 # ratio exceeds 25, the score function with 25 codes per image, the most that we train with, is still noisier than the path derivative

@@ -129,7 +129,7 @@ plt.show()
 # hardly changes. The decoder can't know where in the cloud z will fall, so it learns
 # nearly the same output for the whole cloud. Codes that are close therefore come to mean
 # nearly the same. Because it uses a cloud instead of a point, this autoencoder is called
-# *variational*: a VAE.
+# *variational*.
 #
 # **The <span class="vae-decoder">decoder</span>** receives only z. For each pixel, it
 # outputs the probability that the pixel is white, which is the grey of the copy
@@ -161,8 +161,7 @@ plt.show()
 #   the prior fall where some image is.
 #
 # The two pull in opposite directions. The table compares the encoder's $q$ with three
-# others for the six images. Its values are means over the images, and over 1,000 draws of
-# ε for each.
+# others for the six images. Its values are means over images and 1,000 draws of ε.
 
 # %% tags=["remove-input"]
 torch.manual_seed(0)
@@ -196,7 +195,7 @@ Markdown(
     )
 )
 
-# %% mystnb={"figure": {"caption": "Change in loss when the q's of all six images are up to 8 times narrower or 4 times wider than the encoder's: means over the same 200 draws of \u03b5. The plot ends at 8 nats, but reconstruction and sum rise further.", "name": "fig-vae-tug"}, "image": {"alt": "Three curves over the width of q. Reconstruction rises with it, more and more steeply, KL falls, and their sum is lowest near the encoder's width."}} tags=["remove-input"]
+# %% mystnb={"figure": {"caption": "Change in loss when the q's of all six images are up to 8 times narrower or 4 times wider than the encoder's: means over the same 200 draws of \u03b5. Reconstruction and sum rise beyond the plot.", "name": "fig-vae-tug"}, "image": {"alt": "Three curves over the width of q. Reconstruction rises with it, more and more steeply, KL falls, and their sum is lowest near the encoder's width."}} tags=["remove-input"]
 times = 2 ** torch.linspace(-3, 2, 21)
 with torch.inference_mode():
     eps, x = torch.randn(200, 6, 2), chosen.expand(200, 6, 1, 28, 28)
@@ -254,7 +253,7 @@ figure
 #
 # ## Twenty lines
 #
-# Here is a whole VAE with its training. In seconds, it learns scikit-learn's small digits
+# Here is a whole VAE. In seconds, it learns scikit-learn's small digits
 # {cite}`alpaydin1998optical`, enlarged to 28 × 28 pixels. Setting `copy=0` or `price=0`
 # removes one bar from the loss. The encoder outputs log σ² because it may be any number,
 # whereas σ must be positive.
@@ -358,8 +357,7 @@ plots.panels({"": model.sample(40)}, columns=20, panels_in_row=1)
 # {doc}`../live/plane` shows more of this plane, and {doc}`../live/faces` faces of 64 numbers.
 # {doc}`algorithm` trains the paper's VAE step by step. {doc}`elbo` derives the bound, {doc}`kl`
 # explains the cost of a code, and {doc}`reparameterization` why ε is drawn outside of the
-# network. {doc}`../verdict/claims` checks claims about VAEs, and the {doc}`../glossary` has
-# the terms.
+# network. {doc}`../verdict/claims` checks claims about VAEs. The {doc}`../glossary` explains terms.
 #
 # ```{admonition} What the picture computes
 # :class: note dropdown
