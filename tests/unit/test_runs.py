@@ -611,16 +611,9 @@ def test_on_epoch_sees_every_epoch_and_changes_nothing(trained, tiny, tmp_path):
         lambda model: model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True),  # which nothing trains
     ],
 )
-@pytest.mark.parametrize("stop", [True, False])
-def test_an_on_epoch_that_changes_the_model_is_refused(trained, tiny, tmp_path, change, stop):
-    def spoil(model, line):
-        change(model)
-        if stop:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt if stop else ValueError, match=None if stop else "on_epoch changed the model"):
-        runs.train(tiny, trained.config, tmp_path, "cpu", on_epoch=spoil, checkpoint_seconds=100)
-    assert same_runs(runs.train(tiny, trained.config, tmp_path, "cpu"), trained)
+def test_on_epoch_may_change_its_copy_of_the_model(trained, tiny, tmp_path, change):
+    run = runs.train(tiny, trained.config, tmp_path, "cpu", on_epoch=lambda model, line: change(model) and None)
+    assert same_runs(run, trained)
 
 
 def test_an_epoch_after_which_on_epoch_raises_is_saved(trained, tiny, tmp_path):
