@@ -75,8 +75,8 @@ def log_prob(
         return _batched(model, images, labels, estimate, seed, samples)
 
 
-def active_units(means: Tensor, threshold: float = 0.01, again: Tensor | None = None) -> int:
-    """Count the active latent dimensions, whose posterior mean has a variance above the threshold.
+def active_units(means: Tensor, threshold: float = 0.01, again: Tensor | None = None) -> float:
+    """Count the active latent dimensions, whose posterior mean has a variance above the threshold. NaN if means are.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def active_units(means: Tensor, threshold: float = 0.01, again: Tensor | None = 
     """
     other = means if again is None else again
     covariance = ((means - means.mean(0)) * (other - other.mean(0))).sum(0) / (len(means) - 1)
-    return int((covariance > threshold).sum())
+    return int((covariance > threshold).sum()) if covariance.isfinite().all() else math.nan
 
 
 def reconstruction_error(model: VAE, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -113,7 +113,10 @@ def max_bernoulli_elbo(images: Tensor) -> Tensor:
     entropy. The KL can only lower the ELBO.
     """
     parts = (to_float(part).flatten(1) for part in images.split(1000))
-    return torch.cat([-(torch.special.entr(x) + torch.special.entr(1 - x)).sum(1) for x in parts])
+    highest = torch.cat([-(torch.special.entr(x) + torch.special.entr(1 - x)).sum(1) for x in parts])
+    if not highest.isfinite().all():
+        raise ValueError("expected pixels in [0, 1]: a Bernoulli likelihood has no highest ELBO for others")
+    return highest
 
 
 def evaluate(model: VAE, data: Dataset, samples: int | None = None) -> dict[str, float]:
