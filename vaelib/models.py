@@ -131,7 +131,7 @@ class VAE(nn.Module):
         In evaluation mode, codes are decoded in chunks, so that memory stays close to the size of the result. Raises
         ValueError if codes aren't floats of shape (B, K), or labels are missing.
         """
-        given = self.labels(labels, z.shape[:1].numel())
+        given = self.labels(labels, len(z) if z.ndim else 0)
         z = self._floats("codes", z, call(self.prior, z.device, *given).event_shape)
         rows = zip(*(each.split(self._rows(z)) for each in (z, *given)), strict=True)
         return torch.cat([call(self.decoder, z.device, *part).mean for part in rows])

@@ -225,8 +225,7 @@ class FreeBits:
     def __call__(self, terms: Terms, fraction: float) -> Tensor:
         if terms.kl is None or terms.kl.shape[1] != terms.codes.shape[-1]:
             raise ValueError(
-                "free bits need the KL of each latent dimension in closed form, but this posterior and prior "
-                "don't have it; use BetaELBO with a warm_up, which also keeps latent dimensions alive"
+                "free bits need the KL of each latent dimension, but this model doesn't have it; use BetaELBO's warm_up"
             )
         return terms.kl.mean(0).clamp(min=self.nats).sum() - terms.reconstruction
 

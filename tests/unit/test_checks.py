@@ -9,7 +9,7 @@ from conftest import Geco, NormalPixels, ScoreFunction, StickingTheLanding, comp
 from pretended import PretendedGPU
 from torch import nn
 from torch.distributions import Categorical, Dirichlet, Independent, MixtureSameFamily, Normal
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from vaelib import TrainConfig, decoders, evaluation, models, objective, priors, runs
 from vaelib.data import Dataset, Split, to_float
@@ -205,6 +205,7 @@ def _no_optimizer(weights, lr):
         ({"optimizer": torch.optim.SparseAdam}, "without closures or sparse gradients"),
         ({"optimizer": _no_optimizer}, r"expected one of torch's optimizers.*not int"),
         ({"schedule": ReduceLROnPlateau}, "expected one of torch's schedules that goes by epochs, not"),
+        ({"schedule": partial(OneCycleLR, max_lr=0.01, total_steps=1)}, r"the schedule failed .*Tried to step 2 times"),
         ({"schedule": type}, "expected one of torch's schedules that goes by epochs, not"),
         ({"config": replace(CONFIG, patience=2)}, r"patience needs a validation split.*hold_out"),
         ({"builder": compiled, "objective": _hooked}, "has a hook on the codes, which torch.compile ignores"),

@@ -612,7 +612,7 @@ def test_on_epoch_sees_every_epoch_and_changes_nothing(trained, tiny, tmp_path):
     ],
 )
 def test_on_epoch_may_change_its_copy_of_the_model(trained, tiny, tmp_path, change):
-    run = runs.train(tiny, trained.config, tmp_path, "cpu", on_epoch=lambda model, line: change(model) and None)
+    run = runs.train(tiny, trained.config, tmp_path, "cpu", on_epoch=lambda model, line: change(model))
     assert same_runs(run, trained)
 
 
