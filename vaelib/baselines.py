@@ -116,11 +116,15 @@ def mcem_step(
     """
     x = model.prepare(x)
     chain, step_size, accepted = hmc(lambda z: _log_joint(model, x, z), z, proposals, step_size)
+    _maximise(lambda: _log_joint(model, x, chain[-1]), optimizer, updates)
+    return chain[-1], step_size, accepted
+
+
+def _maximise(values: Callable[[], Tensor], optimizer: Optimizer, updates: int) -> None:
     for _ in range(updates):
         optimizer.zero_grad()
-        (-_log_joint(model, x, chain[-1]).mean()).backward()
+        (-values().mean()).backward()
         optimizer.step()
-    return chain[-1], step_size, accepted
 
 
 def grid_log_joint(model: VAE, x: Tensor, grid: Tensor) -> Tensor:
@@ -151,10 +155,7 @@ def grid_em_step(model: VAE, x: Tensor, grid: Tensor, optimizer: Optimizer, upda
     with torch.no_grad():
         joint = _grid_log_joint(model, x, grid)
         posterior = joint.softmax(1)
-    for _ in range(updates):
-        optimizer.zero_grad()
-        (-(posterior * _grid_log_joint(model, x, grid)).sum(1).mean()).backward()
-        optimizer.step()
+    _maximise(lambda: (posterior * _grid_log_joint(model, x, grid)).sum(1), optimizer, updates)
     return joint.logsumexp(1)
 
 

@@ -47,6 +47,8 @@ def check_run(
     """
     plain = unwrap(model)
     device = plain.device
+    if isinstance(objective, type):
+        raise ValueError(f"the objective is a class; give an instance of it: {objective.__name__}(...)")
     dataclass = getattr(objective, "__dataclass_params__", None)
     if dataclass and not dataclass.frozen:
         kind = type(objective).__name__
@@ -112,13 +114,9 @@ def check_model(
     compiled, model = hasattr(model, "_orig_mod"), unwrap(model)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if nn.parameter.is_lazy(tensor):
-            raise ValueError(
-                f"{name} doesn't have a shape yet; call the model once in its builder before you return it"
-            )
+            raise ValueError(f"{name} doesn't have a shape yet; call the model once in its builder")
         if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"{name} is {tensor.dtype}, which is for storage; call .float(), and set `precision` instead"
-            )
+            raise ValueError(f"{name} is {tensor.dtype}; call .float() on the model, and set `precision` instead")
     device = model.device
     x = (torch.zeros(2, *model.image_shape) if x is None else x[:2]).to(device)
     given = model.labels(None if labels is None else labels[:2].to(device), len(x))

@@ -146,22 +146,18 @@ def evaluate(model: VAE, data: Dataset, samples: int | None = None) -> dict[str,
     if samples is None:
         samples = 200 if math.prod(data.image_shape) <= 1000 else 50
     metrics: dict[str, float] = {}
-    elbos, kls = {}, {}
+    terms = {}
     for name, split in (("train", data.train), ("test", data.test)):
         reconstruction, kl = elbo(model, split.images, labels=split.labels)
-        elbos[name], kls[name] = reconstruction - kl, kl
-        metrics |= {
-            f"{name}_elbo": elbos[name].mean().item(),
-            f"{name}_reconstruction": reconstruction.mean().item(),
-            f"{name}_kl": kl.mean().item(),
-        }
+        terms[name] = {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
+        metrics |= {f"{name}_{key}": values.mean().item() for key, values in terms[name].items()}
     images, labels, count = data.test.images, data.test.labels, len(data.test)
-    metrics["elbo_standard_error"] = elbos["test"].std().item() / math.sqrt(count)
+    metrics["elbo_standard_error"] = terms["test"]["elbo"].std().item() / math.sqrt(count)
     estimate, error = log_prob(model, images, samples, labels=labels)
     metrics["log_prob"] = estimate.mean().item()
     metrics["log_prob_standard_error"] = error.square().sum().sqrt().item() / count
     metrics["log_prob_samples"] = samples
-    check_bound(elbos["test"].double(), estimate.double(), kls["test"].double())
+    check_bound(terms["test"]["elbo"].double(), estimate.double(), terms["test"]["kl"].double())
     means, again = (encode(model, images, seed, labels)[0] for seed in (0, 1))
     metrics["active_units"] = active_units(means, again=again)
     metrics["reconstruction_error"] = reconstruction_error(model, images, labels).mean().item()

@@ -19,14 +19,7 @@ import torch
 from conftest import interrupt, same_runs, stop_after
 from torch import nn
 from torch.distributions import Independent, StudentT
-from torch.optim.lr_scheduler import (
-    CosineAnnealingLR,
-    ExponentialLR,
-    LambdaLR,
-    MultiStepLR,
-    OneCycleLR,
-    ReduceLROnPlateau,
-)
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, MultiStepLR, OneCycleLR
 
 from vaelib import TrainConfig, burda, evaluation, files, models, naming, objective, priors, runs, storage, training
 from vaelib.data import Dataset, Split
@@ -506,12 +499,6 @@ def test_threads_that_train_at_once_get_what_they_would_get_one_after_the_other(
         assert same_runs(run, runs.train(tiny, each, tmp_path / "alone", "cpu"))
 
 
-def test_a_model_that_cannot_be_built_leaves_nothing(tiny, tmp_path):
-    with pytest.raises(ZeroDivisionError):
-        runs.train(tiny, TrainConfig(latent_dim=1), tmp_path, "cpu", builder=impossible)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_test_split_of_one_image_is_refused_before_anything_is_written(tiny, tmp_path):
     one = Dataset("one", tiny.train, Split(tiny.test.images[:1], tiny.test.labels[:1]), tiny.names)
     with pytest.raises(ValueError, match="test split has one image"):
@@ -520,10 +507,6 @@ def test_a_test_split_of_one_image_is_refused_before_anything_is_written(tiny, t
 
 
 # Functions of one's own
-
-
-def impossible(image_shape, latent_dim):
-    return 1 / 0
 
 
 def with_dropout(image_shape, latent_dim):
@@ -700,13 +683,6 @@ def test_schedules_of_torchs_are_resumed(tiny, tmp_path, monkeypatch, schedule):
 def test_a_function_without_a_name_is_refused_before_anything_is_written(tiny, tmp_path):
     for own in ({"builder": lambda *_: None}, {"objective": lambda *_: None}, {"schedule": lambda _: None}):
         with pytest.raises(ValueError, match="define it by `def` at the top level"):
-            runs.train(tiny, TrainConfig(latent_dim=1), tmp_path, "cpu", **own)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_function_of_a_wrong_kind_is_refused_before_anything_is_written(tiny, tmp_path):
-    for own in ({"objective": objective.BetaELBO}, {"schedule": ReduceLROnPlateau}):
-        with pytest.raises(ValueError, match=r"give an instance of it|that goes by epochs"):
             runs.train(tiny, TrainConfig(latent_dim=1), tmp_path, "cpu", **own)
     assert list(tmp_path.iterdir()) == []
 
