@@ -102,8 +102,8 @@ class VAE(nn.Module):
             log_prior = _stack([p.log_prob(z) for z in codes.unbind()])
             kl = kl_by_dimension(q, p)
         if fixed_posterior:
-            still: Any = copy.deepcopy(self.encoder)  # so that batch norm or an average doesn't count the batch twice
-            q = call(still.requires_grad_(False), x.device, x, *given)
+            fixed: Any = copy.deepcopy(self.encoder)  # so that batch norm or an average doesn't count the batch twice
+            q = call(fixed.requires_grad_(False), x.device, x, *given)
             with full_precision(x.device):
                 log_posterior = _stack([q.log_prob(z) for z in codes.unbind()])
         return Terms(self._log_likelihood(x, codes, given), log_prior, log_posterior, codes, kl)

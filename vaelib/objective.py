@@ -273,8 +273,6 @@ def positive_number(name: str, value: object) -> float:
 
 def whole_number(name: str, value: object, least: int = 1) -> int:
     """Convert Python's and NumPy's whole numbers to int. Raises ValueError if a value is of another kind or range."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or not least <= int(value) < 2**31:  # type: ignore[call-overload]
-        # From 2**31 on, torch's generators repeat themselves
-        raise ValueError(f"{name} must be a whole number of at least {least} and below 2**31, not {value!r}")
-    return int(value)  # type: ignore[call-overload]
+    if isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) < 2**31:
+        return int(value)  # below 2**31, because from there on torch's generators repeat themselves
+    raise ValueError(f"{name} must be a whole number of at least {least} and below 2**31, not {value!r}")

@@ -78,9 +78,7 @@ class Vamp(nn.Module):
 
     def __init__(self, encoder: nn.Module, image_shape: tuple[int, ...], components: int = 20):
         super().__init__()
-        object.__setattr__(
-            self, "encoder", encoder
-        )  # so that its weights are registered and stored with the model only
+        vars(self)["encoder"] = encoder  # so that its weights are registered and stored with the model only
         self.pseudo_inputs = nn.Parameter(torch.randn(components, *image_shape))  # logits, because pixels are in [0, 1]
 
     def forward(self, *labels: Tensor) -> Distribution:
