@@ -12,6 +12,7 @@ from torch.distributions import Bernoulli, Independent, MultivariateNormal
 from torch.optim import Optimizer
 
 from .models import VAE
+from .objective import importance_weighted_bound
 
 
 def wake_sleep(model: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,21 +73,19 @@ def hmc(
 
     chain, accepted = [], 0.0
     z = z.detach()
-    value, gradient = slope(z)
     for _ in range(steps):
+        value, gradient = slope(z)
         momentum = torch.randn_like(z)
         energy = value - momentum.square().sum(1) / 2
-        moved, new_gradient, new_value = z, gradient, value
+        moved = z
         for _ in range(leapfrogs):
-            momentum = momentum + step_size / 2 * new_gradient
+            momentum = momentum + step_size / 2 * gradient
             moved = moved + step_size * momentum
-            new_value, new_gradient = slope(moved)
-            momentum = momentum + step_size / 2 * new_gradient
-        change = new_value - momentum.square().sum(1) / 2 - energy
+            value, gradient = slope(moved)
+            momentum = momentum + step_size / 2 * gradient
+        change = value - momentum.square().sum(1) / 2 - energy
         taken = torch.rand_like(change).log() < change  # false for NaN, which a diverged path gives
         z = torch.where(taken[:, None], moved, z)
-        gradient = torch.where(taken[:, None], new_gradient, gradient)
-        value = torch.where(taken, new_value, value)
         share = taken.float().mean().item()
         accepted += share / steps
         if target is not None:
@@ -117,11 +116,15 @@ def mcem_step(
     """
     x = model.prepare(x)
     chain, step_size, accepted = hmc(lambda z: _log_joint(model, x, z), z, proposals, step_size)
+    _maximise(lambda: _log_joint(model, x, chain[-1]), optimizer, updates)
+    return chain[-1], step_size, accepted
+
+
+def _maximise(values: Callable[[], Tensor], optimizer: Optimizer, updates: int) -> None:
     for _ in range(updates):
         optimizer.zero_grad()
-        (-_log_joint(model, x, chain[-1]).mean()).backward()
+        (-values().mean()).backward()
         optimizer.step()
-    return chain[-1], step_size, accepted
 
 
 def grid_log_joint(model: VAE, x: Tensor, grid: Tensor) -> Tensor:
@@ -152,10 +155,7 @@ def grid_em_step(model: VAE, x: Tensor, grid: Tensor, optimizer: Optimizer, upda
     with torch.no_grad():
         joint = _grid_log_joint(model, x, grid)
         posterior = joint.softmax(1)
-    for _ in range(updates):
-        optimizer.zero_grad()
-        (-(posterior * _grid_log_joint(model, x, grid)).sum(1).mean()).backward()
-        optimizer.step()
+    _maximise(lambda: (posterior * _grid_log_joint(model, x, grid)).sum(1), optimizer, updates)
     return joint.logsumexp(1)
 
 
@@ -175,8 +175,6 @@ def log_prob(model: VAE, x: Tensor, samples: int = 200, proposals: int = 60) -> 
     centred = half - half.mean(0)
     covariance = torch.einsum("tbi,tbj->bij", centred, centred) / len(half)
     proposal = MultivariateNormal(half.mean(0), 1.5 * covariance + 1e-4 * torch.eye(half.shape[2]).to(half))
-    weights = []
-    for _ in range(samples):
-        z = proposal.sample()
-        weights.append(_log_joint(model, x, z) - proposal.log_prob(z))
-    return torch.stack(weights).logsumexp(0) - math.log(samples)
+    draws = [proposal.sample() for _ in range(samples)]
+    weights = torch.stack([_log_joint(model, x, z) - proposal.log_prob(z) for z in draws])
+    return importance_weighted_bound(weights)

@@ -59,7 +59,7 @@ class ContinuousBernoulli(Bernoulli):
 
     def forward(self, z: Tensor) -> Distribution:
         logits = at_least_float32(self.logits(z))
-        return _independent(distributions.ContinuousBernoulli(logits), logits)
+        return Independent(distributions.ContinuousBernoulli(logits), logits.ndim - 1, validate_args=False)
 
 
 class Gaussian(nn.Module):
@@ -125,11 +125,7 @@ class _OptimalNormal(Independent):
 
 
 def _normal(mean: Tensor, sigma: Tensor) -> Distribution:
-    return _independent(Normal(mean, sigma, validate_args=False), mean)
-
-
-def _independent(pixels: Distribution, of: Tensor) -> Distribution:
-    return Independent(pixels, of.ndim - 1, validate_args=False)
+    return Independent(Normal(mean, sigma, validate_args=False), mean.ndim - 1, validate_args=False)
 
 
 class DiscretizedLogisticMixture(nn.Module):

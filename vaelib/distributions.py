@@ -9,17 +9,8 @@ from typing import ClassVar
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import (
-    Bernoulli,
-    Categorical,
-    Distribution,
-    Independent,
-    MixtureSameFamily,
-    constraints,
-    register_kl,
-)
-from torch.distributions import kl_divergence as torch_kl
-from torch.distributions.kl import _KL_REGISTRY
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent, MixtureSameFamily, constraints
+from torch.distributions.kl import _KL_REGISTRY, kl_divergence, register_kl
 from torch.distributions.transformed_distribution import TransformedDistribution
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
 
@@ -118,17 +109,15 @@ class StandardNormal(Distribution):
 
 
 @register_kl(DiagonalNormal, StandardNormal)
-def _(q: DiagonalNormal, p: StandardNormal) -> Tensor:
-    return objective.kl_divergence(q.mean, q.log_variance)
-
-
 @register_kl(DiagonalNormal, DiagonalNormal)
-def _(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
+def _(q: DiagonalNormal, p: DiagonalNormal | StandardNormal) -> Tensor:
     return objective.kl_divergence(*_standardized(q, p))
 
 
-def _standardized(q: DiagonalNormal, p: DiagonalNormal) -> tuple[Tensor, Tensor]:
+def _standardized(q: DiagonalNormal, p: DiagonalNormal | StandardNormal) -> tuple[Tensor, Tensor]:
     """Return mean and log-variance of q in coordinates in which p is N(0, I). This leaves the KL unchanged."""
+    if isinstance(p, StandardNormal):
+        return q.mean, q.log_variance
     return (q.mean - p.mean) * torch.exp(-0.5 * p.log_variance), q.log_variance - p.log_variance
 
 
@@ -146,10 +135,8 @@ def kl_by_dimension(q: Distribution, p: Distribution) -> Tensor | None:
     Tensor of shape (..., K), or None
         In nats, by dimension, if the dimensions are independent. Of shape (..., 1) if only the total has a closed form
     """
-    if type(q) is DiagonalNormal and type(p) is StandardNormal:
-        return objective.kl_by_dimension(q.mean, q.log_variance)
-    if type(q) is type(p) is DiagonalNormal:
-        return objective.kl_by_dimension(*_standardized(q, p))
+    if type(q) is DiagonalNormal and type(p) in (DiagonalNormal, StandardNormal):
+        return objective.kl_by_dimension(*_standardized(q, p))  # type: ignore[arg-type]
     bases = [each.base_dist for each in (q, p) if type(each) is Independent and each.reinterpreted_batch_ndims == 1]
     if len(bases) == 2:
         q, p = bases
@@ -157,7 +144,7 @@ def kl_by_dimension(q: Distribution, p: Distribution) -> Tensor | None:
     containers = Independent, TransformedDistribution, MixtureSameFamily
     if (type(q), type(p)) not in _KL_REGISTRY or isinstance(q, containers) or isinstance(p, containers):
         return None
-    return torch_kl(q, p) if len(bases) == 2 else torch_kl(q, p).unsqueeze(-1)
+    return kl_divergence(q, p) if len(bases) == 2 else kl_divergence(q, p).unsqueeze(-1)
 
 
 def mean_and_log_variance(q: Distribution, samples: int = 100) -> tuple[Tensor, Tensor]:

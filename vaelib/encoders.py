@@ -55,28 +55,20 @@ class Gaussian(nn.Module):
 class InverseAutoregressive(Gaussian):
     """The paper's posterior, transformed by two inverse autoregressive layers. Kingma et al., arXiv:1606.04934.
 
-    It needs the package zuko. A sample and its density together take one pass. The density of other codes takes K
-    passes, one per dimension.
+    It needs the package zuko (`pip install zuko`). A sample and its density together take one pass. The density of
+    other codes takes K passes, one per dimension.
 
     Parameters
     ----------
     features : module from images (B, C, H, W) to features (B, F)
     size : F
     latent_dim : K
-
-    Raises
-    ------
-    ModuleNotFoundError
-        If zuko is not installed.
     """
 
     def __init__(self, features: nn.Module, size: int, latent_dim: int):
         super().__init__(features, size, latent_dim)
-        try:
-            from zuko import distributions, flows
-        except ModuleNotFoundError as error:
-            advice = "the inverse autoregressive posterior needs the package zuko: pip install zuko"
-            raise ModuleNotFoundError(advice, name="zuko") from error
+        from zuko import distributions, flows
+
         self.flow = distributions.NormalizingFlow
         self.bend = flows.MAF(latent_dim, context=size, transforms=2).transform.inv  # fast from noise to codes
 

@@ -75,8 +75,8 @@ def log_prob(
         return _batched(model, images, labels, estimate, seed, samples)
 
 
-def active_units(means: Tensor, threshold: float = 0.01, again: Tensor | None = None) -> int:
-    """Count the active latent dimensions, whose posterior mean has a variance above the threshold.
+def active_units(means: Tensor, threshold: float = 0.01, again: Tensor | None = None) -> float:
+    """Count the active latent dimensions, whose posterior mean has a variance above the threshold. NaN if means are.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def active_units(means: Tensor, threshold: float = 0.01, again: Tensor | None = 
     """
     other = means if again is None else again
     covariance = ((means - means.mean(0)) * (other - other.mean(0))).sum(0) / (len(means) - 1)
-    return int((covariance > threshold).sum())
+    return int((covariance > threshold).sum()) if covariance.isfinite().all() else math.nan
 
 
 def reconstruction_error(model: VAE, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -113,7 +113,10 @@ def max_bernoulli_elbo(images: Tensor) -> Tensor:
     entropy. The KL can only lower the ELBO.
     """
     parts = (to_float(part).flatten(1) for part in images.split(1000))
-    return torch.cat([-(torch.special.entr(x) + torch.special.entr(1 - x)).sum(1) for x in parts])
+    highest = torch.cat([-(torch.special.entr(x) + torch.special.entr(1 - x)).sum(1) for x in parts])
+    if not highest.isfinite().all():
+        raise ValueError("expected pixels in [0, 1]: a Bernoulli likelihood has no highest ELBO for others")
+    return highest
 
 
 def evaluate(model: VAE, data: Dataset, samples: int | None = None) -> dict[str, float]:
@@ -143,22 +146,18 @@ def evaluate(model: VAE, data: Dataset, samples: int | None = None) -> dict[str,
     if samples is None:
         samples = 200 if math.prod(data.image_shape) <= 1000 else 50
     metrics: dict[str, float] = {}
-    elbos, kls = {}, {}
+    terms = {}
     for name, split in (("train", data.train), ("test", data.test)):
         reconstruction, kl = elbo(model, split.images, labels=split.labels)
-        elbos[name], kls[name] = reconstruction - kl, kl
-        metrics |= {
-            f"{name}_elbo": elbos[name].mean().item(),
-            f"{name}_reconstruction": reconstruction.mean().item(),
-            f"{name}_kl": kl.mean().item(),
-        }
+        terms[name] = {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
+        metrics |= {f"{name}_{key}": values.mean().item() for key, values in terms[name].items()}
     images, labels, count = data.test.images, data.test.labels, len(data.test)
-    metrics["elbo_standard_error"] = elbos["test"].std().item() / math.sqrt(count)
+    metrics["elbo_standard_error"] = terms["test"]["elbo"].std().item() / math.sqrt(count)
     estimate, error = log_prob(model, images, samples, labels=labels)
     metrics["log_prob"] = estimate.mean().item()
     metrics["log_prob_standard_error"] = error.square().sum().sqrt().item() / count
     metrics["log_prob_samples"] = samples
-    check_bound(elbos["test"].double(), estimate.double(), kls["test"].double())
+    check_bound(terms["test"]["elbo"].double(), estimate.double(), terms["test"]["kl"].double())
     means, again = (encode(model, images, seed, labels)[0] for seed in (0, 1))
     metrics["active_units"] = active_units(means, again=again)
     metrics["reconstruction_error"] = reconstruction_error(model, images, labels).mean().item()

@@ -1,22 +1,23 @@
 """The VAE that joins encoder, decoder and prior, and the paper's two models."""
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 
 from . import decoders, encoders, priors
 from .decoders import Decoder
 from .distributions import DiagonalNormal, at_least_float32, full_precision, kl_by_dimension, mean_and_log_variance
 from .encoders import Encoder, evaluating
-from .objective import Terms
+from .objective import Terms, whole_number
 from .priors import Prior
 from .seeding import seeded
 
@@ -42,16 +43,11 @@ class VAE(nn.Module):
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
         self.image_shape: Shape = (*image_shape,)
         self.conditional = conditional
-        self._latent_dim: int | None = None
 
-    @property
+    @cached_property
     def latent_dim(self) -> int:
         """K, the size of the codes. For a conditional model, `checks.check_model` sets it."""
-        return self._latent_dim or self.prior().event_shape[0]
-
-    @latent_dim.setter
-    def latent_dim(self, size: int) -> None:
-        self._latent_dim = size
+        return self.prior().event_shape[0]
 
     @property
     def device(self) -> torch.device:
@@ -106,12 +102,10 @@ class VAE(nn.Module):
             log_prior = _stack([p.log_prob(z) for z in codes.unbind()])
             kl = kl_by_dimension(q, p)
         if fixed_posterior:
-            scorer = _Scorer(self.encoder)
-            weights = {name: weight.detach() for name, weight in scorer.named_parameters()}
-            # Copies, so that batch norm or an average of weights doesn't count the batch twice
-            still = ((name, weight) for name, weight in scorer.named_parameters() if not weight.requires_grad)
-            buffers = {name: each.detach().clone() for name, each in (*scorer.named_buffers(), *still)}
-            log_posterior = functional_call(scorer, weights | buffers, (codes, x, *given))
+            fixed: Any = copy.deepcopy(self.encoder)  # so that batch norm or an average doesn't count the batch twice
+            q = call(fixed.requires_grad_(False), x.device, x, *given)
+            with full_precision(x.device):
+                log_posterior = _stack([q.log_prob(z) for z in codes.unbind()])
         return Terms(self._log_likelihood(x, codes, given), log_prior, log_posterior, codes, kl)
 
     def forward(self, *arguments: Any, **options: Any) -> Terms:
@@ -134,9 +128,12 @@ class VAE(nn.Module):
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the mean images of p(x | z), (B, C, H, W), for codes (B, K): the paper's pixel probabilities.
 
-        In evaluation mode, codes are decoded in chunks, so that memory stays close to the size of the result.
+        In evaluation mode, codes are decoded in chunks, so that memory stays close to the size of the result. Raises
+        ValueError if codes aren't floats of shape (B, K), or labels are missing.
         """
-        rows = zip(*(each.split(self._rows(z)) for each in (z, *self.labels(labels, len(z)))), strict=True)
+        given = self.labels(labels, len(z) if z.ndim else 0)
+        z = self._floats("codes", z, call(self.prior, z.device, *given).event_shape)
+        rows = zip(*(each.split(self._rows(z)) for each in (z, *given)), strict=True)
         return torch.cat([call(self.decoder, z.device, *part).mean for part in rows])
 
     @torch.no_grad()
@@ -149,6 +146,7 @@ class VAE(nn.Module):
         seed : of the codes; torch's current random state by default
         labels : Tensor of `count` labels, required by a conditional model
         """
+        count = whole_number("count", count, least=0)
         given = self.labels(labels, count)
         with evaluating(self), nullcontext() if seed is None else seeded(seed, self.device):
             p = call(self.prior, self.device, *given)
@@ -157,14 +155,7 @@ class VAE(nn.Module):
 
     def prepare(self, x: Tensor) -> Tensor:
         """Check images, convert them to the weights' type, and preprocess them for encoder and likelihood."""
-        if x.shape[1:] != self.image_shape or not x.is_floating_point():
-            expected = ", ".join(map(str, ("B", *self.image_shape)))
-            raise ValueError(
-                f"expected float images of shape ({expected}), got {x.dtype} of shape {tuple(x.shape)}; "
-                "vaelib.data.to_float converts uint8 pixels into floats in [0, 1]"
-            )
-        weight = next((each for each in self.parameters() if each.is_floating_point()), x)
-        x = at_least_float32(x.to(weight.dtype))
+        x = self._floats("images", x, self.image_shape, "; vaelib.data.to_float converts pixels into floats in [0, 1]")
         x = self.preprocess(x.clone())  # a copy, because in-place preprocessing must not change the data
         parts = self.decoder.modules() if isinstance(self.decoder, nn.Module) else [self.decoder]
         support = next((part.support for part in parts if hasattr(part, "support")), None)
@@ -179,15 +170,25 @@ class VAE(nn.Module):
             )
         return x
 
+    def _floats(self, what: str, values: Tensor, shape: Shape, advice: str = "") -> Tensor:
+        """Check the shape of images or codes, and convert them to the weights' type."""
+        if values.shape[1:] != shape or not values.is_floating_point():
+            expected = ", ".join(map(str, ("B", *shape)))
+            found = f"{values.dtype} of shape {tuple(values.shape)}"
+            raise ValueError(f"expected float {what} of shape ({expected}), got {found}{advice}")
+        weight = next((each for each in self.parameters() if each.is_floating_point()), values)
+        return at_least_float32(values.to(weight.dtype))
+
     def labels(self, labels: Tensor | None, count: int) -> tuple[Tensor, ...]:
         """Return the labels for the three modules as a tuple, which is empty unless the model is conditional."""
         if not self.conditional:
             return ()
-        if labels is None:
-            raise ValueError("this model is conditional; give the images' labels: labels=...")
         if not isinstance(labels, Tensor) or labels.shape[:1] != (count,):
-            found = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
-            raise ValueError(f"expected a tensor with one label for each of {count} images or codes, not {found}")
+            found = getattr(labels, "shape", type(labels).__name__)
+            raise ValueError(
+                "this model is conditional; give the images' labels: labels=..., a tensor with one label for each of "
+                f"{count} images or codes, not {found}"
+            )
         return (labels,)
 
     def _rows(self, values: Tensor) -> int:
@@ -213,19 +214,6 @@ class VAE(nn.Module):
 
 def _stack(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack(tuple(parts)) if len(parts) > 1 else parts[0].unsqueeze(0)  # without a copy
-
-
-class _Scorer(nn.Module):
-    """Compute log q(z | x), (S, B), as a module, so that it can be called with other weights."""
-
-    def __init__(self, encoder: Encoder):
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, codes: Tensor, x: Tensor, *labels: Tensor) -> Tensor:
-        q = call(self.encoder, x.device, x, *labels)
-        with full_precision(x.device):
-            return torch.stack([q.log_prob(z) for z in codes])
 
 
 def call(module: Any, device: torch.device, *inputs: Tensor) -> Distribution:

@@ -78,10 +78,7 @@ def reparameterize(mean: Tensor, log_variance: Tensor, generator: torch.Generato
     -------
     Tensor of shape (..., K)
     """
-    if generator is None:
-        noise = torch.randn_like(mean)
-    else:
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
     return mean + torch.exp(0.5 * log_variance) * noise
 
 
@@ -178,11 +175,9 @@ def negative_elbo(terms: Terms, fraction: float) -> Tensor:
 
 def options(objective: object) -> dict[str, Any]:
     """Return an objective's arguments for `models.VAE.terms`. Raises ValueError if `samples` isn't positive."""
-    names = "samples", "fixed_posterior", "reparameterized"
-    asked = {name: getattr(objective, name) for name in names if hasattr(objective, name)}
-    if "samples" in asked:
-        asked["samples"] = whole_number("the objective's samples", asked["samples"])
-    return asked
+    flags = "fixed_posterior", "reparameterized"
+    asked = {name: getattr(objective, name) for name in flags if hasattr(objective, name)}
+    return asked | {"samples": whole_number("the objective's samples", getattr(objective, "samples", 1))}
 
 
 @dataclass(frozen=True)
@@ -230,8 +225,7 @@ class FreeBits:
     def __call__(self, terms: Terms, fraction: float) -> Tensor:
         if terms.kl is None or terms.kl.shape[1] != terms.codes.shape[-1]:
             raise ValueError(
-                "free bits need the KL of each latent dimension in closed form, but this posterior and prior "
-                "don't have it; use BetaELBO with a warm_up, which also keeps latent dimensions alive"
+                "free bits need the KL of each latent dimension, but this model doesn't have it; use BetaELBO's warm_up"
             )
         return terms.kl.mean(0).clamp(min=self.nats).sum() - terms.reconstruction
 
@@ -247,7 +241,7 @@ class _Sampled:
 class MeanELBO(_Sampled):
     """The negative ELBO, averaged over several samples of each posterior: [KW], equation 10 with L = samples.
 
-    More samples reduce the gradient's noise and leave its mean unchanged. It needs a closed-form KL.
+    More samples reduce the gradient's noise and leave its mean unchanged. Without a closed-form KL, it is equation 8.
 
     Parameters
     ----------
@@ -255,12 +249,7 @@ class MeanELBO(_Sampled):
     """
 
     def __call__(self, terms: Terms, fraction: float) -> Tensor:
-        if terms.kl is None:
-            raise ValueError(
-                "a mean of samples needs a KL in closed form, but this posterior and prior don't have it; use "
-                "ImportanceWeighted"
-            )
-        return terms.divergence - terms.reconstruction
+        return negative_elbo(terms, fraction)
 
 
 class ImportanceWeighted(_Sampled):
@@ -284,8 +273,6 @@ def positive_number(name: str, value: object) -> float:
 
 def whole_number(name: str, value: object, least: int = 1) -> int:
     """Convert Python's and NumPy's whole numbers to int. Raises ValueError if a value is of another kind or range."""
-    if isinstance(value, Integral) and int(value) >= 2**31:  # from there on, torch's generators repeat themselves
-        raise ValueError(f"{name} must be below 2**31, not {value}")
-    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    return int(value)
+    if isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) < 2**31:
+        return int(value)  # below 2**31, because from there on torch's generators repeat themselves
+    raise ValueError(f"{name} must be a whole number of at least {least} and below 2**31, not {value!r}")

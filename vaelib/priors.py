@@ -74,15 +74,12 @@ class Vamp(nn.Module):
     components : number of pseudo-inputs
     """
 
+    encoder: nn.Module
+
     def __init__(self, encoder: nn.Module, image_shape: tuple[int, ...], components: int = 20):
         super().__init__()
-        self._encoder = [encoder]  # in a list, so that the weights are registered and stored with the model only
+        vars(self)["encoder"] = encoder  # so that its weights are registered and stored with the model only
         self.pseudo_inputs = nn.Parameter(torch.randn(components, *image_shape))  # logits, because pixels are in [0, 1]
-
-    @property
-    def encoder(self) -> nn.Module:
-        """The encoder that encodes the pseudo-inputs."""
-        return self._encoder[0]
 
     def forward(self, *labels: Tensor) -> Distribution:
         with evaluating(self.encoder):

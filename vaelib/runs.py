@@ -34,7 +34,7 @@ from typing import Any
 import torch
 
 from . import evaluation, files, models, naming, storage, training
-from .checks import check_run
+from .checks import attempt, check_run
 from .data import Dataset, paths
 from .objective import negative_elbo
 from .seeding import seeded
@@ -204,7 +204,8 @@ def _build(data: Dataset, config: TrainConfig, device: torch.device, builder: Ca
     if torch.is_autocast_enabled(device.type):
         raise ValueError("training within torch.autocast can't be recorded; leave it, and set `precision` instead")
     with seeded(config.seed):  # the seed affects the initial weights only
-        model = builder(data.image_shape, config.latent_dim)
+        called = "builder, called as builder(image_shape, latent_dim),"
+        model = attempt(called, builder, data.image_shape, config.latent_dim)
     if not isinstance(models.unwrap(model), models.VAE):
         made = f"{naming.qualified_name(builder)} must build a vaelib.models.VAE"
         raise ValueError(f"{made}, not a {type(model).__name__}")

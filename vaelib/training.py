@@ -1,5 +1,6 @@
 """The training loop for all models. You can stop it at any time; it resumes as if it hadn't been stopped."""
 
+import copy
 import hashlib
 import io
 import json
@@ -109,9 +110,9 @@ def fit(
     objective : function to minimise, see `objective.negative_elbo`. If it has state, give a class of modules (or a
         partial of one), whose buffers are then stored in the checkpoint
     schedule : makes one of torch's learning-rate schedules from the optimizer. It takes a step after each epoch
-    on_epoch : called with the model, in evaluation mode, and the epoch's line of metrics. It is called again if an
-        epoch is repeated after an interruption. It must not change the model. If it raises, a checkpoint of this epoch
-        is written first. Threads that it starts must not draw from torch's global generators, see `seeding`
+    on_epoch : called with a copy of the model, in evaluation mode, and the epoch's line of metrics. It is called again
+        if an epoch is repeated after an interruption. If it raises, a checkpoint of this epoch is written first.
+        Threads that it starts must not draw from torch's global generators, see `seeding`
     checkpoint_seconds : time between checkpoints, and about the work that a killed process loses. It is longer if
         writing a checkpoint takes more than a tenth of it
     optimizer : makes one of torch's optimizers, called as `optimizer(parameters, lr=config.learning_rate)`
@@ -131,8 +132,7 @@ def fit(
     FloatingPointError
         If the loss, a recorded term or a weight isn't finite. The last checkpoint is kept.
     ValueError
-        If `checks.check_run` fails, on_epoch changes the model, or the checkpoint is damaged, belongs to another run,
-        or couldn't be read again.
+        If `checks.check_run` fails, or the checkpoint is damaged, belongs to another run, or couldn't be read again.
 
     Warns
     -----
@@ -153,7 +153,7 @@ def fit(
     meaning = naming.meaning(*functions.values()) if meaning is None else meaning
     record = naming.record(config, {"fingerprint": data.fingerprint}, functions, meaning)
     identity = naming.identity(record) | {"device": device.type}
-    state = _State(model, config, made, schedule, optimizer, identity)
+    state = _State(model, config, made, functions, identity)
     if files.exists(checkpoint):
         state.read(checkpoint)
         state.write_metrics(metrics)  # the file on disk may be of a later epoch, or damaged
@@ -180,8 +180,8 @@ def fit(
                     pending, read = [], time.monotonic()
                 state.check_weights()
                 line = {"epoch": epoch} | _terms("train", *(total / len(data.train) for total in state.totals))
-                for name, split in (("test", data.test), ("validation", data.validation)):
-                    if split is not None:
+                for name, split in data.splits().items():
+                    if name != "train":
                         terms = evaluation.elbo(plain, split.images, labels=split.labels)
                         line |= _terms(name, *(each.mean().item() for each in terms))
                         state.require(math.isfinite(line[f"{name}_elbo"]), f"the {name} ELBO is not finite")
@@ -189,7 +189,8 @@ def fit(
             state.write_metrics(metrics)
             if on_epoch:
                 state.show(on_epoch, checkpoint)
-    state.restore_best()
+    if state.best:
+        plain.load_state_dict(state.best)
     model.eval()
     return state.history
 
@@ -239,23 +240,15 @@ class _Images:
 class _State:
     """The state that a checkpoint stores: weights, optimizer, random states, and progress."""
 
-    def __init__(
-        self,
-        model: VAE,
-        config: TrainConfig,
-        objective: Objective,
-        schedule: Schedule | None,
-        optimizer: Callable[..., Optimizer],
-        identity: dict,
-    ):
+    def __init__(self, model: VAE, config: TrainConfig, objective: Objective, functions: dict, identity: dict):
         self.model, self.config, self.objective, self.options = unwrap(model), config, objective, options(objective)
         state = objective if isinstance(objective, nn.Module) else nn.Identity()
         self.modules = nn.ModuleDict({"model": self.model, "objective": state}).to(model.device)
         self.weights = [*self.modules.parameters()]
         self.architecture = repr(architecture(model))
         self.identity = identity | {"model": hashlib.sha256(self.architecture.encode()).hexdigest()[:16]}
-        self.optimizer = optimizer(self.weights, lr=config.learning_rate)
-        self.schedule = schedule(self.optimizer) if schedule else None
+        self.optimizer = functions["optimizer"](self.weights, lr=config.learning_rate)
+        self.schedule = functions["schedule"] and functions["schedule"](self.optimizer)
         self.shuffle = torch.Generator().manual_seed(2 * config.seed)
         self.noise: int | seeding.States = 2 * config.seed + 1
         self.history: list[dict] = []
@@ -319,24 +312,16 @@ class _State:
         files.write(path, "".join(json.dumps(each) + "\n" for each in self.history))
 
     def show(self, on_epoch: Callable[[VAE, dict], None], checkpoint: Path) -> None:
-        """Call `on_epoch`, which must not change the model. If it raises, save the epoch first."""
-        before = _snapshot(self.model)
+        """Call `on_epoch` with a copy of the model. If it raises, save the epoch first."""
         try:
-            on_epoch(self.model.eval(), dict(self.history[-1]))
+            on_epoch(copy.deepcopy(self.model).eval(), dict(self.history[-1]))
         except BaseException:
-            if _are_equal(before, _snapshot(self.model)):
-                self.write(checkpoint, 0.0, self.noise)
+            self.write(checkpoint, 0.0, self.noise)
             raise
-        if not _are_equal(before, _snapshot(self.model)):
-            raise ValueError("on_epoch changed the model's weights, buffers or hooks; give it copy.deepcopy(model)")
 
     def is_finished(self) -> bool:
         patience, done = self.config.patience, len(self.history)
         return done >= self.config.epochs or bool(patience and done and done - best_epoch(self.history) >= patience)
-
-    def restore_best(self) -> None:
-        if self.best:
-            self.model.load_state_dict(self.best)
 
     def _content(self, seconds: float = 0.0, noise: int | seeding.States | None = None) -> dict:
         state = {"identity": self.identity, "step": self.step, "seconds": seconds, "totals": self.totals}
@@ -354,8 +339,8 @@ class _State:
                 torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
             except pickle.UnpicklingError as error:
                 raise ValueError(
-                    "the state of the optimizer or the schedule cannot be read again, because it isn't only "
-                    "tensors and Python's numbers, strings, lists and dicts; convert NumPy's by float()"
+                    "the optimizer's or the schedule's state cannot be read again; it may hold tensors and Python's "
+                    "numbers, strings, lists and dicts, so convert NumPy's numbers by float()"
                 ) from error
             self.is_readable = True
             for name, value in _unsaved(self.modules).items():
@@ -374,12 +359,8 @@ class _State:
             raise ValueError(f"{path} is damaged: its checksum does not match; {advice}")
         state = torch.load(io.BytesIO(content[32:]), map_location=device, weights_only=True)
         if state.keys() != self._content().keys():
-            raise ValueError(
-                f"{path} was written by another version of vaelib, which the folder's config.json names; finish "
-                "this training with that version, or delete the checkpoint to restart this run"
-            )
-        found = {key: value for key, value in state["identity"].items() if value is not None}
-        if different := naming.difference(found, self.identity):
+            raise ValueError(f"{path} was written by another version of vaelib (see config.json); use it, or {advice}")
+        if different := naming.difference(state["identity"], self.identity):
             raise ValueError(f"{path} belongs to a run {different}; {advice}")
         self.modules.load_state_dict(state["modules"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -405,20 +386,6 @@ def _unsaved(module: nn.Module) -> dict[str, str]:
             if (is_own or isinstance(value, Number | str | Tensor | np.ndarray)) and key != "training":
                 found[f"{name}.{key}"] = repr(value.tolist() if isinstance(value, Tensor | np.ndarray) else value)
     return found
-
-
-def _snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """Copy all values by name and kind, and note which objects are trained, because the optimizer knows no others."""
-    values = {}
-    for name, each in model.state_dict(keep_vars=True).items():
-        trained = id(each) if each.requires_grad else None
-        values[f"{name} {each.dtype} {each.device} {trained}"] = each.detach().clone()
-    hooks = [(*part._forward_hooks, *part._forward_pre_hooks, *part._backward_hooks) for part in model.modules()]
-    return values | {"hooks": torch.tensor([each for part in hooks for each in part])}
-
-
-def _are_equal(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
-    return some.keys() == others.keys() and all(torch.equal(each, others[name]) for name, each in some.items())
 
 
 def _terms(split: str, reconstruction: float, kl: float) -> dict[str, float]:

@@ -84,6 +84,8 @@ def test_active_units_are_those_whose_mean_varies():
     unit = torch.tensor([-1.0, 1.0]).repeat(50)[:, None]  # variance 1.01 with the sample's correction
     means = unit * torch.tensor([1, 0.2, 0.11, 0.09, 0]) + torch.tensor([0.0, 0, 0, 0, 5])
     assert [evaluation.active_units(means, threshold) for threshold in (0.01, 0.5)] == [3, 1]
+    means[3, 4] = math.nan
+    assert math.isnan(evaluation.active_units(means))
 
 
 class Shifted(nn.Module):
@@ -118,6 +120,9 @@ def test_the_highest_elbo_is_the_reconstruction_term_of_the_pixels_themselves(ti
     ceiling = evaluation.max_bernoulli_elbo(images)
     torch.testing.assert_close(objective.bernoulli_log_prob(x, x.logit()), ceiling, rtol=1e-4, atol=1e-2)
     assert (evaluation.max_bernoulli_elbo(255 * (images > 127).to(torch.uint8)) == 0).all()  # black and white
+    for wrong in (1.5, -0.1, math.nan):
+        with pytest.raises(ValueError, match=r"expected pixels in \[0, 1\]"):
+            evaluation.max_bernoulli_elbo(torch.tensor([[0.5, wrong]]))
 
 
 def test_evaluate_gives_the_documented_figures(model, tiny):

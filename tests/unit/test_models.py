@@ -114,6 +114,22 @@ def test_images_of_another_shape_or_type_are_refused_with_the_expected_one(build
                 function(wrong)
 
 
+@pytest.mark.parametrize(
+    "wrong", [torch.zeros(2, 3), torch.zeros(2), torch.zeros(()), torch.zeros(1, 2, 2), torch.zeros(2, 2).long()]
+)
+def test_codes_of_another_shape_or_type_are_refused_with_the_expected_one(model, wrong):
+    found = re.escape(f"got {wrong.dtype} of shape {(*wrong.shape,)}")
+    with pytest.raises(ValueError, match=rf"expected float codes of shape \(B, 2\), {found}"):
+        model.decode(wrong)
+    assert model.decode(torch.zeros(3, 2).double()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("count", [-1, 2.5, "3"])
+def test_a_number_of_samples_is_a_whole_number(model, count):
+    with pytest.raises(ValueError, match="count must be a whole number of at least 0"):
+        model.sample(count)
+
+
 @pytest.mark.parametrize("values", [[0.0, 255], [-0.1, 1], [0, 1.01], [0, math.nan]])
 @pytest.mark.parametrize("training", [True, False])
 def test_pixels_outside_of_what_the_decoder_expects_are_refused(values, training):

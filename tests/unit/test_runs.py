@@ -19,14 +19,7 @@ import torch
 from conftest import interrupt, same_runs, stop_after
 from torch import nn
 from torch.distributions import Independent, StudentT
-from torch.optim.lr_scheduler import (
-    CosineAnnealingLR,
-    ExponentialLR,
-    LambdaLR,
-    MultiStepLR,
-    OneCycleLR,
-    ReduceLROnPlateau,
-)
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, MultiStepLR, OneCycleLR
 
 from vaelib import TrainConfig, burda, evaluation, files, models, naming, objective, priors, runs, storage, training
 from vaelib.data import Dataset, Split
@@ -506,12 +499,6 @@ def test_threads_that_train_at_once_get_what_they_would_get_one_after_the_other(
         assert same_runs(run, runs.train(tiny, each, tmp_path / "alone", "cpu"))
 
 
-def test_a_model_that_cannot_be_built_leaves_nothing(tiny, tmp_path):
-    with pytest.raises(ZeroDivisionError):
-        runs.train(tiny, TrainConfig(latent_dim=1), tmp_path, "cpu", builder=impossible)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_test_split_of_one_image_is_refused_before_anything_is_written(tiny, tmp_path):
     one = Dataset("one", tiny.train, Split(tiny.test.images[:1], tiny.test.labels[:1]), tiny.names)
     with pytest.raises(ValueError, match="test split has one image"):
@@ -520,10 +507,6 @@ def test_a_test_split_of_one_image_is_refused_before_anything_is_written(tiny, t
 
 
 # Functions of one's own
-
-
-def impossible(image_shape, latent_dim):
-    return 1 / 0
 
 
 def with_dropout(image_shape, latent_dim):
@@ -611,16 +594,9 @@ def test_on_epoch_sees_every_epoch_and_changes_nothing(trained, tiny, tmp_path):
         lambda model: model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True),  # which nothing trains
     ],
 )
-@pytest.mark.parametrize("stop", [True, False])
-def test_an_on_epoch_that_changes_the_model_is_refused(trained, tiny, tmp_path, change, stop):
-    def spoil(model, line):
-        change(model)
-        if stop:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt if stop else ValueError, match=None if stop else "on_epoch changed the model"):
-        runs.train(tiny, trained.config, tmp_path, "cpu", on_epoch=spoil, checkpoint_seconds=100)
-    assert same_runs(runs.train(tiny, trained.config, tmp_path, "cpu"), trained)
+def test_on_epoch_may_change_its_copy_of_the_model(trained, tiny, tmp_path, change):
+    run = runs.train(tiny, trained.config, tmp_path, "cpu", on_epoch=lambda model, line: change(model))
+    assert same_runs(run, trained)
 
 
 def test_an_epoch_after_which_on_epoch_raises_is_saved(trained, tiny, tmp_path):
@@ -707,13 +683,6 @@ def test_schedules_of_torchs_are_resumed(tiny, tmp_path, monkeypatch, schedule):
 def test_a_function_without_a_name_is_refused_before_anything_is_written(tiny, tmp_path):
     for own in ({"builder": lambda *_: None}, {"objective": lambda *_: None}, {"schedule": lambda _: None}):
         with pytest.raises(ValueError, match="define it by `def` at the top level"):
-            runs.train(tiny, TrainConfig(latent_dim=1), tmp_path, "cpu", **own)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_function_of_a_wrong_kind_is_refused_before_anything_is_written(tiny, tmp_path):
-    for own in ({"objective": objective.BetaELBO}, {"schedule": ReduceLROnPlateau}):
-        with pytest.raises(ValueError, match=r"give an instance of it|that goes by epochs"):
             runs.train(tiny, TrainConfig(latent_dim=1), tmp_path, "cpu", **own)
     assert list(tmp_path.iterdir()) == []
 

@@ -22,7 +22,6 @@ import torch
 from conftest import Geco, NormalPixels, compiled, flipped, same_weights, small, stop_after
 from pretended import PretendedGPU
 from torch import nn
-from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vaelib import TrainConfig, data, distributions, evaluation, models, objective, runs, storage, training
@@ -58,16 +57,21 @@ def checkpoint(fit, tmp_path):
 @pytest.mark.parametrize(
     ("names", "values", "message"),
     [
-        ("latent_dim epochs batch_size patience", [0, -1, 2.5, 2.0, "three", True], "a whole number of at least 1"),
-        ("seed", [-1, 2.5, "three", True, None], "a whole number of at least 0"),
-        ("seed latent_dim batch_size", [2**31, 10**20], r"below 2\*\*31"),  # generators repeat themselves from there on
+        (
+            "latent_dim epochs batch_size patience",
+            [0, -1, 2.5, 2.0, "three", True],
+            "a whole number of at least 1 and below 2**31",
+        ),
+        ("seed", [-1, 2.5, "three", True, None], "a whole number of at least 0 and below 2**31"),
+        ("latent_dim batch_size", [2**31, 10**20], "a whole number of at least 1 and below 2**31"),
+        ("seed", [2**31, 10**20], "a whole number of at least 0 and below 2**31"),
         ("learning_rate max_grad_norm", [0, -1e-3, math.nan, math.inf, "fast", True], "a positive number"),
         ("precision", ["float16", 16, torch.bfloat16, ""], "'float32', 'bfloat16' or None"),
     ],
 )
 def test_settings_refuse_what_is_out_of_range(names, values, message):
     for name, value in product(names.split(), values):
-        with pytest.raises(ValueError, match=f"{name} must be {message}, not {re.escape(repr(value))}"):
+        with pytest.raises(ValueError, match=re.escape(f"{name} must be {message}, not {value!r}")):
             TrainConfig(**{"latent_dim": 2, name: value})
 
 
@@ -237,15 +241,6 @@ def test_what_looks_on_after_an_epoch_changes_neither_weights_nor_the_record(fit
     )
     assert same_weights(watched, alone) and len(drawn) == 2
     assert all("test_elbo" in line for line in history)
-
-
-def test_memory_that_is_too_small_for_the_evaluation_is_named(tiny, tmp_path, monkeypatch):
-    def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(evaluation, "evaluate", full)
-    with pytest.raises(RuntimeError, match="cpu has too little memory for tiny-k2"):
-        runs.train(tiny, SETTINGS, tmp_path, "cpu", builder=small)
 
 
 # What is not finite
@@ -477,7 +472,7 @@ def test_a_checkpoint_of_another_training_or_version_is_refused(fit, tiny, check
         with pytest.raises(ValueError, match="checkpoint belongs to a run with device 'cpu', not 'cuda'"):
             training.fit(on_gpu, tiny, SETTINGS, checkpoint.parent)
     monkeypatch.setattr(training._State, "_content", lambda state: {"model": 0})
-    with pytest.raises(ValueError, match=r"by another version of vaelib, .* finish this training with that version"):
+    with pytest.raises(ValueError, match=r"by another version of vaelib \(see config.json\); use it, or delete"):
         fit()
 
 
@@ -531,8 +526,3 @@ def _draw_in_a_child():
 def test_a_child_forked_while_another_thread_trains_can_draw():
     with seeded(0), ThreadPoolExecutor() as pool:
         assert pool.submit(_draw_in_a_child).result() == 0
-
-
-def test_a_schedule_that_is_too_short_is_refused_before_training(fit):
-    with pytest.raises(ValueError, match=r"the schedule failed .*Tried to step 3 times"):
-        fit("short", SETTINGS, schedule=partial(OneCycleLR, max_lr=0.01, total_steps=2))
