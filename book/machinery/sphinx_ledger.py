@@ -1,8 +1,8 @@
 """A Sphinx extension with the directive `{ledger}`, which shows verdicts from measurements in the stored pages.
 
-Each of the paper's claims is a row: its sign, its words for newcomers, its conditions on a scale, and its verdict. The
-row unfolds to the conditions. `beyond` shows the claims beyond the paper. `plain` shows a table of the paper's claims
-without numbers. The build fails if a page doesn't judge its claim, or a run lacks its record or has another one.
+Each of the paper's claims is a row: its sign, its words for newcomers, its number, its conditions on a scale, and its
+verdict. The row unfolds to the conditions. `beyond` shows the claims beyond the paper. `plain` shows a table of the
+paper's claims without numbers. The build fails if a page doesn't judge its claim, or a run lacks its record or has another one.
 """
 
 from collections import Counter
@@ -64,8 +64,12 @@ def _link(judgement: claims.Judgement, words: str) -> str:
 
 def _count(judgements: list[claims.Judgement]) -> str:
     count = Counter(each.verdict for each in judgements)
-    verdicts = ", ".join(f"{count[name]} {plural}" for name, plural in claims.VERDICTS.items())
-    return f"**Of these {len(judgements)} claims, {verdicts}.**"
+    verdicts = ", ".join(f"“{name}” for {count[name]}" for name in claims.VERDICTS)
+    missed = sum(each.cannot_hold for each in judgements)
+    return (
+        f"**Our verdicts on these {len(judgements)} claims: {verdicts}.** Of those that aren't decided, {missed} miss a "
+        "condition, so they can't hold any more."
+    )
 
 
 def _place(value: float, bound: float, way: int) -> float:
@@ -85,7 +89,7 @@ def _row(judgement: claims.Judgement) -> str:
     mark, shade = SIGNS[judgement.verdict]
     return (
         f'<details class="claim {shade}" id="{judgement.claim.lower()}"><summary><b aria-hidden="true">{mark}</b>'
-        f"<span>{escape(judgement.rule['plain'])}</span>"
+        f"<span>{escape(judgement.rule['plain'])} <small>{judgement.claim}</small></span>"
         f'<svg viewBox="0 0 100 16" aria-hidden="true"><path d="M0 8H100M50 0V16"/>{marks}</svg>'
         f"<strong>{judgement.label}</strong></summary>"
     )
@@ -98,11 +102,13 @@ def _plain(judgements: list[claims.Judgement]) -> str:
 
 def _detail(judgement: claims.Judgement) -> str:
     rule = judgement.rule
-    trainings = f"; {len(judgement.runs)} published runs" if len(judgement.runs) > 1 else ""
+    count = Counter(judgement.met.values())
+    runs = f", {len(judgement.runs)} published runs" if len(judgement.runs) > 1 else ""
     return (
-        f"{judgement.claim}: *{rule['claim']}* Measured on {judgement.data}{trainings}, in "
-        f"{{doc}}`/book/{rule['page']}`; see {{numref}}`{rule['figure']}`.\n\n{judgement.table()}\n\n"
-        f"Before there was a “not decided”, it was *{rule['before']}*. {rule['why']}"
+        f"{judgement.claim}: *{rule['claim']}* Of the conditions, {count[True]} are met, {count[False]} missed and "
+        f"{count[None]} undecided. {rule['why']}\n\n{judgement.table()}\n\n"
+        f"Measured on {judgement.data}{runs}, in {{doc}}`/book/{rule['page']}`. See {{numref}}`{rule['figure']}`. "
+        f"Our earlier rules, without a “not decided”, gave *{rule['before']}*."
     )
 
 

@@ -63,6 +63,18 @@ def test_a_claim_holds_if_all_conditions_are_met_and_is_not_decided_unless_one_i
     assert judge(**values).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("values", "label"),
+    [
+        ({"kept": OPEN}, "not decided, exploratory"),
+        ({"kept": OPEN, "fine": MISSED}, "not decided, but can't hold, exploratory"),
+        ({"fine": MISSED}, "holds in part, exploratory"),
+    ],
+)
+def test_a_verdict_that_is_not_decided_says_when_a_missed_condition_keeps_it_from_holding(values, label):
+    assert judge(**values).label == label
+
+
 @pytest.mark.parametrize("values", [[1.0, 2.0], [0.3, 0.1, 0.4, 0.1, 0.5]])
 def test_the_interval_is_students(values):
     expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
