@@ -1,8 +1,9 @@
 """A Sphinx extension with the directive `{ledger}`, which shows verdicts from measurements in the stored pages.
 
 Each of the paper's claims is a row: its sign, its words for newcomers, its number, its conditions on a scale, and its
-verdict. The row unfolds to the conditions. `beyond` shows the claims beyond the paper. `plain` shows a table of the
-paper's claims without numbers. The build fails if a page doesn't judge its claim, or a run lacks its record or has another one.
+verdict. The row unfolds to the conditions. The text in the directive follows the count of verdicts, and explains the
+rows. `beyond` shows the claims beyond the paper. `plain` shows a table of the paper's claims without numbers. The build
+fails if a page doesn't judge its claim, or a run lacks its record or has another one.
 """
 
 from collections import Counter
@@ -34,6 +35,7 @@ class Ledger(SphinxDirective):
     """The directive `{ledger}`, described above."""
 
     optional_arguments = 1
+    has_content = True
 
     def run(self) -> list[nodes.Node]:
         asked = self.arguments[0] if self.arguments else "paper"
@@ -46,7 +48,8 @@ class Ledger(SphinxDirective):
         if asked == "plain":
             return self._parsed(_plain(found))
         rows = [node for each in found for node in (_raw(_row(each)), *self._parsed(_detail(each)), _raw("</details>"))]
-        return [*self._parsed(_count(found)), _raw(f'<div class="claims full-width">{SCALE}'), *rows, _raw("</div>")]
+        head = self._parsed("\n".join([_count(found), "", *self.content]))
+        return [*head, _raw(f'<div class="claims full-width">{SCALE}'), *rows, _raw("</div>")]
 
     def _parsed(self, markdown: str) -> list[nodes.Node]:
         parent = nodes.Element()
@@ -103,11 +106,11 @@ def _plain(judgements: list[claims.Judgement]) -> str:
 def _detail(judgement: claims.Judgement) -> str:
     rule = judgement.rule
     count = Counter(judgement.met.values())
-    runs = f", {len(judgement.runs)} published runs" if len(judgement.runs) > 1 else ""
+    runs = f" on {len(judgement.runs)} published runs" if len(judgement.runs) > 1 else ""
     return (
         f"{judgement.claim}: *{rule['claim']}* Of the conditions, {count[True]} are met, {count[False]} missed and "
         f"{count[None]} undecided. {rule['why']}\n\n{judgement.table()}\n\n"
-        f"Measured on {judgement.data}{runs}, in {{doc}}`/book/{rule['page']}`. See {{numref}}`{rule['figure']}`. "
+        f"Measured in {{doc}}`/book/{rule['page']}`{runs}: {judgement.data}. See {{numref}}`{rule['figure']}`. "
         f"Our earlier rules, without a “not decided”, gave *{rule['before']}*."
     )
 
