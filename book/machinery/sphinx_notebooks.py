@@ -42,8 +42,9 @@ def duration(page: Path) -> str:
     found = re.search(row, table, re.MULTILINE)
     if found is None:
         return ""
-    separate = found[1] not in ("none", "with the page")
-    trainings = f" Trainings: {found[1]}; on a GPU: not measured." if separate else ""
+    trained = found[1].replace("`", "")  # the sentence is plain text
+    separate = trained not in ("none", "with the page")
+    trainings = f" Trainings: {trained}; on a GPU: not measured." if separate else ""
     return f" Time on one CPU core: {found[2]}.{trainings}"
 
 
