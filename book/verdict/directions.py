@@ -63,7 +63,7 @@ from vaelib import (
 #
 # | direction | what it is | who uses it |
 # |---|---|---|
-# | $d \propto w / s$ | where the regression's score grows fastest: a *filter* | the paper's text |
+# | $d \propto w / s$ | where the regression's score grows fastest: a *filter* | the paper intends it |
 # | $w$ | the regression's weights | the authors' scripts |
 # | $s w$ | where the score grows fastest, if you measure codes in standard deviations | |
 # | $\Sigma d$ | how codes differ if their score differs: the filter's *pattern* {cite}`haufe2014interpretation` | |
