@@ -23,7 +23,6 @@ from vaelib.runs import Run, plus_minus
 from vaelib.runs import load as load_run
 
 MIME = "application/vnd.vaelib.claim+json"
-VERDICTS = ("holds", "holds in part", "does not hold", "not decided")
 CLAIMS = Path(__file__).with_name("claims.yml")
 RECORDS = Path(__file__).parents[1] / "records"
 
@@ -154,9 +153,7 @@ class Judgement:
     @property
     def label(self) -> str:
         """The verdict, whether it can't become "holds" any more, and whether it is exploratory."""
-        words = self.verdict
-        if self.cannot_hold:
-            words += ", but can't hold"
+        words = f"{self.verdict}, but can't hold" if self.cannot_hold else self.verdict
         return f"{words}, exploratory" if self.exploratory else words
 
     def shown(self, key: str) -> str:

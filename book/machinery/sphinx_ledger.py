@@ -67,12 +67,9 @@ def _link(judgement: claims.Judgement, words: str) -> str:
 
 def _count(judgements: list[claims.Judgement]) -> str:
     count = Counter(each.verdict for each in judgements)
-    verdicts = ", ".join(f"“{name}” for {count[name]}" for name in claims.VERDICTS)
+    verdicts = ", ".join(f"“{name}” for {count[name]}" for name in SIGNS)
     missed = sum(each.cannot_hold for each in judgements)
-    return (
-        f"**Our verdicts on these {len(judgements)} claims: {verdicts}.** Of those that aren't decided, {missed} miss a "
-        "condition, so they can't hold any more."
-    )
+    return f"**Our verdicts on {len(judgements)} claims: {verdicts}.** Of the last, {missed} miss a condition and can't hold."
 
 
 def _place(value: float, bound: float, way: int) -> float:
@@ -105,13 +102,12 @@ def _plain(judgements: list[claims.Judgement]) -> str:
 
 def _detail(judgement: claims.Judgement) -> str:
     rule = judgement.rule
-    count = Counter(judgement.met.values())
     runs = f" on {len(judgement.runs)} published runs" if len(judgement.runs) > 1 else ""
+    missed = list(judgement.met.values()).count(False)
     return (
-        f"{judgement.claim}: *{rule['claim']}* Of the conditions, {count[True]} are met, {count[False]} missed and "
-        f"{count[None]} undecided. {rule['why']}\n\n{judgement.table()}\n\n"
-        f"Measured in {{doc}}`/book/{rule['page']}`{runs}: {judgement.data}. See {{numref}}`{rule['figure']}`. "
-        f"Our earlier rules, without a “not decided”, gave *{rule['before']}*."
+        f"{judgement.claim}: *{rule['claim']}* {missed} of {len(judgement.met)} conditions missed. {rule['why']}\n\n"
+        f"{judgement.table()}\n\nMeasured in {{doc}}`/book/{rule['page']}`{runs}: {judgement.data}. "
+        f"See {{numref}}`{rule['figure']}`. Our earlier rules, without a “not decided”, gave *{rule['before']}*."
     )
 
 

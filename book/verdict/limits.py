@@ -22,7 +22,7 @@
 # - They rest on a twentieth of the paper's images. So a result for a large K or a rare
 #   attribute may change with all of them.
 # - We estimate that 62% of the test images show a person who is in the training images,
-#   too. So scores on test images may be too good for people whom the model hasn't seen.
+#   too. So for other people, scores may be lower than on these test images.
 # - The photographs show famous people, and annotators labelled 77.8% of them *Young*. So
 #   don't expect the results for other faces, and don't use a model of this book to judge
 #   anybody.

@@ -145,7 +145,7 @@ table(rows, measures, links)
 # %% [markdown]
 # ## Are samples diverse, and does K = 2 give the average face? (C8, C9)
 #
-# Yes to both. The folded table has three measures of samples.
+# Yes to both, but we didn't measure the light. The folded table has three measures of samples.
 #
 # - *Variance*, relative to photographs: 0.62 at K = 64, and 0.37 at K = 2.
 # - *Power of fine detail*, relative to photographs: 0.21 at K = 64, and 0.05 at K = 2.
@@ -221,7 +221,7 @@ figure
 #
 # *Do the authors' codes come from elsewhere than the prior?* We decode moved and stretched codes by `celeba-k64`: $s z - d\,u$, with $z \sim N(0, I)$ and $u$
 # the direction in which brightness grows. Moved codes give too little spread, and stretched codes too much variance. None of our five choices of
-# s and d gives samples like the authors' at K = 96.
+# $s$ and $d$ gives samples like the authors' at K = 96.
 
 # %% tags=["hide-cell"]
 model = storage.from_pretrained("celeba-k64")
