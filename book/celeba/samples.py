@@ -16,12 +16,13 @@
 # %% [markdown]
 # # Faces that don't exist
 #
-# **What does the decoder make of codes that no face was encoded into?** New faces, but less
-# diverse than real ones. With K = 64, on a part of CelebA, they have half of the variance of
-# test images, and are as far from training images as reconstructed test images are. The paper
-# finds its samples diverse and distinct. We draw samples too, and answer two questions that
-# pictures leave open. Are the faces new, or memorised training images? Are they as diverse as
-# real ones?
+# **Are faces from random codes new, and are they as diverse as real ones?** New, yes. They are
+# as far from training images as reconstructed test images are, so the model doesn't repeat
+# training images. As diverse, no. With K = 64, on a part of CelebA, they have half of the variance
+# of test images. The paper finds its samples diverse and distinct. Whether that holds by our
+# rules isn't decided.
+#
+# Pictures of samples can't answer these questions, so this page measures both.
 
 # %% tags=["parameters", "hide-input"]
 import os

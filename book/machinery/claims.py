@@ -23,12 +23,6 @@ from vaelib.runs import Run, plus_minus
 from vaelib.runs import load as load_run
 
 MIME = "application/vnd.vaelib.claim+json"
-VERDICTS = {  # with the words for counting them in the ledger
-    "holds": "hold",
-    "holds in part": "hold in part",
-    "does not hold": "do not hold",
-    "not decided": "are not decided",
-}
 CLAIMS = Path(__file__).with_name("claims.yml")
 RECORDS = Path(__file__).parents[1] / "records"
 
@@ -152,9 +146,15 @@ class Judgement:
         return self.claim in next_rules()["claims"] and not self.errors
 
     @property
+    def cannot_hold(self) -> bool:
+        """Whether it is not decided, but can't become "holds", because a condition is missed."""
+        return self.verdict == "not decided" and False in self.met.values()
+
+    @property
     def label(self) -> str:
-        """The verdict, and whether it is exploratory."""
-        return f"{self.verdict}, exploratory" if self.exploratory else self.verdict
+        """The verdict, whether it can't become "holds" any more, and whether it is exploratory."""
+        words = f"{self.verdict}, but can't hold" if self.cannot_hold else self.verdict
+        return f"{words}, exploratory" if self.exploratory else words
 
     def shown(self, key: str) -> str:
         """Format a condition's value as `claims.yml` specifies. Several values give mean ± standard deviation."""

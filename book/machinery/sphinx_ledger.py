@@ -1,8 +1,9 @@
 """A Sphinx extension with the directive `{ledger}`, which shows verdicts from measurements in the stored pages.
 
-Each of the paper's claims is a row: its sign, its words for newcomers, its conditions on a scale, and its verdict. The
-row unfolds to the conditions. `beyond` shows the claims beyond the paper. `plain` shows a table of the paper's claims
-without numbers. The build fails if a page doesn't judge its claim, or a run lacks its record or has another one.
+Each of the paper's claims is a row: its sign, its words for newcomers, its number, its conditions on a scale, and its
+verdict. The row unfolds to the conditions. The text in the directive follows the count of verdicts, and explains the
+rows. `beyond` shows the claims beyond the paper. `plain` shows a table of the paper's claims without numbers. The build
+fails if a page doesn't judge its claim, or a run lacks its record or has another one.
 """
 
 from collections import Counter
@@ -34,6 +35,7 @@ class Ledger(SphinxDirective):
     """The directive `{ledger}`, described above."""
 
     optional_arguments = 1
+    has_content = True
 
     def run(self) -> list[nodes.Node]:
         asked = self.arguments[0] if self.arguments else "paper"
@@ -46,7 +48,8 @@ class Ledger(SphinxDirective):
         if asked == "plain":
             return self._parsed(_plain(found))
         rows = [node for each in found for node in (_raw(_row(each)), *self._parsed(_detail(each)), _raw("</details>"))]
-        return [*self._parsed(_count(found)), _raw(f'<div class="claims full-width">{SCALE}'), *rows, _raw("</div>")]
+        head = self._parsed("\n".join([_count(found), "", *self.content]))
+        return [*head, _raw(f'<div class="claims full-width">{SCALE}'), *rows, _raw("</div>")]
 
     def _parsed(self, markdown: str) -> list[nodes.Node]:
         parent = nodes.Element()
@@ -64,8 +67,9 @@ def _link(judgement: claims.Judgement, words: str) -> str:
 
 def _count(judgements: list[claims.Judgement]) -> str:
     count = Counter(each.verdict for each in judgements)
-    verdicts = ", ".join(f"{count[name]} {plural}" for name, plural in claims.VERDICTS.items())
-    return f"**Of these {len(judgements)} claims, {verdicts}.**"
+    verdicts = ", ".join(f"“{name}” for {count[name]}" for name in SIGNS)
+    missed = sum(each.cannot_hold for each in judgements)
+    return f"**Our verdicts on {len(judgements)} claims: {verdicts}.** Of the last, {missed} miss a condition and can't hold."
 
 
 def _place(value: float, bound: float, way: int) -> float:
@@ -85,7 +89,7 @@ def _row(judgement: claims.Judgement) -> str:
     mark, shade = SIGNS[judgement.verdict]
     return (
         f'<details class="claim {shade}" id="{judgement.claim.lower()}"><summary><b aria-hidden="true">{mark}</b>'
-        f"<span>{escape(judgement.rule['plain'])}</span>"
+        f"<span>{escape(judgement.rule['plain'])} <small>{judgement.claim}</small></span>"
         f'<svg viewBox="0 0 100 16" aria-hidden="true"><path d="M0 8H100M50 0V16"/>{marks}</svg>'
         f"<strong>{judgement.label}</strong></summary>"
     )
@@ -98,11 +102,12 @@ def _plain(judgements: list[claims.Judgement]) -> str:
 
 def _detail(judgement: claims.Judgement) -> str:
     rule = judgement.rule
-    trainings = f"; {len(judgement.runs)} published runs" if len(judgement.runs) > 1 else ""
+    runs = f" on {len(judgement.runs)} published runs" if len(judgement.runs) > 1 else ""
+    missed = list(judgement.met.values()).count(False)
     return (
-        f"{judgement.claim}: *{rule['claim']}* Measured on {judgement.data}{trainings}, in "
-        f"{{doc}}`/book/{rule['page']}`; see {{numref}}`{rule['figure']}`.\n\n{judgement.table()}\n\n"
-        f"Before there was a “not decided”, it was *{rule['before']}*. {rule['why']}"
+        f"{judgement.claim}: *{rule['claim']}* {missed} of {len(judgement.met)} conditions missed. {rule['why']}\n\n"
+        f"{judgement.table()}\n\nMeasured in {{doc}}`/book/{rule['page']}`{runs}: {judgement.data}. "
+        f"See {{numref}}`{rule['figure']}`. Our earlier rules, without a “not decided”, gave *{rule['before']}*."
     )
 
 

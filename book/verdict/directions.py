@@ -16,15 +16,15 @@
 # %% [markdown]
 # # Which direction shows an attribute best?
 #
-# **A smile is a direction in the code. Which one: the regression's weights, as
-# in the authors' scripts, or the difference of two mean codes?** For the same
-# length of the step, the difference of means changes an attribute 1.10 times as
-# much, by the median over 40 attributes of one model. For the same change of the
-# picture, it changes it 0.85 times as much. So its steps are longer in the picture,
-# and not better.
+# **A smile is a direction in the code. Which one shows it better: the regression's
+# weights, as in the authors' scripts, or the difference of two mean codes?** The
+# weights, if both change the picture equally. The difference of means then changes an
+# attribute only 0.85 times as much, by the median over 40 attributes of one model. For
+# steps of the same length in the code, the difference of means wins. It changes an
+# attribute 1.10 times as much, but it also changes the whole picture more.
 #
-# {doc}`/book/celeba/attributes` uses two directions. This page compares five, on
-# digits (the attribute is "is a 3", and so on) and on faces, also in models that
+# {doc}`/book/celeba/attributes` uses three directions. This page compares five, on
+# digits (the attribute is "is a 3", and so on) and on faces. It also uses models that
 # leave many dimensions unused. There a direction can fail silently, because the
 # decoder ignores its steps.
 
@@ -57,17 +57,17 @@ from vaelib import (
 )
 
 # %% [markdown]
-# A regression on codes, divided by their standard deviations $s$, has the
-# weights $w$. $\Sigma$ is the codes' covariance. $\Delta$ is the difference of the
-# mean codes with and without the attribute. We make five directions of these:
+# We fit a logistic regression to codes that are divided by their standard deviations
+# $s$. Its weights are $w$, and $\Sigma$ is the codes' covariance. We compare five
+# directions:
 #
-# | direction | what it is |
-# |---|---|
-# | $d \propto w / s$ | the gradient of the regression's score: a *filter* |
-# | $w$ | what the authors' scripts walked along |
-# | $s w$ | where the score grows fastest for each standard deviation |
-# | $\Sigma d$ | what goes with the score: the filter's *pattern* {cite}`haufe2014interpretation` |
-# | $\Delta$ | what goes with the attribute itself |
+# | direction | what it is | who uses it |
+# |---|---|---|
+# | $d \propto w / s$ | where the regression's score grows fastest: a *filter* | the paper intends it |
+# | $w$ | the regression's weights | the authors' scripts |
+# | $s w$ | where the score grows fastest, if you measure codes in standard deviations | |
+# | $\Sigma d$ | how codes differ if their score differs: the filter's *pattern* {cite}`haufe2014interpretation` | |
+# | $\Delta$ | the mean code with the attribute minus the mean code without it | `attributes.fit`, as `direction` |
 
 
 # %% tags=["hide-input"]
@@ -84,11 +84,13 @@ def candidates(attribute, means):
 
 
 # %% [markdown]
-# We move a hundred test images from -4 to 4 along each direction, of length 1. A
-# classifier that has only seen real images looks at both ends. We measure
-# how much its probability of the digit rises, or its log-odds of the face's
-# attribute. A dimension is *active* if its posterior mean has a variance above
-# 0.01.
+# ## For the same length of the step
+#
+# We scale each direction to length 1, and move the codes of a hundred test images from
+# -4 to 4 along it. A classifier that has only seen real images scores both ends. We
+# measure how much its probability of the digit rises, or its log-odds of the face's
+# attribute. (This classifier is an earlier one.) A dimension is *active* if its
+# posterior mean has a variance above 0.01.
 
 
 # %% tags=["hide-input"]
@@ -195,19 +197,18 @@ Markdown(
 )
 
 # %% [markdown]
-# The gradient $d$ divides by $s$, so it goes furthest where $s$ is small and the
-# dimension says little. Multiplying by $s$ brings the steps back to what the
-# model uses. Multiplying by $\Sigma$ also restores what dimensions share. What
-# remains between $\Sigma d$ and $\Delta$ may be the regression's own error, because
-# it has to find $K$ weights together. (These tables are of an earlier classifier. The
-# next one is of the five that the package has now, and of one model.)
+# The gradient $d$ divides by $s$, so its steps are longest where $s$ is small and the
+# dimension encodes little. Multiplying by $s$ brings the steps back to dimensions that
+# the model uses. Multiplying by $\Sigma$ also restores what dimensions share. The
+# difference that remains between $\Sigma d$ and $\Delta$ may be an error of the
+# regression, because it has to find $K$ weights together.
 #
-# ## Longer, or better?
+# ## For the same change of the picture
 #
-# All this was for steps of the same length in the code. We now take the published
-# model of faces with K = 64, fit the directions to the training codes, and divide
-# each rise by two other things as well: by the change of the picture (root mean
-# square over pixels), and by the mean change of all other attributes' log-odds.
+# We now take the published model of faces with K = 64, and fit the directions to the
+# training codes. The package's five classifiers score the ends. We also divide each
+# rise by the change of the picture (root mean square over pixels), and by the *leak*,
+# the mean change of all other attributes' log-odds.
 
 
 # %% tags=["hide-input"]
@@ -254,7 +255,8 @@ for column, attribute in bar:
 
 # %% [markdown]
 # Each cell has the median ratio over attributes, its 95% interval over attributes
-# and classifiers (a bootstrap), and for how many attributes $\Delta$ is ahead.
+# and classifiers (a bootstrap), and the number of attributes for which $\Delta$ is
+# ahead. A ratio above 1 means that $\Delta$ changes the attribute more.
 
 # %% tags=["hide-input"]
 generator = torch.Generator().manual_seed(0)
@@ -290,16 +292,14 @@ for name, (length, change, leak) in ratios.items():
     glue(f"{name}_leak", leak, display=False)
 
 # %% [markdown]
-# For the same length of the code's step, $\Delta$ changes the attribute a tenth more
-# than the authors' $w$. But its steps also change the picture more. For the same
-# change of the picture, $w$ is ahead of $\Delta$ for 34 of 40 attributes, and $d$ is
-# further ahead. Per change of the other attributes, the interval contains one: we see
-# no difference. So which direction is best depends on what you hold equal.
+# For steps of the same length, $\Delta$ changes the attribute a tenth more than the
+# authors' $w$, but it also changes the picture more. For the same change of the
+# picture, $w$ is ahead of $\Delta$ for 34 of 40 attributes, and $d$ is further ahead.
+# For the same leak, the intervals contain 1, so we don't see a difference.
 #
-# `attributes.fit` gives $\Delta$ as the `direction` of an attribute. It needs only
-# two means, and it can't lead into dimensions that the model doesn't use, because
-# there all means are alike.
+# `attributes.fit` gives $\Delta$ as the `direction` of an attribute. It needs only two
+# means. It can't lead into dimensions that the model doesn't use, because all means are
+# alike there.
 #
-# **A limit.** $\Delta$ takes along whatever comes together with the attribute in
-# the data. If you want to change one thing and keep all others, you ask another
-# question, and {doc}`/book/celeba/attributes` measures that leak.
+# **A limit.** $\Delta$ also changes whatever occurs together with the attribute in the
+# data. {doc}`/book/celeba/attributes` measures this leak.

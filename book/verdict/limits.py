@@ -16,15 +16,20 @@
 # %% [markdown]
 # # What this book does not show
 #
-# **How far do the numbers of this book reach, and who is in the photographs?** The numbers
-# on faces rest on a twentieth of the paper's images. We estimate that 62% of the test
-# images show a person who is in the training images, too. The photographs show famous
-# people, and annotators labelled 77.8% of them *Young*.
+# **How far can you trust the numbers of this book?** Trust those on digits more than those
+# on faces. Three limits of the faces matter most:
 #
-# This page measures the limits of data, compute and metrics, and counts who is in the
+# - They rest on a twentieth of the paper's images. So a result for a large K or a rare
+#   attribute may change with all of them.
+# - We estimate that 62% of the test images show a person who is in the training images,
+#   too. So for other people, scores may be lower than on these test images.
+# - The photographs show famous people, and annotators labelled 77.8% of them *Young*. So
+#   don't expect the results for other faces, and don't use a model of this book to judge
+#   anybody.
+#
+# This page measures limits of data, compute and metrics, and counts who is in the
 # photographs. A data set should come with such an account {cite}`gebru2021datasheets`, but
-# CelebA didn't. The quick profile uses drawn faces. Its tables show how the page works, and
-# nothing about people.
+# CelebA didn't. The quick profile uses drawn faces, so its tables aren't about people.
 
 # %% tags=["parameters", "hide-input"]
 import os
@@ -90,9 +95,9 @@ headers = ["", "training images", "test images", "epochs", "updates"]
 show(table, headers)
 
 # %% [markdown]
-# We don't know how a large K does after longer training, on twenty times more images. A
-# model may overfit our images, but not all of CelebA, and rare attributes are very rare
-# here. Two more limits follow.
+# A model may overfit our images when it wouldn't overfit all of CelebA, and rare attributes
+# are very rare here. We don't know how well a large K does after longer training on twenty
+# times more images.
 #
 # *Training and test images share people.* The official split keeps each person on one side.
 # Our split by name doesn't, because the names aren't in an order of persons, and the list
@@ -105,11 +110,10 @@ chance = 1 - (1 - count / 162_770) ** 19
 print(f"{chance:.0%} (a rough estimate, for CelebA only)")
 
 # %% [markdown]
-# So "test" here means another photograph, and often not another person.
+# So a test image is another photograph, but often not another person.
 #
-# *Few seeds.* We know how much a value varies between seeds for only some K. We didn't tune
-# the settings, neither the paper's nor ours: there is one learning rate, one batch size and
-# one architecture.
+# *Few seeds.* We know for only some K how much a value varies between seeds. We didn't tune
+# the settings. There is one learning rate, one batch size and one architecture.
 
 # %% tags=["hide-input"]
 table = []
@@ -122,7 +126,7 @@ headers = ["K", "seeds", "ELBO: deviation over seeds"]
 show(table, [*headers, "standard error over test images"])
 
 # %% [markdown]
-# (Differences between models on the same images are known more exactly than either value,
+# (The difference between two models on the same images is more exact than either value,
 # because the variation between images cancels.)
 #
 # ## Metrics
@@ -133,6 +137,7 @@ show(table, [*headers, "standard error over test images"])
 # With another seed of this classifier, the distance of the same samples was up to a third
 # larger, and up to a third of its features were dead. The package now has five without dead
 # features, and the stored values will be measured again.
+#
 # How well does the classifier recognise attributes? We measure the area under the ROC curve
 # (AUC) on the test images, for attributes that at least ten of them have, and ten lack:
 
