@@ -37,7 +37,7 @@ RECORDS = Path(__file__).parents[1] / "records"
 def rules() -> dict[str, dict]:
     """Read `claims.yml`: the wording, page and conditions of each claim.
 
-    A condition that is `fresh` has the words and the bound of `rules.yml`, and is decided by `book.machinery.verdicts`.
+    A condition that is `fresh` has the words and the bound of `rules.yml`, and is decided by `book.experiments.verdicts`.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def judge(
 
 
 def published(claim: str, records: Path = RECORDS) -> Judgement:
-    """Read a verdict on fresh seeds from `records/verdicts`, written by `book.machinery.verdicts`.
+    """Read a verdict on fresh seeds from `records/verdicts`, written by `book.experiments.verdicts`.
 
     Raises ValueError if its rules weren't the present ones.
     """

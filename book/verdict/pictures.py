@@ -40,7 +40,7 @@ import torch
 from IPython.display import Image, Markdown
 from tabulate import tabulate
 
-from book.machinery import authors, authors_records
+from book.experiments import authors, authors_records
 from vaelib import plots, storage
 
 if profile == "paper" and (clone := os.environ.get("VAELIB_AUTHORS")):

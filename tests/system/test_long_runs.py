@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 from conftest import interrupt, same_runs
 
-from book.machinery import long_runs
+from book.experiments import long_runs
 from vaelib import data, runs, storage, training
 
 

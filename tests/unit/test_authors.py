@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from book.machinery import authors, authors_records
+from book.experiments import authors, authors_records
 
 FACE = (3, 64, 48)
 

@@ -1,4 +1,4 @@
-"""Decide claims with models trained from fresh seeds: `python -m book.machinery.verdicts C4 C7`.
+"""Decide claims with models trained from fresh seeds: `python -m book.experiments.verdicts C4 C7`.
 
 The rules are in rules.yml. For each claim, the command trains the missing models, and resumes interrupted runs. It then
 measures each condition for each seed. It writes the verdict to book/records/verdicts/C4.json, and the runs' records to
@@ -18,10 +18,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from book.machinery import claims
 from vaelib import TrainConfig, attributes, data, evaluation, features, files, models, runs
 from vaelib.objective import reparameterize
 
-from . import authors, claims
+from . import authors
 
 RECORDS = Path(__file__).parents[1] / "records"
 RESAMPLES = 1000
@@ -260,7 +261,7 @@ def decide(claim: str) -> claims.Judgement:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m book.machinery.verdicts", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m book.experiments.verdicts", description=__doc__)
     parser.add_argument("claim", nargs="*", default=[*MEASURES], help="such as C4; by default all that have rules here")
     for folder in ("fresh", "verdicts"):
         (RECORDS / folder).mkdir(exist_ok=True)

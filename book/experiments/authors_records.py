@@ -1,7 +1,7 @@
 """Measure the authors' pictures and briefly trained models of faces for book/verdict/pictures, into book/records.
 
-`python -m book.machinery.authors_records pictures` needs VAELIB_AUTHORS. With `trained`, it trains eight models for 200
-updates and stores a picture of samples. Both need CelebA. `pictures` also needs MNIST.
+`python -m book.experiments.authors_records pictures` needs VAELIB_AUTHORS. With `trained`, it trains eight models for
+200 updates and stores a picture of samples. Both need CelebA. `pictures` also needs MNIST.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
+from book.machinery.pictures import small
 from vaelib import attributes, data, decoders, encoders, evaluation, files, models, priors, seeding, storage, training
 from vaelib.objective import reparameterize
 
 from . import authors, verdicts
-from .pictures import small
 
 BOOK = Path(__file__).parents[1]
 FACES, SQUARES, DIGITS = (2, 8, 16, 32, 64, 96, 128), (64, 96, 128, 256), (1, 2, 3, 4, 6, 10, 16, 24, 32)
@@ -239,7 +239,7 @@ def record(name: str, found: dict) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m book.machinery.authors_records", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m book.experiments.authors_records", description=__doc__)
     parser.add_argument("part", choices=("pictures", "trained"))
     if parser.parse_args().part == "trained":
         record("authors_trained", trained(data.load("celeba")))
