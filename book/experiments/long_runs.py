@@ -82,7 +82,6 @@ def publish(name: str, seed: int, run: runs.Run, digits: data.Dataset, samples: 
         "log_prob_samples": samples,
     }
     published = replace(run, evaluation=run.evaluation | found)
-    folder.mkdir(parents=True, exist_ok=True)
     files.write(folder / f"burda-{name}-s{seed}.json", published.dumps())
     if seed == FIRST and run.builder:
         storage.save(model.half(), folder / f"burda-{name}.safetensors", run.builder)
