@@ -23,11 +23,11 @@ from vaelib.runs import Run, plus_minus
 from vaelib.runs import load as load_run
 
 MIME = "application/vnd.vaelib.claim+json"
-VERDICTS = {  # with the words for counting them in the ledger
-    "holds": "hold",
-    "holds in part": "hold in part",
-    "does not hold": "do not hold",
-    "not decided": "are not decided",
+VERDICTS = {  # with the words for counting them in the ledger, their signs there, and their classes in book.css
+    "holds": ("hold", "✓", "met"),
+    "holds in part": ("hold in part", "◐", "part"),
+    "does not hold": ("do not hold", "✗", "missed"),
+    "not decided": ("are not decided", "?", "open"),
 }
 CLAIMS = Path(__file__).with_name("claims.yml")
 RECORDS = Path(__file__).parents[1] / "records"
@@ -201,7 +201,9 @@ def judge(
     ValueError
         If the claim is unknown, the values don't match its conditions, or a value isn't finite.
     """
-    asked = _rule(claim)["conditions"]
+    if claim not in rules():
+        raise ValueError(f"unknown claim {claim!r}; known: {', '.join(rules())}")
+    asked = rules()[claim]["conditions"]
     if values.keys() != asked.keys():
         raise ValueError(f"{claim} asks for {', '.join(asked)}, not {', '.join(values) or 'nothing'}")
     several = {key: torch.as_tensor(value, dtype=torch.float64).reshape(-1).tolist() for key, value in values.items()}
@@ -229,7 +231,7 @@ def judgement(claim: str, book: Path) -> Judgement:
     Raises
     ------
     ValueError
-        If the claim is unknown, its page doesn't judge it, or its measurements don't match the rules.
+        If the claim's page doesn't judge it, or its measurements don't match the rules.
     FileNotFoundError
         If one of its runs doesn't have a record.
     """
@@ -238,9 +240,7 @@ def judgement(claim: str, book: Path) -> Judgement:
     records = [load_run(folder / name, builder=None) for name in stored["runs"]]
     found = judge(claim, stored["data"], records, stored.get("errors"), **stored["values"])
     if found.runs != stored["runs"]:
-        raise ValueError(
-            f"{_page(claim, book)} judges {claim} by runs that differ from their records; execute it again"
-        )
+        raise ValueError(f"{_page(claim, book)} judges {claim} by runs that differ from their records; execute it")
     return found
 
 
@@ -250,7 +250,7 @@ def runs_beyond(book: Path) -> list[str]:
 
 
 def _page(claim: str, book: Path) -> Path:
-    return book / f"{_rule(claim)['page']}.ipynb"
+    return book / f"{rules()[claim]['page']}.ipynb"
 
 
 def _stored(claim: str, book: Path) -> dict:
@@ -265,9 +265,3 @@ def _stored(claim: str, book: Path) -> dict:
 def fingerprint(run: Run) -> str:
     """Hash a run's evaluation. A repeated run on another machine gives another hash."""
     return hashlib.sha256(json.dumps(run.evaluation, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _rule(claim: str) -> dict:
-    if claim not in rules():
-        raise ValueError(f"unknown claim {claim!r}; known: {', '.join(rules())}")
-    return rules()[claim]

@@ -20,12 +20,6 @@ from tabulate import tabulate
 from . import claims
 
 BOOK = Path(__file__).parents[1]
-SIGNS = {  # of a verdict, and its class in book.css
-    "holds": ("✓", "met"),
-    "holds in part": ("◐", "part"),
-    "does not hold": ("✗", "missed"),
-    "not decided": ("?", "open"),
-}
 LETTERS = {"paper": "C", "plain": "C", "beyond": "B"}
 SCALE = '<p class="scale" aria-hidden="true"><span>← misses</span><span>meets →</span></p>'
 
@@ -64,7 +58,7 @@ def _link(judgement: claims.Judgement, words: str) -> str:
 
 def _count(judgements: list[claims.Judgement]) -> str:
     count = Counter(each.verdict for each in judgements)
-    verdicts = ", ".join(f"{count[name]} {plural}" for name, plural in claims.VERDICTS.items())
+    verdicts = ", ".join(f"{count[name]} {plural}" for name, (plural, *_) in claims.VERDICTS.items())
     return f"**Of these {len(judgements)} claims, {verdicts}.**"
 
 
@@ -82,7 +76,7 @@ def _row(judgement: claims.Judgement) -> str:
         x = _place(mean(judgement.values[key]), bound, way)
         shade = {True: "met", False: "missed", None: "open"}[judgement.met[key]]
         marks += f'<g class="{shade}"><path d="M{low:.0f} 8H{high:.0f}"/><circle cx="{x:.0f}" cy="8" r="4"/></g>'
-    mark, shade = SIGNS[judgement.verdict]
+    _, mark, shade = claims.VERDICTS[judgement.verdict]
     return (
         f'<details class="claim {shade}" id="{judgement.claim.lower()}"><summary><b aria-hidden="true">{mark}</b>'
         f"<span>{escape(judgement.rule['plain'])}</span>"

@@ -199,7 +199,7 @@ def test_where_there_is_no_book_the_commands_say_so_and_write_nothing(command, t
     assert not list(tmp_path.iterdir())
 
 
-def test_of_other_profiles_than_the_papers_only_records_are_published_the_runs_without_weights(project, monkeypatch):
+def test_of_other_profiles_than_the_papers_only_records_are_published(project, monkeypatch, capsys):
     monkeypatch.setattr(storage, "PRETRAINED", project / "package")
     _command(monkeypatch, "publish", "mnist", "--profile", "mine")
     assert list(Path("book").iterdir()) == [Path("book/records")] and not storage.PRETRAINED.exists()
@@ -208,23 +208,26 @@ def test_of_other_profiles_than_the_papers_only_records_are_published_the_runs_w
     assert runs.load(folders[0]).evaluation == json.loads(EVALUATION)
     assert not list(Path("book").rglob("*.safetensors"))
     monkeypatch.setenv("VAELIB_RUNS", str(project / "none"))
-    with pytest.raises(SystemExit, match=r"4 of 4 runs have no usable record:\n.*digits-k1-e1-s0"):
+    with pytest.raises(SystemExit):
         _command(monkeypatch, "publish", "mnist", "--profile", "mine")
+    assert "digits-k1-e1-s0" in capsys.readouterr().err
 
 
-def test_one_damaged_run_or_page_is_named_and_the_others_are_published(project, monkeypatch):
-    damaged = runs.default_root() / "digits-k1-e1-s0" / "metrics.jsonl"
-    damaged.write_text('{"epo')
+@pytest.mark.parametrize("damaged", ["run", "page"])
+def test_a_damaged_run_or_page_is_named(project, monkeypatch, capsys, damaged):
+    metrics = runs.default_root() / "digits-k2-e1-s0" / "metrics.jsonl"
+    metrics.write_text('{"epo' if damaged == "run" else metrics.read_text())
     page = _notebook(Path("book/mnist/all.ipynb"), "", _picture(Image.linear_gradient("L"), compress_level=0))
     broken = _notebook(Path("book/damaged.ipynb"), "", new_output("display_data", data={"image/png": "iVBORw0KGgo="}))
     before = page.stat().st_size
-    monkeypatch.setattr(publish, "training", lambda path: None)  # it would take a minute
-    monkeypatch.setattr(storage, "PRETRAINED", project / "package")
-    with pytest.raises(SystemExit) as exit:
+    with pytest.raises(SystemExit):
         _command(monkeypatch, "publish", "mnist")
-    assert str(damaged) in str(exit.value) and f"{broken} contains a damaged picture" in str(exit.value)
-    assert len(list(Path("book/records/paper").iterdir())) == 3
-    assert page.stat().st_size < before / 2
+    told = {"run": f"{metrics} is damaged", "page": f"{broken} contains a damaged picture"}
+    assert told[damaged] in capsys.readouterr().err
+    if damaged == "run":
+        assert not Path("book/records").exists()
+    else:
+        assert page.stat().st_size < before / 2
 
 
 def test_a_picture_is_taken_from_the_notebook_that_shows_it(tmp_path):
@@ -249,7 +252,8 @@ def trained_plan(trained, monkeypatch, tmp_path_factory):
 
 @pytest.mark.usefixtures("trained_plan")
 def test_published_weights_decode_as_the_run_does_and_come_with_a_card(trained, tmp_path, monkeypatch):
-    (path,) = publish.weights("quick", "mnist", tmp_path / "weights")
+    publish.weights("quick", "mnist", tmp_path / "weights")
+    path = tmp_path / "weights" / "mnist-k2.safetensors"
     assert path.stat().st_size < 0.6 * (trained.folder / "model.safetensors").stat().st_size
     monkeypatch.setattr(storage, "PRETRAINED", path.parent)
     published, z = storage.from_pretrained("mnist-k2"), 2 * torch.randn(1000, 2)
