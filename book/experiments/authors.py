@@ -285,9 +285,7 @@ def _our_walks(model: models.VAE, photos: data.Dataset) -> dict[str, Tensor]:
     starts[0] = 0
     found = attributes.fit(means, photos.train.labels[:, columns], WALKS)
     steps = torch.linspace(-4, 4, 11)
-    return {
-        name: attributes.traverse(model, starts, each.standardised_direction, steps) for name, each in found.items()
-    }
+    return {name: attributes.traverse(model, starts, it.standardised_direction, steps) for name, it in found.items()}
 
 
 def scripts_model(image_shape: tuple[int, ...], latent_dim: int, width: int = 64) -> models.VAE:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import nbformat
 import papermill
 import pytest
+from conftest import BOOK, ROOT
 from jupyter_server.services.contents.largefilemanager import LargeFileManager
 from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
 from sphinx.errors import ExtensionError
@@ -21,8 +22,6 @@ from book.machinery import sphinx_ledger as ledger
 from book.machinery import sphinx_notebooks as extension
 from vaelib import runs
 
-ROOT = Path(__file__).parents[2]
-BOOK = ROOT / "book"
 RECORDS = BOOK / "records" / "paper"
 NOTEBOOKS = sorted(path for path in BOOK.rglob("*.ipynb") if not re.search(r"runs/quick|checkpoints|-s\d", str(path)))
 PLANS = {experiment: profiles.load("paper", experiment) for experiment in ("mnist", "celeba")}

@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
-from conftest import is_alive
+from conftest import ROOT, is_alive
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
@@ -26,7 +26,6 @@ from book.machinery import sweep as batch
 from book.machinery.sweep import Job, sweep
 from vaelib import data, plots, runs, storage
 
-ROOT = Path(__file__).parents[2]
 FIGURE = {"mystnb": {"figure": {"caption": "A caption.", "name": "fig-one"}}}
 EVALUATION = '{"test_elbo": -1.0}'
 
@@ -155,7 +154,7 @@ def test_a_sweep_that_is_stopped_or_killed_starts_nothing_more_and_its_kernels_e
     environment = os.environ | {"VAELIB_RUNS": str(tmp_path), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "book.machinery", "sweep", "mnist", "--profile", "quick", "--workers", "2"]
     process = subprocess.Popen(command, env=environment, cwd=tmp_path)
-    deadline = time.monotonic() + 120  # of a machine that is busy otherwise
+    deadline = time.monotonic() + 300  # of a machine that is busy otherwise
     try:
         while len(kernels := list(folder.glob("*.pid"))) < 2:
             assert time.monotonic() < deadline
