@@ -111,6 +111,7 @@ def complete(case: str, folder: str | None) -> float:
 
 
 def plain(case: str, batches: Callable, fused: bool = False, read: bool = False, after: Callable = id) -> float:
+    """Seconds of a loop without any library; after each epoch, `after` gets the model, and does nothing by default."""
     model = build(case)
     optimizer, total = torch.optim.Adam(model.parameters(), fused=fused), 0.0
     started = time.perf_counter()
