@@ -154,6 +154,7 @@ def test_the_reader_can_take_the_encoders_place_and_give_it_back(page):
 
 def test_keys_move_q_and_draw_and_so_does_a_finger(page):
     before = shown(page)
+    page.locator("#vae-q").focus()  # which may scroll
     height = page.evaluate("scrollY")
     press(page, "#vae-q", "ArrowRight", "ArrowUp", "Shift+ArrowRight")
     moved = [shown(page)[name] - before[name] for name in ("mean0", "mean1")]
