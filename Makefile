@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin x86_64-pc-windows-msvc
-NOTEBOOKS := $(filter-out book/machinery/%,$(wildcard book/*/*.py))
+NOTEBOOKS := $(filter-out book/machinery/% book/experiments/%,$(wildcard book/*/*.py))
 # For nbval: those that no sweep executes, and the trainings, which it does with other parameters
 UNSWEPT := $(filter-out book/mnist/% book/celeba/%, $(NOTEBOOKS)) $(wildcard book/*/train.py)
 # Or each process would compile all that it imports anew
@@ -39,7 +39,7 @@ style: $(READY) ## check style, types, lines of code, plain English, and that ea
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m book.machinery.loc
-	$(BIN)/python -m book.machinery.readability --docstrings --max-flags 11 vaelib book/machinery
+	$(BIN)/python -m book.machinery.readability --docstrings --max-flags 11 vaelib book/machinery book/experiments
 	$(BIN)/python -m book.machinery.readability --max-flags 6 $(NOTEBOOKS) $(wildcard *.md book/*.md book/*/*.md)
 	$(BIN)/jupytext --sync --pre-commit-mode $(NOTEBOOKS)
 
@@ -53,7 +53,7 @@ reproduce: $(READY) ## train a whole profile, and refresh what the book publishe
 	$(BIN)/jupytext --quiet --sync $(NOTEBOOKS)
 	$(BIN)/python -m book.machinery sweep celeba mnist --profile $(PROFILE) --no-summary
 	$(BIN)/python -m vaelib train faces --latent-dim 32 --epochs 60
-	$(if $(filter paper,$(PROFILE)),$(BIN)/python -m book.machinery.verdicts)
+	$(if $(filter paper,$(PROFILE)),$(BIN)/python -m book.experiments.verdicts)
 	VAELIB_PROFILE=$(PROFILE) TQDM_DISABLE=1 $(BIN)/jupytext --sync --execute $(NOTEBOOKS)
 	$(BIN)/python -m book.machinery publish mnist --profile $(PROFILE)
 	$(BIN)/python -m book.machinery publish celeba --profile $(PROFILE)

@@ -32,7 +32,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from PIL import Image
-from tabulate import tabulate
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
@@ -111,13 +110,8 @@ def complete(case: str, folder: str | None) -> float:
     return plain(case, batches, fused=True, after=test)
 
 
-def plain(
-    case: str,
-    batches: Callable[[], Iterator],
-    fused: bool = False,
-    read: bool = False,
-    after: Callable[[models.VAE], object] = id,  # nothing
-) -> float:
+def plain(case: str, batches: Callable, fused: bool = False, read: bool = False, after: Callable = id) -> float:
+    """Seconds of a loop without any library; after each epoch, `after` gets the model, and does nothing by default."""
     model = build(case)
     optimizer, total = torch.optim.Adam(model.parameters(), fused=fused), 0.0
     started = time.perf_counter()
@@ -144,24 +138,18 @@ def pythae(case: str, folder: str | None) -> float:
     shape, ours = images(case, folder).image_shape, build(case)
 
     class Encoder(BaseEncoder):
-        def __init__(self):
-            super().__init__()
-            self.part = ours.encoder
-
         def forward(self, x):
             mean, log_variance = distributions.mean_and_log_variance(self.part(x))
             return ModelOutput(embedding=mean, log_covariance=log_variance)
 
     class Decoder(BaseDecoder):
-        def __init__(self):
-            super().__init__()
-            self.part = ours.decoder
-
         def forward(self, z):
             return ModelOutput(reconstruction=self.part(z).mean)
 
     theirs = VAEConfig(input_dim=shape, latent_dim=CASES[case][3], reconstruction_loss="bce")
-    model = VAE(theirs, encoder=Encoder(), decoder=Decoder())
+    encoder, decoder = Encoder(), Decoder()
+    encoder.part, decoder.part = ours.encoder, ours.decoder
+    model = VAE(theirs, encoder=encoder, decoder=decoder)
     x = to_float(images(case, folder).train.images)
     with tempfile.TemporaryDirectory() as output:
         settings = {"num_epochs": CASES[case][4], "per_device_train_batch_size": 128, "learning_rate": 1e-3}
@@ -315,9 +303,7 @@ def rate(case: str, folder: str | None, latent_dim: int, batch_size: int, count:
     return count / lines[1]["seconds"]
 
 
-def turns(
-    case: str, folder: str | None, loops: list[Callable], part: int = 5, count: int = 12
-) -> dict[str, list[float]]:
+def turns(case: str, folder: str | None, loops: list[Callable], part: int = 5, count: int = 12) -> dict:
     """Seconds that epochs of a part of the images take, in turn in one process: what slows it a while slows them all.
 
     Only loops that round tiny numbers to zero are to be compared so: there are none yet after so few steps.
@@ -409,8 +395,6 @@ def main() -> None:
         loops.append(bfloat16)
     if find_spec("pythae"):
         loops.insert(1, pythae)
-    else:
-        print("pythae is not installed, and takes no part")
     for case in ("digits", "faces"):
         found = {loop.__name__: {"seconds": [], "megabytes": []} for loop in loops}
         for _ in range(options.repeats):  # in turn, so that a machine that drifts is unfair to nobody
@@ -423,8 +407,7 @@ def main() -> None:
         near = [loop for loop in loops if loop in (tuned, complete, ours, bfloat16)]
         in_turn = {threads: alone(turns, threads, case, folder, near)[0] for threads in (1, cores)}
         note(case, result[case] | {"turns": in_turn})
-        rows = [(name, count / min(row["seconds"]), max(row["megabytes"])) for name, row in found.items()]
-        print(tabulate(rows, [f"{case}, {count:,} images", "images/s, best", "MB"], floatfmt=",.0f"), flush=True)
+        print(case, {name: f"{count / min(row['seconds']):,.0f} images/s" for name, row in found.items()}, flush=True)
     count = {"digits": 38_400, "faces": 2_560}
     varied = {
         "latent_dim": [(K, 128, 1.0, cores) for K in (2, 16, 64, 256)],
@@ -435,15 +418,13 @@ def main() -> None:
     growth = {}
     for case in count:
         for name, rows in varied.items():
-            growth[f"{case}, {name}"] = found = [
+            growth[f"{case}, {name}"] = [
                 [*row, alone(rate, row[3], case, folder, row[0], row[1], int(row[2] * count[case]))[0]] for row in rows
             ]
-            print(f"{case}, {name}:", *(f"{row[-1]:,.0f}/s" for row in found), flush=True)
     note("growth", growth)
     note("workers", {str(workers): many(workers, folder) for workers in (1, 2)})
     note("decoded", alone(decoded, cores, folder)[0])
     note("imports", {module: imported(module) for module in ("torch", "vaelib")})
-    print({key: result[key] for key in ("workers", "decoded", "imports")})
 
 
 def processor() -> str:

@@ -151,18 +151,10 @@ def trainings(device: torch.device, place: str | None, folder: Path, short: bool
         for latent_dim in latent_dims:
             started = time.perf_counter()
             run = runs.train(images, TrainConfig(latent_dim, epochs), folder, device)
-            trained = sum(line["seconds"] for line in run.metrics)
-            found[run.folder.name] = {"images": len(images.train), "epochs": epochs, "trained_s": trained}
-            found[run.folder.name] |= {"all_s": time.perf_counter() - started, **run.evaluation}
-            print(f"{run.folder.name}: {trained:.1f} s, test ELBO {run.evaluation['test_elbo']:.2f}", flush=True)
+            whole = {"images": len(images.train), "epochs": epochs, "all_s": time.perf_counter() - started}
+            trained = {"trained_s": sum(line["seconds"] for line in run.metrics)}
+            found[run.folder.name] = whole | trained | run.evaluation
     return found
-
-
-def show(title: str, table: dict) -> None:
-    print(f"\n{title}")
-    for name, row in table.items():
-        cells = (f"{key} {value:,.2f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items())
-        print(f"  {name}:", ", ".join(cells), flush=True)
 
 
 def main() -> None:
@@ -178,22 +170,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
 
-        def note(part: str, found: dict, shown: dict) -> None:  # at once, for what comes later may fail
+        def note(part: str, found: dict) -> None:  # at once, for what comes later may fail
             result[part] = found
             options.output.write_text(json.dumps(result, indent=1))
-            show(part, shown)
+            for name, row in found.items():
+                print(f"{name}:", row, flush=True)
 
         checks = weights(device, 2 if options.short else 10)
-        checks |= {"resuming": resuming(device, folder), "too little memory": memory(device, folder)}
-        note("checks", checks, checks)
-        rates = speed(device, 16 if options.short else 12_800, options.short)
-        note("images a second", rates, rates)
-        tables = profiled(device, 2 if options.short else 10)
-        note("profile", tables, {})
-        print(*(f"{name}\n{table}" for name, table in tables.items()), sep="\n")
-        times = trainings(device, options.data, folder, options.short)
-        keys = ("images", "epochs", "trained_s", "all_s", "test_elbo")
-        note("trainings", times, {name: {key: row[key] for key in keys} for name, row in times.items()})
+        note("checks", checks | {"resuming": resuming(device, folder), "too little memory": memory(device, folder)})
+        note("images a second", speed(device, 16 if options.short else 12_800, options.short))
+        note("profile", profiled(device, 2 if options.short else 10))
+        note("trainings", trainings(device, options.data, folder, options.short))
     failed = [name for name, check in result["checks"].items() if check["passed"] is False]
     sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
 

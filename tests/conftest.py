@@ -19,7 +19,10 @@ from vaelib.data import Dataset, Split, to_float
 from vaelib.models import VAE
 from vaelib.seeding import seeded
 
-PAGES = Path(__file__).parents[1] / "_build" / "html" / "book"
+ROOT = Path(__file__).parents[1]
+BOOK, PAGES = ROOT / "book", ROOT / "_build" / "html" / "book"
+# The same draws in every run: two rounded numbers of a page must not agree by chance
+DRAWS = "let drawn = 1; Math.random = () => (drawn = (drawn * 16807) % 2147483647) / 2147483647"
 
 
 def is_alive(number: int) -> bool:
@@ -294,3 +297,32 @@ def browser():
         browser = playwright.chromium.launch(executable_path=path)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def opened(browser):
+    """Get a built page by its name, without a network, and as the module's last test left it.
+
+    In the end no page may have complained, missed anything, or asked another host.
+    """
+    pages, trouble = {}, []
+
+    def opened(name, fragment="", **options):
+        key = name, fragment, repr(options)
+        if key not in pages:
+            context = browser.new_context(offline=True, **options)
+            context.set_default_timeout(120_000)  # of a machine that is busy otherwise
+            context.add_init_script(DRAWS)
+            page = pages[key] = context.new_page()
+            page.on("console", lambda it: it.type == "error" and trouble.append(f"{page.url}: {it.text}"))
+            page.on("pageerror", lambda error: trouble.append(f"{page.url}: {error}"))
+            if options.get("java_script_enabled", True):  # else scripts that are preloaded are refused
+                page.on("requestfailed", lambda it: trouble.append(f"{page.url} misses {it.url}"))
+            page.on("request", lambda it: it.url.startswith(("file:", "data:")) or trouble.append(f"asked: {it.url}"))
+            page.goto((PAGES / f"{name}.html").as_uri() + fragment)
+        return pages[key]
+
+    yield opened
+    for page in pages.values():
+        page.context.close()
+    assert trouble == [], "\n".join(trouble)

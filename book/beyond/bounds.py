@@ -42,7 +42,8 @@ import torch
 from IPython.display import Markdown
 from tabulate import tabulate
 
-from book.machinery import claims, long_runs
+from book.experiments import long_runs
+from book.machinery import claims
 from vaelib import burda, data, evaluation, objective, plots, runs, storage
 from vaelib.binarization import binarized
 from vaelib.seeding import seeded
@@ -61,7 +62,7 @@ print(f"{digits.name}: {count:,} training and {test_count:,} test images")
 # One command retrains a run, such as seed 10 of `vae`. On one CPU thread, this takes more than an hour.
 #
 # ```sh
-# python -m book.machinery.long_runs vae:10
+# python -m book.experiments.long_runs vae:10
 # ```
 #
 # The table lists every run that has a record `burda-*` in `book/records/beyond`. In the names, `vae` is one sample, `mean5` averages five, `iwae5` weights five, and

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from joblib import cpu_count  # unlike os.cpu_count, it respects the limits of a container
 
-from vaelib import runs, storage
+from vaelib import files, runs, storage
 from vaelib.__main__ import STOPPED
 
-from . import claims, pictures, profiles
+from . import claims, live, pictures
 from . import publish as publishing
 from . import sweep as batch
 
@@ -35,22 +35,16 @@ def sweep(options: argparse.Namespace) -> None:
         os.environ["VAELIB_DATA"] = str(Path(os.environ["VAELIB_DATA"]).expanduser().resolve())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // max(1, options.workers))))
     os.environ["TQDM_DISABLE"] = "1"  # for the kernels, whose progress bars would be stored in the pages
-    # Kernels set this too, but only after their parent process has imported matplotlib
-    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     stages: dict[str, list[batch.Job]] = {"runs": [], "summaries": []}
     pages = (BOOK / "runs" / options.profile).resolve()
     for experiment in dict.fromkeys(options.experiment):
-        profiles.load(options.profile, experiment)  # reports an unknown name before its notebooks are searched
         named = [path.with_suffix(".ipynb").resolve() for path in chapters() if path.parent == BOOK / experiment]
         training = (BOOK / experiment / "train.ipynb").resolve()
-        if training not in named:
-            raise ValueError(f"_toc.yml doesn't list {BOOK / experiment / 'train'}, in which a sweep trains; add it")
         stages["runs"] += batch.training_jobs(options.profile, experiment, training, pages)
         if not options.no_summary:
-            label = f"({options.profile})"
             for path in (each for each in named if each != training):
                 page = pages / f"{experiment}-{path.stem}.ipynb"
-                stages["summaries"].append(batch.Job(path, page, {"profile": options.profile}, label))
+                stages["summaries"].append(batch.Job(path, page, {"profile": options.profile}, f"({options.profile})"))
     try:
         for description, jobs in stages.items():
             if failures := batch.sweep(jobs, options.workers, f"{options.profile} {description}"):
@@ -66,36 +60,27 @@ def sweep(options: argparse.Namespace) -> None:
 def publish(options: argparse.Namespace) -> None:
     pages = [path.with_suffix(".ipynb") for path in chapters()]
     which = options.profile, options.experiment
-    records = BOOK / "records" / options.profile
-    steps: list[tuple] = [(publishing.records, *which, records)]
     if options.experiment == "beyond":  # no profile, because the pages store the names of their runs
         kept, root = BOOK / "records" / "beyond", runs.default_root()
         # Pages that only read records need no runs
-        named = [
-            each for each in claims.runs_beyond(BOOK) if (root / each).exists() or not (kept / f"{each}.json").exists()
-        ]
-        steps = [(publishing.record, named, kept)]
+        names = claims.runs_beyond(BOOK)
+        names = [each for each in names if (root / each).exists() or not (kept / f"{each}.json").exists()]
+        publishing.record(names, kept)
+    else:
+        publishing.records(*which, BOOK / "records" / options.profile)
     # In other profiles, weights and pictures would overwrite those in the book
-    elif options.profile == "paper" and options.experiment in publishing.WEIGHTS:
-        pretrained, live = storage.PRETRAINED, BOOK / "live"
-        notebook, figure = BOOK / options.experiment / "dimensions.ipynb", f"{options.experiment}-prior-samples"
-        steps.append((publishing.weights, *which, pretrained))
-        steps += [(pictures.shrink, page) for page in pages if page.exists()]
-        steps.append((publishing.picture, notebook, f"fig-{figure}", BOOK / "pictures" / f"{figure}.png"))
-        steps.append((publishing.interactive, *which, live))
+    if options.profile == "paper" and options.experiment in publishing.WEIGHTS:
+        for page in filter(Path.exists, pages):
+            pictures.shrink(page)
+        name = f"{options.experiment}-prior-samples"
+        notebook = BOOK / options.experiment / "dimensions.ipynb"
+        publishing.picture(notebook, f"fig-{name}", BOOK / "pictures" / f"{name}.png")
+        publishing.weights(*which, storage.PRETRAINED)
+        publishing.interactive(*which, BOOK / "live")
         if options.experiment == "mnist":
-            steps.append((publishing.training, live / "training.png"))
+            files.write(BOOK / "live" / "training.png", pictures.drawn(live.training()))
         else:
-            walk = BOOK / "pictures" / "celeba-walk.webp"
-            steps.append((publishing.animation, pretrained / "celeba-k64.safetensors", walk))
-    faults = []
-    for step, *arguments in steps:
-        try:
-            step(*arguments)
-        except (ValueError, OSError) as error:  # so that the other steps still run
-            faults.append(str(error))
-    if faults:
-        sys.exit("\n".join(["error: some files couldn't be published:", *faults]))
+            publishing.animation(storage.PRETRAINED / "celeba-k64.safetensors", BOOK / "pictures" / "celeba-walk.webp")
     print(f"published {options.experiment} from profile {options.profile!r}")
 
 
@@ -125,8 +110,6 @@ def main() -> None:
         options.function(options)
     except (ValueError, OSError, RuntimeError) as error:
         parser.exit(1, f"error: {error}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, f"{STOPPED}\n")
 
 
 if __name__ == "__main__":

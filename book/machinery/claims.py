@@ -31,7 +31,7 @@ RECORDS = Path(__file__).parents[1] / "records"
 def rules() -> dict[str, dict]:
     """Read `claims.yml`: the wording, page and conditions of each claim.
 
-    A condition that is `fresh` has the words and the bound of `rules.yml`, and is decided by `book.machinery.verdicts`.
+    A condition that is `fresh` has the words and the bound of `rules.yml`, and is decided by `book.experiments.verdicts`.
 
     Raises
     ------
@@ -201,7 +201,9 @@ def judge(
     ValueError
         If the claim is unknown, the values don't match its conditions, or a value isn't finite.
     """
-    asked = _rule(claim)["conditions"]
+    if claim not in rules():
+        raise ValueError(f"unknown claim {claim!r}; known: {', '.join(rules())}")
+    asked = rules()[claim]["conditions"]
     if values.keys() != asked.keys():
         raise ValueError(f"{claim} asks for {', '.join(asked)}, not {', '.join(values) or 'nothing'}")
     several = {key: torch.as_tensor(value, dtype=torch.float64).reshape(-1).tolist() for key, value in values.items()}
@@ -212,7 +214,7 @@ def judge(
 
 
 def published(claim: str, records: Path = RECORDS) -> Judgement:
-    """Read a verdict on fresh seeds from `records/verdicts`, written by `book.machinery.verdicts`.
+    """Read a verdict on fresh seeds from `records/verdicts`, written by `book.experiments.verdicts`.
 
     Raises ValueError if its rules weren't the present ones.
     """
@@ -229,7 +231,7 @@ def judgement(claim: str, book: Path) -> Judgement:
     Raises
     ------
     ValueError
-        If the claim is unknown, its page doesn't judge it, or its measurements don't match the rules.
+        If the claim's page doesn't judge it, or its measurements don't match the rules.
     FileNotFoundError
         If one of its runs doesn't have a record.
     """
@@ -238,9 +240,7 @@ def judgement(claim: str, book: Path) -> Judgement:
     records = [load_run(folder / name, builder=None) for name in stored["runs"]]
     found = judge(claim, stored["data"], records, stored.get("errors"), **stored["values"])
     if found.runs != stored["runs"]:
-        raise ValueError(
-            f"{_page(claim, book)} judges {claim} by runs that differ from their records; execute it again"
-        )
+        raise ValueError(f"{_page(claim, book)} judges {claim} by runs that differ from their records; execute it")
     return found
 
 
@@ -250,7 +250,7 @@ def runs_beyond(book: Path) -> list[str]:
 
 
 def _page(claim: str, book: Path) -> Path:
-    return book / f"{_rule(claim)['page']}.ipynb"
+    return book / f"{rules()[claim]['page']}.ipynb"
 
 
 def _stored(claim: str, book: Path) -> dict:
@@ -265,9 +265,3 @@ def _stored(claim: str, book: Path) -> dict:
 def fingerprint(run: Run) -> str:
     """Hash a run's evaluation. A repeated run on another machine gives another hash."""
     return hashlib.sha256(json.dumps(run.evaluation, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _rule(claim: str) -> dict:
-    if claim not in rules():
-        raise ValueError(f"unknown claim {claim!r}; known: {', '.join(rules())}")
-    return rules()[claim]

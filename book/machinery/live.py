@@ -111,8 +111,8 @@ def exact_posteriors(model: VAE, content: Mapping) -> list[dict]:
         exact, approximate = {"mean": mean, "sigma": sigma}, {"mean": encoder_mean, "sigma": encoder_sigma}
         curve = {"start": codes[0].item(), "step": half / 200}
         curve["logLikelihood"] = _rounded(_log_likelihood(model, x, codes), 4)
-        range_ = {"low": mean - half, "high": mean + half}
-        found.append(digit | {"logProb": log_prob, "posterior": exact, "encoder": approximate} | range_ | curve)
+        curve |= {"low": mean - half, "high": mean + half}
+        found.append(digit | {"logProb": log_prob, "posterior": exact, "encoder": approximate} | curve)
     return found
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 LIMITS = {  # lines of code in each folder
     "vaelib": 3425,  # target: 2,150 + 5%
-    "book/machinery": 1640,  # target: 950 + 5%
+    "book/machinery": 1000,  # target: 950 + 5%
+    "book/experiments": 504,  # target: 480
     "tests": 7855,  # target: 6,500 + 10%
 }
 UNCOUNTED = {"readability.py"}

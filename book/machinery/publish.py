@@ -25,33 +25,22 @@ LICENCES = {
 CARD = Path(__file__).with_name("card.md")
 
 
-def records(profile: str, experiment: str, folder: Path) -> list[Path]:
+def records(profile: str, experiment: str, folder: Path) -> None:
     """Copy the record of every run of an experiment. Raises like `record`."""
     plan = profiles.load(profile, experiment)
     names = [runs.name(plan.dataset, settings) for part in (plan.short, plan.long) for settings in plan.settings(part)]
-    return record(names, folder)
+    record(names, folder)
 
 
-def record(names: Sequence[str], folder: Path) -> list[Path]:
+def record(names: Sequence[str], folder: Path) -> None:
     """Write the record of each of these runs to a separate file, without the weights.
 
-    Raises
-    ------
-    ValueError
-        If a run is missing, incomplete or damaged. The other records are still written.
+    Raises ValueError or FileNotFoundError, and writes nothing, if a run is missing, incomplete or damaged.
     """
-    faults = []
-    for name in names:
-        try:
-            run = runs.load(runs.default_root() / name, builder=None)
-        except (OSError, ValueError) as error:
-            faults.append(str(error))
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
+    found = {name: runs.load(runs.default_root() / name, builder=None) for name in names}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, run in found.items():
         files.write(folder / f"{name}.json", run.dumps())
-    if faults:
-        raise ValueError("\n".join([f"{len(faults)} of {len(names)} runs have no usable record:", *faults]))
-    return [folder / f"{name}.json" for name in names]
 
 
 def picture(notebook: Path, figure: str, path: Path) -> None:
@@ -66,13 +55,12 @@ def picture(notebook: Path, figure: str, path: Path) -> None:
         if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == figure:
             for output in cell.outputs:
                 if png := output.get("data", {}).get("image/png"):
-                    path.parent.mkdir(parents=True, exist_ok=True)
                     files.write(path, pictures.stored(png, notebook))
                     return
     raise ValueError(f"{notebook} doesn't contain a figure named {figure!r}; execute it first")
 
 
-def weights(profile: str, experiment: str, folder: Path) -> list[Path]:
+def weights(profile: str, experiment: str, folder: Path) -> None:
     """Write the package's weights, in half precision, and their cards, from the profile's first seed.
 
     Raises
@@ -83,7 +71,26 @@ def weights(profile: str, experiment: str, folder: Path) -> list[Path]:
         If a run is damaged, or half precision changes a decoded pixel by 2/255 or more.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return [_write_weights(run, experiment, folder) for run in _published_runs(profile, experiment)]
+    for run in _published_runs(profile, experiment):
+        path = folder / f"{experiment}-k{run.config.latent_dim}.safetensors"
+        pair = [model.sample(1000, seed=0) for model in (run.model(), run.model().half().float())]
+        difference = 255 * (pair[0] - pair[1]).abs().max().item()
+        if not difference < 2:  # also refuses NaN
+            raise ValueError(f"half precision changes {run.folder.name}'s pixels by {difference:.1f}/255, 2 or more")
+        facts = run.record["data"]
+        card = CARD.read_text("utf-8").format(
+            name=path.stem,
+            architecture="fully connected" if facts["image_shape"][0] == 1 else "convolutional",
+            difference=difference,
+            data=facts,
+            shape=" x ".join(map(str, facts["image_shape"])),
+            settings=", ".join(f"{key} {value}" for key, value in run.record["settings"].items()),
+            environment=", ".join(f"{key} {value}" for key, value in run.record["environment"].items()),
+            licence=LICENCES[experiment],
+            run=run,
+        )
+        storage.save(run.model().half(), path)
+        files.write(path.with_suffix(".md"), card)
 
 
 def interactive(profile: str, experiment: str, folder: Path) -> Path:
@@ -129,41 +136,8 @@ def animation(weights: Path, path: Path, faces: int = 8, frames: int = 48, zoom:
     files.write(path, content.getvalue())
 
 
-def training(path: Path) -> None:
-    """Write the result of the small VAE that trains in its page as PNG, for readers without scripts."""
-    files.write(path, pictures.drawn(live.training()))
-
-
 def _published_runs(profile: str, experiment: str) -> list[runs.Run]:
     """Load the runs whose weights are in the package: the first seed of each latent dimension."""
     plan = profiles.load(profile, experiment)
     settings = {each.latent_dim: each for each in reversed(plan.settings(plan.short))}  # the first seed stays
     return [runs.load(runs.default_root() / runs.name(plan.dataset, settings[K])) for K in WEIGHTS[experiment]]
-
-
-def _write_weights(run: runs.Run, experiment: str, folder: Path) -> Path:
-    path = folder / f"{experiment}-k{run.config.latent_dim}.safetensors"
-    temporary = path.with_suffix(".part")
-    try:
-        storage.save(run.model().half(), temporary)
-        pair = [model.sample(1000, seed=0) for model in (run.model(), storage.load(temporary))]
-        difference = 255 * (pair[0] - pair[1]).abs().max().item()
-        if not difference < 2:  # also refuses NaN
-            raise ValueError(f"half precision changes {run.folder.name}'s pixels by {difference:.1f}/255, 2 or more")
-        facts = run.record["data"]
-        card = CARD.read_text("utf-8").format(
-            name=path.stem,
-            architecture="fully connected" if facts["image_shape"][0] == 1 else "convolutional",
-            difference=difference,
-            data=facts,
-            shape=" x ".join(map(str, facts["image_shape"])),
-            settings=", ".join(f"{key} {value}" for key, value in run.record["settings"].items()),
-            environment=", ".join(f"{key} {value}" for key, value in run.record["environment"].items()),
-            licence=LICENCES[experiment],
-            run=run,
-        )
-        files.place(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    files.write(path.with_suffix(".md"), card)
-    return path

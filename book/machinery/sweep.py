@@ -13,10 +13,11 @@ from tempfile import TemporaryDirectory
 import nbformat
 import papermill
 from tqdm import tqdm
+from traitlets.config import Config
 
 from vaelib import files, runs
 
-from . import kernels, pictures, profiles
+from . import pictures, profiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +123,11 @@ def execute(job: Job) -> None:
     notebook = files.read_notebook(job.notebook)  # read before execution, because it may be edited meanwhile
     job.page.parent.mkdir(parents=True, exist_ok=True)
     job.failure.unlink(missing_ok=True)
-    # Not in TMPDIR, which can be long: the path of a kernel's socket has at most 107 characters, on macOS 103
+    # Jupyter chooses free ports, which another process may take before the kernel does. Sockets in files can't be taken.
+    # Their path has at most 107 characters, on macOS 103, so not in TMPDIR, which can be long. Windows has no such files.
     with TemporaryDirectory(prefix="vaelib-", dir=None if os.name == "nt" else "/tmp") as folder:
         executed = Path(folder, job.page.name)
+        sockets = {"transport": "ipc", "ip": f"{folder}/socket", "connection_file": f"{folder}/connection.json"}
         try:
             papermill.execute_notebook(
                 job.notebook,
@@ -135,7 +138,7 @@ def execute(job: Job) -> None:
                 resources={"metadata": {"path": str(job.notebook.parent)}},
                 # Otherwise kernels print warnings and their interruption across the progress line
                 extra_arguments=["--log-level=CRITICAL"],
-                **kernels.options(Path(folder)),
+                config=Config(KernelManager={} if os.name == "nt" else sockets),
             )
         except Exception:
             if executed.exists():

@@ -46,11 +46,11 @@ import torch
 from IPython.display import Image, Markdown
 from tabulate import tabulate
 
-from book.machinery import authors, authors_records
+from book.experiments import authors
 from vaelib import plots, storage
 
 if profile == "paper" and (clone := os.environ.get("VAELIB_AUTHORS")):
-    authors_records.record("authors", authors_records.pictures(Path(clone)))
+    authors.record("authors", authors.pictures(Path(clone)))
 records = Path("../records")
 found = json.loads((records / "authors.json").read_bytes())
 trained = json.loads((records / "authors_trained.json").read_bytes())
@@ -153,7 +153,7 @@ table(rows, measures, links)
 #   1.6 at K = 2. Other photographs have a distance of 0.
 
 # %% tags=["hide-cell"]
-names = [f"K = {K}" for K in authors_records.FACES]
+names = [f"K = {K}" for K in authors.FACES]
 links = {
     name: f"celeba_vae_dims/{name[4:]}d_generated_images" for name in names
 }
@@ -263,7 +263,7 @@ for name, steps in trained.items():
         [each[key][0] for each in steps.values()]
         for key in ("brightness", "spread")
     ]
-    color = f"C{list(authors_records.CASES).index(case)}"
+    color = f"C{list(authors.CASES).index(case)}"
     panel.plot(
         *spots,
         "o-",

@@ -6,15 +6,13 @@ import inspect
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
-from conftest import PAGES
+from conftest import PAGES, ROOT
 
 import vaelib
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "book" / "own" / "api.md").read_text()
 DIRECTIVES = re.findall(r"automodule:: (\S+)\n +:members:(.*)", PAGE)
 MEMBERS = {module: re.findall(r"\w+", names) for module, names in DIRECTIVES}

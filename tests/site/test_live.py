@@ -4,20 +4,18 @@ import json
 import re
 from io import BytesIO
 from itertools import pairwise
-from pathlib import Path
 
-import browsing
 import numpy as np
 import pytest
 import torch
 from browsing import PHONE, button, drag, pixels, press, slide
+from conftest import BOOK
 from PIL import Image
 
 from book.machinery import live
 from vaelib import attributes, data, evaluation, models, storage
 from vaelib.data import celeba
 
-BOOK = Path(__file__).parents[2] / "book"
 LAB = json.loads((BOOK / "live" / "celeba.json").read_text())
 ATTRIBUTES = {each["name"]: each for each in LAB["attributes"]}
 TEXT = " ".join((BOOK / "live" / "faces.md").read_text().split())
@@ -34,7 +32,6 @@ CAMERA = """(allowed) => {
   const value = allowed === null ? undefined : { getUserMedia };
   Object.defineProperty(navigator, "mediaDevices", { value, configurable: true });
 }"""
-opened = browsing.opened
 
 
 @pytest.fixture

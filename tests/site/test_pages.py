@@ -5,14 +5,12 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
-import browsing
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browsing import PHONE
-from conftest import PAGES
+from conftest import PAGES, ROOT
 
 HTML = PAGES.parent
-ROOT = HTML.parents[1]
 ALL = sorted(str(path.relative_to(HTML)) for path in [*PAGES.rglob("*.html"), HTML / "search.html"] if path.exists())
 pytestmark = pytest.mark.skipif(not ALL, reason="there is no built book; `make book` builds one")
 SOURCE = {name: (HTML / name).read_text() for name in ALL}
@@ -83,7 +81,6 @@ FOCUSABLE = """() => new Promise((done) => {
 })"""
 AXE = {"preload": False, "resultTypes": ["violations"]}  # preloading fetches, which file:// forbids
 LEVELS = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "rules": {"color-contrast": {"enabled": False}}}
-opened = browsing.opened
 
 
 @pytest.fixture(scope="module")

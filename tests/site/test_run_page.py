@@ -5,13 +5,12 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
+from conftest import BOOK, ROOT
 from torchvision.io import write_jpeg, write_png
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "book" / "run.md").read_text()
+PAGE = (BOOK / "run.md").read_text()
 
 
 def test_the_snippet_trains_on_a_folder_of_images(tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 import re
 
-import browsing
 import pytest
 from browsing import button, drag, press
 
@@ -14,7 +13,6 @@ ASKED = """() => {
 }"""
 INK = """(it) => [...it.getContext("2d").getImageData(0, 0, it.width, it.height).data].filter((_, i) => i % 4 === 0)"""
 LIT = """() => Array.from(document.querySelectorAll(".toy-lit"), (it) => it.dataset.part)"""
-opened = browsing.opened
 
 
 @pytest.fixture(scope="module")

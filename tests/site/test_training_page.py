@@ -5,7 +5,6 @@ import re
 from functools import partial
 from pathlib import Path
 
-import browsing
 import pytest
 import torch
 from browsing import button, number, press, timed
@@ -29,7 +28,6 @@ LEARN = """(given) => {
 }"""
 DIGITS = "() => JSON.stringify([Array.from(live.digits.pixels, (each) => parseInt(each, 17)), live.digits.labels])"
 UPDATED = "(count) => Number(document.getElementById('training-updates').textContent.replace(',', '')) > count"
-opened = browsing.opened
 
 
 @pytest.fixture

@@ -4,14 +4,13 @@ import json
 import math
 import re
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
-import browsing
 import nbformat
 import pytest
 import torch
 from browsing import PHONE, button, drag, number, pixels, press, settle, timed
+from conftest import BOOK
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy
 
@@ -21,7 +20,6 @@ from vaelib.data import digits
 
 PRIOR = Normal(torch.zeros((), dtype=torch.float64), 1)
 FUNCTIONS = {"square": torch.square, "sine": lambda z: torch.sin(5 * z)}
-BOOK = Path(__file__).parents[2] / "book"
 WIRES = {"mean": "mu", "logVariance": "log_var", "sigma": "sigma", "epsilon": "eps", "z": "z"}
 NAMES = WIRES | {"copy": "x_hat", "reconstruction": "reconstruction", "kl": "kl"}
 CONTENT = json.loads((BOOK / "live" / "mnist.json").read_text())
@@ -32,7 +30,6 @@ LOOK = """(cases) => {
     return { ...look, copy: [...look.logits.map(vae.sigmoid)], logits: undefined };
   }));
 }"""
-opened = browsing.opened
 
 
 @pytest.fixture
@@ -157,7 +154,7 @@ def test_the_reader_can_take_the_encoders_place_and_give_it_back(page):
 
 def test_keys_move_q_and_draw_and_so_does_a_finger(page):
     before = shown(page)
-    page.locator("#vae-q").focus()
+    page.locator("#vae-q").focus()  # which may scroll
     height = page.evaluate("scrollY")
     press(page, "#vae-q", "ArrowRight", "ArrowUp", "Shift+ArrowRight")
     moved = [shown(page)[name] - before[name] for name in ("mean0", "mean1")]

@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 from conftest import interrupt, same_runs
 
-from book.machinery import long_runs
+from book.experiments import long_runs
 from vaelib import data, runs, storage, training
 
 
@@ -32,6 +32,7 @@ def test_a_run_that_is_handed_on_ends_as_one_that_was_not_and_is_published(tmp_p
     monkeypatch.setenv("VAELIB_RUNS", str(tmp_path / "other machine"))
     run = long_runs.train("dreg5", 10, digits)
     assert same_runs(run, whole)
+    (tmp_path / "records" / "beyond").mkdir()
     long_runs.publish("dreg5", 10, run, digits, samples=20)
     record = runs.load(tmp_path / "records" / "beyond" / "burda-dreg5-s10.json", builder=None)
     assert record.evaluation["log_prob_samples"] == 20 and record.metrics == run.metrics

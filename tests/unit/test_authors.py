@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from book.machinery import authors, authors_records
+from book.experiments import authors, verdicts
 
 FACE = (3, 64, 48)
 
@@ -74,7 +74,7 @@ def test_a_perfect_reconstruction_has_no_error_and_full_coherence(images):
 def test_a_broad_wave_that_is_cut_off_at_the_edge_has_no_fine_detail():
     slope = torch.linspace(0, 1, 64)[:, None].expand(1, *FACE)
     fine = torch.rand(1, *FACE, generator=torch.Generator().manual_seed(0))
-    power = [authors.waves(each).abs().square().sum() for each in (slope, fine)]
+    power = [verdicts.waves(each).abs().square().sum() for each in (slope, fine)]
     assert power[0] < 1e-3 * power[1]
 
 
@@ -100,7 +100,7 @@ def test_digits_are_stretched_from_black_to_white():
 
 
 def test_the_scripts_model_has_twice_the_channels_and_no_norm_in_the_fourth_block():
-    model = authors_records.scripts_model(FACE, 4)
+    model = authors.scripts_model(FACE, 4)
     norms = [each.num_features for each in model.modules() if isinstance(each, torch.nn.BatchNorm2d)]
     assert norms == [64, 128, 256]
     assert model.sample(2, seed=0).shape == (2, *FACE)

@@ -3,17 +3,16 @@
 import json
 import math
 from copy import deepcopy
-from pathlib import Path
 
 import pytest
 import scipy.stats
 import torch
 import yaml
+from conftest import BOOK
 
 from book.machinery import claims
 from vaelib import runs
 
-BOOK = Path(__file__).parents[2] / "book"
 RECORD = BOOK / "records" / "paper" / "mnist-k2-e10-s0"
 MET, MISSED, OPEN = [0.20, 0.21, 0.22], [0.80, 0.81, 0.82], [0.2, 0.5, 0.9]  # where less than 0.5 is asked
 VALUES = {"kept": [0.995, 0.996, 0.997], "fine": MET}

@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from book.machinery import claims, verdicts
+from book.experiments import verdicts
+from book.machinery import claims
 from vaelib import features, runs
 
 RECORDS = Path(__file__).parents[2] / "book" / "records"

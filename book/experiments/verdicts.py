@@ -1,4 +1,4 @@
-"""Decide claims with models trained from fresh seeds: `python -m book.machinery.verdicts C4 C7`.
+"""Decide claims with models trained from fresh seeds: `python -m book.experiments.verdicts C4 C7`.
 
 The rules are in rules.yml. For each claim, the command trains the missing models, and resumes interrupted runs. It then
 measures each condition for each seed. It writes the verdict to book/records/verdicts/C4.json, and the runs' records to
@@ -18,10 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from book.machinery import claims
 from vaelib import TrainConfig, attributes, data, evaluation, features, files, models, runs
 from vaelib.objective import reparameterize
-
-from . import authors, claims
 
 RECORDS = Path(__file__).parents[1] / "records"
 RESAMPLES = 1000
@@ -48,8 +47,9 @@ def mean(values: Tensor, kind: int) -> Tensor:
 
 
 def over_classifiers(values: Tensor) -> Tensor:
-    """Compute the mean over C classifiers, (R,), of values (R, C)."""
-    return (counts(CLASSIFIERS, values.shape[1]) * values).mean(1)
+    """Compute the mean over C classifiers, (R,) or (R, M), of values (R, C) or (R, C, M)."""
+    classifiers = values.shape[1]
+    return torch.einsum("rc,rc...->r...", counts(CLASSIFIERS, classifiers), values) / classifiers
 
 
 def variance(images: Tensor, kind: int) -> Tensor:
@@ -147,6 +147,20 @@ def sure(samples: Tensor) -> Tensor:
     return over_classifiers(mean(logits("mnist", samples).softmax(2).amax(2) > 0.9, DRAWS))
 
 
+def waves(images: Tensor) -> Tensor:
+    """Compute Fourier coefficients of images (N, C, H, W) for waves shorter than 8 pixels, (N, M), in a Hann window."""
+    height, width = images.shape[2:]
+    window = torch.hann_window(height)[:, None] * torch.hann_window(width)
+    frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width))
+    return torch.fft.fft2(images * window)[..., frequency > 1 / 8].flatten(1)
+
+
+def spectra(copies: Tensor, originals: Tensor, average: Tensor) -> Tensor:
+    """Compute what N pairs of images (N, C, H, W) share of short waves' power, and both powers, (N, 3)."""
+    first, second = waves(originals - average), waves(copies - average)
+    return torch.stack([(first * second.conj()).real, first.abs().square(), second.abs().square()], dim=1).sum(2)
+
+
 def late(values: list[Tensor]) -> Tensor:
     """Compute the share of the gain from the first K to the best that follows the second K, (R,)."""
     best = max(values, key=lambda each: each[0])
@@ -161,16 +175,13 @@ def c4(trained: Trained) -> dict[str, Tensor]:
 
 
 def c5(trained: Trained) -> dict[str, Tensor]:
-    found: dict[str, list[Tensor]] = {"nats": [], "recognised": [], "sure": [], "distance": []}
-    test = dataset("mnist").test
+    test, rows = dataset("mnist").test, []
     for model in (trained("mnist", K) for K in (1, 2, 4, 8, 16, 64)):
         reconstruction, kl = evaluation.elbo(model, test.images)
         samples = model.sample(len(test), seed=0)
-        found["nats"].append(mean(reconstruction - kl, IMAGES))
-        found["recognised"].append(recognised(model))
-        found["sure"].append(sure(samples))
-        found["distance"].append(-kernel_distance("mnist", samples))
-    return {key: late(values) for key, values in found.items()}
+        row = {"nats": mean(reconstruction - kl, IMAGES), "recognised": recognised(model), "sure": sure(samples)}
+        rows.append(row | {"distance": -kernel_distance("mnist", samples)})
+    return {key: late([row[key] for row in rows]) for key in rows[0]}
 
 
 def c7(trained: Trained) -> dict[str, Tensor]:
@@ -182,7 +193,7 @@ def c7(trained: Trained) -> dict[str, Tensor]:
     for column in map(photos.column, APPEARANCE):
         present = photos.test.labels[:, column]
         kept.append((areas(after[..., column], present) - 0.5) / (areas(before[..., column], present) - 0.5))
-    shared, *powers = mean(authors.reconstructions(decoded, originals, average)[:, 3:], IMAGES).T
+    shared, *powers = mean(spectra(decoded, originals, average), IMAGES).T
     return {"kept": torch.stack(kept).mean(0), "fine": shared.square() / (powers[0] * powers[1])}
 
 
@@ -218,9 +229,8 @@ def walks(model: models.VAE, smiling: attributes.Attribute, starts: Tensor) -> d
 
     def scores(direction: Tensor, steps: Tensor) -> Tensor:  # the mean over walks and classifiers, (R, steps)
         images = attributes.traverse(model, starts, direction, steps)
-        seen = logits("celeba", images.flatten(0, 1))[..., column].unflatten(0, images.shape[:2])  # (N, T, C)
-        by_classifier = mean(seen.flatten(1), DRAWS).unflatten(1, seen.shape[1:])  # (R, T, C)
-        return torch.stack([over_classifiers(each) for each in by_classifier.unbind(1)], 1)
+        seen = logits("celeba", images.flatten(0, 1))[..., column].unflatten(0, images.shape[:2]).mT  # (N, C, T)
+        return over_classifiers(mean(seen.flatten(1), DRAWS).unflatten(1, seen.shape[1:]))
 
     along = scores(smiling.standardised_direction, torch.linspace(-4, 4, 11))
     random = torch.randn(40, model.latent_dim, generator=torch.Generator().manual_seed(0))
@@ -260,10 +270,8 @@ def decide(claim: str) -> claims.Judgement:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m book.machinery.verdicts", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m book.experiments.verdicts", description=__doc__)
     parser.add_argument("claim", nargs="*", default=[*MEASURES], help="such as C4; by default all that have rules here")
-    for folder in ("fresh", "verdicts"):
-        (RECORDS / folder).mkdir(exist_ok=True)
     for each in parser.parse_args().claim:
         decided = decide(each)
         written = {"rules": claims.digest(claims.next_rules())} | asdict(decided)

@@ -1,4 +1,4 @@
-"""The long runs of the part "Beyond the paper": `python -m book.machinery.long_runs vae:10 iwae5:11`.
+"""The long runs of the part "Beyond the paper": `python -m book.experiments.long_runs vae:10 iwae5:11`.
 
 Each run is named after its objective and its seed. If it was stopped, the next call resumes it. It starts from a
 checkpoint in book/records/unfinished if an earlier call on another machine left one there. At the end, its record is
@@ -17,10 +17,9 @@ from typing import Any, ClassVar
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from book.machinery.claims import digest, next_rules
 from vaelib import TrainConfig, burda, data, evaluation, files, objective, runs, storage, training
 from vaelib.binarization import binarized
-
-from .claims import digest, next_rules
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,6 @@ def publish(name: str, seed: int, run: runs.Run, digits: data.Dataset, samples: 
         "log_prob_samples": samples,
     }
     published = replace(run, evaluation=run.evaluation | found)
-    folder.mkdir(parents=True, exist_ok=True)
     files.write(folder / f"burda-{name}-s{seed}.json", published.dumps())
     if seed == FIRST and run.builder:
         storage.save(model.half(), folder / f"burda-{name}.safetensors", run.builder)
@@ -92,7 +90,7 @@ def publish(name: str, seed: int, run: runs.Run, digits: data.Dataset, samples: 
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m book.machinery.long_runs", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m book.experiments.long_runs", description=__doc__)
     parser.add_argument("training", nargs="+", help=f"runs, such as vae:10; known: {', '.join(TRAININGS)}")
     mnist = data.load("mnist")
     for each in parser.parse_args().training:

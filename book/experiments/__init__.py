@@ -1,0 +1,1 @@
+"""What the book measures besides its notebooks: verdicts on fresh seeds, the authors' pictures, and long runs."""
