@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import progress
+from ..objective import whole_number
 from .dataset import Dataset, Split
 
 # Training and test images. Multiples of 16, so that the small set is the beginning of the large one: torch draws an
@@ -83,10 +84,9 @@ def generate(count: int, seed: int) -> tuple[Tensor, Tensor]:
     Raises
     ------
     ValueError
-        If the count isn't a positive integer, or the seed isn't an integer from 0 to 2^63 - 1.
+        If the count or the seed isn't an integer below 2^31, the count from 1 on and the seed from 0 on.
     """
-    if not (isinstance(count, int) and count > 0 and isinstance(seed, int) and 0 <= seed < 2**63):
-        raise ValueError(f"expected a count from 1 on and a seed from 0 to 2^63 - 1, not {count!r} and {seed!r}")
+    count, seed = whole_number("count", count), whole_number("seed", seed, least=0)
     generator = torch.Generator().manual_seed(seed)
     # In double precision: differences between processors vanish when rounded to single precision
     factors = torch.randn(count, len(FACTORS), generator=generator, dtype=torch.float64).clamp_(-2.5, 2.5).float()
@@ -107,11 +107,9 @@ def render(factors: Tensor) -> Tensor:
     ValueError
         If the factors aren't a floating-point tensor of this shape with N > 0.
     """
-    if not factors.is_floating_point() or factors.ndim != 2 or factors.shape[1] != len(FACTORS) or len(factors) == 0:
-        raise ValueError(
-            f"factors must be a floating-point tensor of shape (N, {len(FACTORS)}) with N > 0, "
-            f"not {factors.dtype} of shape {tuple(factors.shape)}"
-        )
+    kind = f"{factors.dtype} of shape {tuple(factors.shape)}"
+    if not factors.is_floating_point() or factors.shape[1:] != (len(FACTORS),) or not len(factors):
+        raise ValueError(f"factors must be floats of shape (N, {len(FACTORS)}) with N > 0, not {kind}")
     parts = progress.bar(factors.float().split(CHUNK), desc="drawing faces", delay=2)
     return torch.cat([_draw(part) for part in parts])
 
@@ -123,11 +121,16 @@ def _draw(factors: Tensor) -> Tensor:
     are no exponentials or sines. The images, and therefore the data set's fingerprint, are the same everywhere.
     """
     g = _geometry(factors)
-    image = _background(g)
-    for paint in (_hair_behind, _clothes_and_neck, _head, _eyes, _nose, _mouth, _glasses, _hair_in_front):
+    room = _palette(g.background_hue, BACKGROUND) * (1 + 0.22 * g.background_level)
+    image = room * (1.06 - 0.00016 * (g.x * g.x + g.y * g.y) + 0.13 * g.across)  # a wall that is brighter in the middle
+    _over(image, g.hair_mask, g.locks * 0.72)  # behind the head, all of the hair is there, and darker than in front
+    for paint in (_clothes_and_neck, _head, _eyes, _nose, _mouth, _glasses, _hair_in_front):
         rows = slice(*ROWS.get(paint.__name__, (0, HEIGHT)))
         paint(image[..., rows, :], _cut(g, rows))
-    return _finish(image, g)
+    image *= 1 + 0.13 * g.light_level
+    bright = (image - 0.7).clamp(0, 0.6)  # is compressed, as a camera does
+    image = image.clamp(max=0.7) + bright - 0.8 * bright.square()
+    return (image.clamp_(0, 1) * 255).round_().to(torch.uint8)
 
 
 def _geometry(factors: Tensor) -> SimpleNamespace:
@@ -142,6 +145,7 @@ def _geometry(factors: Tensor) -> SimpleNamespace:
     g.u, g.v = g.x + lean * (g.y - 20), g.y - lean * g.x  # the head's own axes, from between the eyes
     g.turn = 1.6 * g.yaw
     g.w = g.u - g.turn  # from the turned middle of the face
+    g.eyes = torch.stack([g.w - side * (6.1 - 0.25 * (side * g.turn).clamp(0)) for side in SIDES])  # right of each
     g.across = (g.x / 22).clamp(-1, 1) * g.light_direction  # the light on flat parts
     g.grin = g.smile + 0.3  # a face at rest looks friendly
     g.skin, g.hair = _palette(g.skin_tone, SKIN), _palette(g.hair_colour, HAIR)
@@ -173,17 +177,6 @@ def _cut(g: SimpleNamespace, rows: slice) -> SimpleNamespace:
     return SimpleNamespace(**vars(g) | tall)
 
 
-def _background(g: SimpleNamespace) -> Tensor:
-    """Make the image, (N, 3, H, W), with a wall that is brighter in the middle."""
-    room = _palette(g.background_hue, BACKGROUND) * (1 + 0.22 * g.background_level)
-    return room * (1.06 - 0.00016 * (g.x * g.x + g.y * g.y) + 0.13 * g.across)
-
-
-def _hair_behind(image: Tensor, g: SimpleNamespace) -> None:
-    """Paint all of the hair, darker than in front."""
-    _over(image, g.hair_mask, g.locks * 0.72)
-
-
 def _clothes_and_neck(image: Tensor, g: SimpleNamespace) -> None:
     """Paint shoulders, and a neck in the shadow of the chin."""
     _over(image, _soft(_ellipse(g.x, g.y - 40, 23 + 0.7 * g.masculinity, 17)), _rgb(*CLOTHES) * (1 + 0.25 * g.across))
@@ -210,7 +203,7 @@ def _head(image: Tensor, g: SimpleNamespace) -> None:
 def _eyes(image: Tensor, g: SimpleNamespace) -> None:
     """Paint hollows, white, iris, pupil, a glint, the lid's line, and brows, which masculinity thickens and lowers."""
     v, male = g.v, g.masculinity
-    for side, e in _from_eyes(g):
+    for side, e in zip(SIDES, g.eyes, strict=True):
         _shade(image, 0.25 * g.head * _blob(e, v + 2, 5.5, 5.5))
         lids = (e / 3.5).square()
         opening = torch.maximum(-0.1 - v - 1.9 * (1 - lids), v - 0.1 - 1.3 * (1 - lids))
@@ -225,11 +218,6 @@ def _eyes(image: Tensor, g: SimpleNamespace) -> None:
         arch = v + 5.9 - 0.35 * male - 0.055 * (e + side * 0.4).square() + 0.10 * side * e
         brow = _soft(arch.abs() - (0.75 + 0.28 * male).clamp(0.4)) * _soft(e.abs() - 4.4, 2)
         _over(image, (0.75 + 0.1 * male) * brow, g.hair * 0.55 + 0.05)
-
-
-def _from_eyes(g: SimpleNamespace) -> list[tuple[int, Tensor]]:
-    """Return each eye's side, and each pixel's distance to the right of its middle."""
-    return [(side, g.w - side * (6.1 - 0.25 * (side * g.turn).clamp(0))) for side in SIDES]
 
 
 def _nose(image: Tensor, g: SimpleNamespace) -> None:
@@ -268,7 +256,7 @@ def _glasses(image: Tensor, g: SimpleNamespace) -> None:
     """Paint a bridge, two rims with their arms, and a little light on the lenses."""
     worn = (g.glasses > ATTRIBUTES["Eyeglasses"][1]).float()
     frame = _soft((g.v + 0.9).abs() - 0.5) * _soft(g.w.abs() - 1.6)
-    for side, e in _from_eyes(g):
+    for side, e in zip(SIDES, g.eyes, strict=True):
         lens = (_root(_root((e / 5.0).square().square() + ((g.v - 0.3) / 4.3).square().square())) - 1) * 4.5
         _over(image, 0.10 * worn * _soft(lens), _rgb(0.9, 0.95, 1.0))
         arm = _soft((g.v + 1.2).abs() - 0.6) * _soft(5 - side * e) * _soft(g.radius * 10 - 10.3)
@@ -289,14 +277,6 @@ def _hair_in_front(image: Tensor, g: SimpleNamespace) -> None:
     front = g.hair_mask * (1 - _soft(window, 1.8)) * (1 - _soft(10 - g.v, 3) * _soft(beside + 0.3))
     _shade(image, 0.25 * g.head * _soft(g.v - edge - 2, 4) * _soft(beside))
     _over(image, front, g.locks)
-
-
-def _finish(image: Tensor, g: SimpleNamespace) -> Tensor:
-    """Apply the level of the light, compress bright values as a camera does, and convert to uint8."""
-    image = image * (1 + 0.13 * g.light_level)
-    bright = (image - 0.7).clamp(0, 0.6)
-    image = image.clamp(max=0.7) + bright - 0.8 * bright.square()
-    return (image.clamp_(0, 1) * 255).round_().to(torch.uint8)
 
 
 def _rgb(red: float, green: float, blue: float) -> Tensor:
