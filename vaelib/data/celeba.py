@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,7 @@ FORMS = {  # the downloadable files, each with all forms in which copies have it
     PARTITION: (PARTITION, "list_eval_partition.csv"),
 }
 SOURCE = "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+JPEG = "[!.]*.[jJ][pP][gG]"
 ADVICE = f"put a good copy there, from {SOURCE}"
 
 Reader = Callable[[str], bytes]
@@ -100,10 +102,8 @@ def load(folder: Path | str, skip_damaged: bool = False) -> Dataset:
 
 def _find(folder: Path, name: str) -> Path | None:
     """Return the first existing form of a file. A folder without a JPEG doesn't count."""
-    for path in (folder / form for form in FORMS[name]):
-        if path.is_file() or (path.is_dir() and any(_is_image(each.name) for each in path.iterdir())):
-            return path
-    return None
+    forms = (folder / form for form in FORMS[name])
+    return next((path for path in forms if path.is_file() or any(path.glob(JPEG))), None)
 
 
 def _fetch(folder: Path) -> None:
@@ -111,10 +111,7 @@ def _fetch(folder: Path) -> None:
     missing = [name for name in FORMS if not _find(folder, name)]
     if not missing:
         return
-    by_hand = (
-        "The download needs pip install 'vaelib[celeba]'. By hand: put them there, from Kaggle's archive.zip, unpacked "
-        f"(lists may be .csv, and the images in a folder img_align_celeba), or {SOURCE}"
-    )
+    by_hand = f"Try pip install 'vaelib[celeba]'. Or unpack Kaggle's archive.zip there (lists may be .csv), or {SOURCE}"
     with paths.fetching(missing, folder, by_hand):
         import gdown  # optional
 
@@ -134,19 +131,14 @@ def _images(path: Path) -> tuple[dict[str, int], Reader]:
     The JPEGs are in a folder or an archive.
     """
     if path.is_dir():
-        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
-        sizes = {entry.name: entry.stat().st_size for entry in entries if _is_image(entry.name)}
+        sizes = {each.name: each.stat().st_size for each in sorted(path.glob(JPEG))}
         return sizes, lambda name: (path / name).read_bytes()
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is damaged or incomplete; {ADVICE}")
     archive = zipfile.ZipFile(path)
     members = {each.filename.rpartition("/")[2]: each for each in archive.infolist()}
-    sizes = {name: members[name].file_size for name in sorted(members) if _is_image(name)}
+    sizes = {name: members[name].file_size for name in sorted(members) if fnmatchcase(name, JPEG)}
     return sizes, lambda name: archive.read(members[name])
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(".jpg") and not name.startswith(".")
 
 
 def _table(path: Path, images: dict[str, int], count: int, values: dict[str, int]) -> tuple[list[str], np.ndarray, int]:
@@ -159,7 +151,7 @@ def _table(path: Path, images: dict[str, int], count: int, values: dict[str, int
     header, rows = [], {}
     for line in text.translate(str.maketrans(',;"', "   ")).splitlines():
         name, *words = line.split() or [""]
-        if _is_image(name):  # a second row for an image makes both invalid
+        if fnmatchcase(name, JPEG):  # a second row for an image makes both invalid
             rows.setdefault(name.lower(), []).extend(words)
         elif name and not rows:
             header = [name, *words]
