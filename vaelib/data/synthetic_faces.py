@@ -17,7 +17,6 @@ HEIGHT, WIDTH = 64, 48
 SIDES = (-1, 1)  # left, right
 CHUNK = 50  # faces drawn at once; fits a processor's cache, and changes no pixel
 ZOOM = 1.35  # as in the crop of CelebA
-ROWS = {"_eyes": (16, 38), "_nose": (20, 47), "_mouth": (35, 62), "_glasses": (20, 42)}  # the rows in which these paint
 
 FACTORS = (
     "light_direction",  # from the left of the image (-) to its right (+)
@@ -125,8 +124,7 @@ def _draw(factors: Tensor) -> Tensor:
     image = room * (1.06 - 0.00016 * (g.x * g.x + g.y * g.y) + 0.13 * g.across)  # a wall that is brighter in the middle
     _over(image, g.hair_mask, g.locks * 0.72)  # behind the head, all of the hair is there, and darker than in front
     for paint in (_clothes_and_neck, _head, _eyes, _nose, _mouth, _glasses, _hair_in_front):
-        rows = slice(*ROWS.get(paint.__name__, (0, HEIGHT)))
-        paint(image[..., rows, :], _cut(g, rows))
+        paint(image, g)
     image *= 1 + 0.13 * g.light_level
     bright = (image - 0.7).clamp(0, 0.6)  # is compressed, as a camera does
     image = image.clamp(max=0.7) + bright - 0.8 * bright.square()
@@ -169,12 +167,6 @@ def _geometry(factors: Tensor) -> SimpleNamespace:
     gloss = (1 - ((g.v + 17 - 0.02 * g.u * g.u) / 5).square()).clamp(0) * (0.20 + 0.15 * g.across)
     g.locks = g.hair * (strands * (1 + 0.25 * g.across) + gloss)
     return g
-
-
-def _cut(g: SimpleNamespace, rows: slice) -> SimpleNamespace:
-    """Restrict the shared values to some rows."""
-    tall = {name: each[..., rows, :] for name, each in vars(g).items() if each.ndim > 1 and each.shape[-2] == HEIGHT}
-    return SimpleNamespace(**vars(g) | tall)
 
 
 def _clothes_and_neck(image: Tensor, g: SimpleNamespace) -> None:
