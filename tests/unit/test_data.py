@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +25,7 @@ from torchvision.datasets import MNIST, FashionMNIST
 
 import vaelib
 from vaelib import data
-from vaelib.data import Dataset, Split, mnist, paths, to_float
+from vaelib.data import Dataset, Split, mnist, paths
 
 PAGE = Path(__file__).parents[2] / "book" / "mnist" / "train.ipynb"
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -167,18 +166,6 @@ def test_the_fingerprint_changes_with_the_shape():
     assert flat.fingerprint != tall.fingerprint
 
 
-def test_a_changed_copy_has_a_fingerprint_of_its_own():
-    mine = _mine()
-    assert replace(mine, train=_split(seed=2)).fingerprint != mine.fingerprint
-    assert replace(mine, name="other").fingerprint == mine.fingerprint
-
-
-def test_unlabelled_images_that_are_split_elsewhere_have_another_fingerprint():
-    images = _split(10).images
-    cuts = [Dataset("cut", Split(images[:count]), Split(images[count:])).fingerprint for count in (4, 6)]
-    assert cuts[0] != cuts[1]
-
-
 @pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32, torch.int64])
 def test_class_numbers_of_any_whole_kind_are_the_same(kind):
     numbers = torch.tensor([0, 1, 2, 2])
@@ -195,13 +182,6 @@ def test_images_of_every_kind_have_a_fingerprint(kind):
     assert len(mine.fingerprint) == 16
 
 
-def test_a_test_split_of_training_images_is_warned_of():
-    some = (Split(_split().images[rows], torch.arange(2)) for rows in (slice(2), slice(2, 4)))
-    for test in (_split(), Split(_split().images, torch.zeros(4, dtype=torch.int64)), *some):
-        with pytest.warns(UserWarning, match="mine: the test images are the train images"):
-            Dataset("mine", _split(), test, "abcd")
-
-
 @pytest.mark.parametrize(
     ("images", "found"),
     [
@@ -212,8 +192,7 @@ def test_a_test_split_of_training_images_is_warned_of():
         (torch.zeros(3, 1, 3, 3), "3 images but 4 labels"),
         (np.zeros((4, 1, 3, 3), np.uint8), "the images must be a dense tensor of a row for each image, not ndarray"),
         (None, "not NoneType; see torch.as_tensor"),
-        (torch.zeros(4, 3).to_sparse(), "not torch.sparse_coo on cpu"),
-        (torch.zeros(4, 3, device="meta"), "not torch.strided on meta"),
+        (torch.zeros(4, 3).to_sparse(), "not torch.sparse_coo"),
         (torch.tensor(3.0), "dense tensor of a row for each image"),
         (torch.quantize_per_tensor(torch.zeros(4, 3), 1, 0, torch.quint8), "torch.quint8 of shape (4, 3)"),
         (torch.zeros(4, 3).to(torch.float8_e4m3fn), "torch.float8_e4m3fn of shape (4, 3)"),
@@ -225,7 +204,7 @@ def test_a_split_refuses_what_are_not_images(images, found):
         Split(images, torch.zeros(4))
 
 
-@pytest.mark.parametrize("labels", [torch.tensor(3), torch.eye(4).to_sparse(), torch.eye(4, device="meta"), [0] * 4])
+@pytest.mark.parametrize("labels", [torch.tensor(3), torch.eye(4).to_sparse(), [0] * 4])
 def test_a_split_refuses_what_are_not_labels(labels):
     with pytest.raises(ValueError, match="the labels must be a dense tensor of a row for each image"):
         Split(_split().images, labels)
@@ -245,21 +224,11 @@ def test_a_dataset_refuses_a_name_that_is_no_part_of_a_folders(name):
         _mine(name=name)
 
 
-@pytest.mark.parametrize("largest", [0, 1, 16, 127])
-def test_pixels_on_another_scale_are_warned_of(largest, recwarn):
-    images = torch.full((200, 1, 3, 3), largest, dtype=torch.uint8)
-    with pytest.warns(UserWarning, match=f"largest pixel value is {largest}; white is 255"):
-        Split(images)
-    images[-1] = 128  # dark images before bright ones are nothing to warn of
-    Split(images)
-    assert len(recwarn) == 0
-
-
 @pytest.mark.parametrize("part", ["train", "test"])
 @pytest.mark.parametrize(
     ("labels", "found"),
     [
-        (torch.tensor([0, 1, 2, 3]), "torch.int64 of shape (4,), from 0 to 3; with 3 names they must be whole numbers"),
+        (torch.tensor([0, 1, 2, 3]), "torch.int64 of shape (4,), from 0 to 3; 3 names=(...) need whole numbers"),
         (torch.tensor([-1, 1, 1, -1]), "from -1 to 1"),
         (torch.zeros(4), "torch.float32 of shape (4,)"),
         (torch.zeros(4, 1, dtype=torch.int64), "torch.int64 of shape (4, 1)"),
@@ -267,7 +236,7 @@ def test_pixels_on_another_scale_are_warned_of(largest, recwarn):
         (torch.zeros(4, 40, dtype=torch.bool), "torch.bool of shape (4, 40)"),
         (torch.zeros(4, dtype=torch.bool), "torch.bool of shape (4,)"),
         (torch.zeros(4, dtype=torch.complex64), "torch.complex64"),
-        (None, "torch.bool of shape (4, 0); with 3 names"),
+        (None, "torch.bool of shape (4, 0); 3 names"),
     ],
 )
 def test_a_dataset_refuses_labels_that_cannot_be(part, labels, found):
@@ -282,13 +251,6 @@ def test_a_dataset_refuses_splits_of_different_shapes():
         _mine(test=_split(shape=(1, 3, 4)))
 
 
-def test_to_float_leaves_floats_as_they_are_and_refuses_other_numbers():
-    values = torch.ones(2, 1, 3, 3)
-    assert torch.equal(to_float(values), values)
-    with pytest.raises(ValueError, match=r"expected uint8 or uint16 pixels, or floats, got torch.int32"):
-        to_float(values.int())
-
-
 def test_an_attribute_is_known_by_its_column():
     faces = _mine(names=("Male", "Smiling", "Big_Nose", "Big_Lips"))
     assert [faces.column(name) for name in faces.names] == [0, 1, 2, 3]
@@ -298,6 +260,16 @@ def test_an_attribute_is_known_by_its_column():
         faces.column("Hat")
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float16])
+def test_images_that_two_splits_share_are_counted_wherever_they_are(count, kind):
+    train, test = _split(30), _split(6, seed=1)
+    test.images[1 : 1 + count] = train.images[[7, 3, 29, 12]][:count]
+    with pytest.warns(UserWarning, match=f"mine: {count} of the validation images are train images too"):
+        splits = [Split(each.images.to(kind)) for each in (train, _split(5, seed=2), test)]
+        Dataset("mine", splits[0], splits[1], validation=splits[2])
+
+
 # MNIST
 
 LAYOUTS = {"packed": (), "unpacked": NAMES, "mixed": NAMES[1:3]}
@@ -305,7 +277,6 @@ COPIES = {
     "Kaggle": "{stem}-idx{axes}-ubyte/{stem}-idx{axes}-ubyte",
     "with dots": "{stem}.idx{axes}-ubyte",
     "with dots, packed": "{stem}.idx{axes}-ubyte.gz",
-    "both": "{stem}-idx{axes}-ubyte/{stem}.idx{axes}-ubyte",
     "unpacked by a browser that keeps the name": "{stem}-idx{axes}-ubyte.gz",
 }
 
@@ -343,13 +314,10 @@ def test_files_are_known_by_their_content(tmp_path, arrays):
 
 DAMAGE = {
     "empty": lambda content: b"",
-    "3 bytes": lambda content: content[:3],
     "half": lambda content: content[: len(content) // 2],
     "one byte less": lambda content: content[:-9],
-    "first bit": lambda content: bytes([content[0] ^ 1]) + content[1:],
     "a bit in the middle": lambda content: content[:100] + bytes([content[100] ^ 1]) + content[101:],
     "another's": lambda content: _idx(np.zeros((3, 28, 28), np.uint8)),
-    "more than fits": lambda content: gzip.compress(bytes(60_000_000)),
 }
 
 
@@ -359,7 +327,7 @@ def test_a_damaged_file_or_another_is_refused_by_name(tmp_path, arrays, unpacked
     name = NAMES[0]
     path = _lay_out(tmp_path, arrays, unpacked) / (name if unpacked else f"{name}.gz")
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=f"MNIST's {name} is missing: {re.escape(str(path))} is damaged, or another"):
+    with pytest.raises(ValueError, match=re.escape(f"MNIST's {name} is missing: damaged, or another's, is 1 ({path})")):
         data.load("mnist", tmp_path)
 
 
@@ -539,28 +507,17 @@ def test_the_variables_folder_is_meant_from_the_project_where_a_notebook_runs_in
     assert paths.root() == tmp_path / "mydata"
 
 
-def test_a_user_without_home_and_name_needs_none(tmp_path, arrays):
+def test_a_user_without_home_and_name_needs_none(tmp_path, arrays, monkeypatch):
     """As in a container that runs under any number."""
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert len(data.load("digits").train) == 1497
+    for folder, found in ((None, "VAELIB_DATA"), ("/mistyped", "/mistyped doesn't exist")):
+        with pytest.raises(OSError, match=found):
+            data.load("mnist", folder)
     _lay_out(tmp_path, arrays)
-    code = """if True:
-        import os, pwd, sys
-        def unknown(number):
-            raise KeyError(f"getpwuid(): uid not found: {number}")
-        pwd.getpwuid = unknown
-        for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
-            os.environ.pop(name, None)
-        from vaelib import data
-        print(len(data.load("digits").train))
-        for folder in (None, "/mistyped", sys.argv[1]):
-            try:
-                data.load("mnist", folder)
-            except (OSError, ValueError) as error:
-                print(error)
-    """
-    told = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, check=True, text=True).stdout
-    digits, no_home, mistyped, other = told.splitlines()
-    assert digits == "1497" and "VAELIB_DATA" in no_home and "/mistyped doesn't exist" in mistyped
-    assert "another data set's" in other  # the sums stand in for the real ones here alone
+    assert len(data.load("mnist", tmp_path).train) == 12
 
 
 def test_an_output_that_takes_no_more_ends_nothing(monkeypatch):

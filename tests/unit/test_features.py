@@ -93,7 +93,7 @@ def test_it_learns_attributes(tmp_path):
 def test_a_damaged_file_of_weights_is_named(digits, tmp_path):
     path = tmp_path / f"classifier-digits-{digits.fingerprint}-s0.safetensors"
     path.write_bytes(b"no weights")
-    with pytest.raises(ValueError, match=rf"{path} is damaged, or of an earlier version .*; delete it"):
+    with pytest.raises(ValueError, match=rf"{path} is damaged or of an earlier version .*; delete it"):
         features.load(digits, tmp_path, "cpu")
 
 
@@ -103,9 +103,7 @@ def test_a_bit_of_the_weights_that_was_changed_is_noticed(tiny, tmp_path):
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
-    with pytest.raises(
-        ValueError, match=f"{path} is damaged, or of an earlier version .its checksum does not match.; delete it"
-    ):
+    with pytest.raises(ValueError, match=f"{path} is damaged .* .its checksum does not match.; delete it"):
         features.train(tiny, tmp_path, "cpu")
 
 
@@ -128,7 +126,7 @@ def test_the_kernel_distance_is_the_mean_over_pairs_of_different_images(counts):
 
 
 def test_too_few_images_for_a_distance_are_refused():
-    with pytest.raises(ValueError, match="expected more images than the 8 features, not 100 and 8"):
+    with pytest.raises(ValueError, match="at least 9 images of each kind, not 100 and 8"):
         features.frechet_distance(torch.randn(100, 8), torch.randn(8, 8))
     for distance in (features.frechet_distance, features.kernel_distance):
         with pytest.raises(ValueError, match="features are not finite"):  # for which LAPACK ends the process
