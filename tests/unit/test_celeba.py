@@ -261,8 +261,8 @@ def test_only_celeba_has_images_to_skip(tmp_path):
 @pytest.mark.parametrize(
     ("image", "found"),
     [
-        (Image.new("L", HALF), "89 x 109 pixels in mode L"),
-        (Image.new("RGB", (64, 64)), "64 x 64 pixels in mode RGB"),
+        (Image.new("L", HALF), "mode L and size (89, 109)"),
+        (Image.new("RGB", (64, 64)), "mode RGB and size (64, 64)"),
         (Image.new("RGB", FULL), "different sizes"),
     ],
 )

@@ -424,10 +424,8 @@ def test_fashion_mnist_is_loaded_by_name(tmp_path, fashion, unpacked):
         (lambda arrays: {NAMES[1]: arrays[NAMES[1]] * 0 + 200}, "from 200 to 200"),
         (lambda arrays: {NAMES[0]: arrays[NAMES[0]][:, :0]}, "buffer length"),
         (lambda arrays: {NAMES[1]: arrays[NAMES[1]][:5]}, "12 images but 5 labels"),
-        (
-            lambda arrays: {NAMES[0]: 255 - arrays[NAMES[0]], NAMES[1]: (arrays[NAMES[1]] + 9) % 10},
-            "the file is MNIST's",
-        ),
+        (lambda arrays: {NAMES[0]: 255 - arrays[NAMES[0]]}, "some are MNIST's"),
+        (lambda arrays: {name: arrays[name][:3] for name in NAMES[:2]}, "training and test images are swapped"),
     ],
 )
 def test_a_siblings_files_must_fit(tmp_path, fashion, change, found):

@@ -275,7 +275,7 @@ def test_folders_that_may_be_parts_are_no_classes(tmp_path, names):
     _greys(tmp_path, [f"{name}/1.png" for name in names])
     parts = [name.split("/")[:1] if name.startswith("fold") else name.split("/") for name in names]
     folders = ", ".join(sorted({*chain(*parts)}))
-    with pytest.raises(ValueError, match=f"unclear whether the folders {folders} are classes; name the split folders"):
+    with pytest.raises(ValueError, match=f"unclear whether the folders {folders} are classes; name split folders"):
         data.image_folder(tmp_path, 8)
 
 

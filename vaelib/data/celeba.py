@@ -217,10 +217,9 @@ def _decode(names: list[str], read: Reader, path: Path) -> dict:
     """
     with ThreadPoolExecutor() as pool:
         decoded = progress.bar(
-            pool.map(partial(_image, read), names), total=len(names), desc="decoding CelebA, once", unit="image"
+            pool.map(partial(_image, read), names), "decoding CelebA, once", len(names), unit="image"
         )
-        found = dict(zip(names, decoded, strict=True))
-    whole = {name: image for name, image in found.items() if image}
+        whole = {name: image for name, image in zip(names, decoded, strict=True) if image}
     sizes = {size: name for name, (size, _) in whole.items()}
     if len(sizes) > 1:
         raise ValueError(f"{path.parent} has images of different sizes, such as {sizes}; all must have the same size")
@@ -248,10 +247,8 @@ def _image(read: Reader, name: str) -> tuple[tuple[int, int], bytes] | None:
     except (OSError, EOFError, SyntaxError, zlib.error, zipfile.BadZipFile, Image.DecompressionBombError):
         return None  # the file or its part of the archive is broken
     if image.mode != "RGB" or image.size not in CROPS:
-        raise ValueError(
-            f"{name} is {image.size[0]} x {image.size[1]} pixels in mode {image.mode}; expected colour (RGB) and "
-            f"{' or '.join(f'{width} x {height}' for width, height in CROPS)}; replace or remove it"
-        )
+        found, sizes = f"mode {image.mode} and size {image.size}", " or ".join(map(str, CROPS))
+        raise ValueError(f"{name} has {found}; expected mode RGB and size {sizes}; replace or remove it")
     box, factor = CROPS[image.size]
     # `reduce` averages squares of pixels, which prevents aliasing for whole factors
     return image.size, np.asarray(image.crop(box).reduce(factor)).transpose(2, 0, 1).tobytes()

@@ -179,10 +179,8 @@ def _split(read: list[Path]) -> tuple[list[int], list[int], list[str], torch.Ten
     names = sorted({classes[row] for row in (*train, *test)})
     told = sorted({*chain(*folders)}) if several else names
     if len(told) > 1 and (any(map(_part, told)) or len({TWIN.sub("*", name.lower()) for name in told}) < len(told)):
-        raise ValueError(
-            f"it is unclear whether the folders {', '.join(told[:10])} are classes; name the split folders train and "
-            "test, and rename a class of such a name. Of several folds, give the folder of one"
-        )
+        unclear = f"it is unclear whether the folders {', '.join(told[:10])} are classes"
+        raise ValueError(f"{unclear}; name split folders train and test, classes otherwise, and give one fold's folder")
     names = names if all(names) else ["all"]
     return train, test, names, torch.tensor([names.index(each) if each in names else 0 for each in classes])
 

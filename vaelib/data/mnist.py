@@ -82,13 +82,11 @@ def _sibling(folder: Path, name: str) -> Dataset:
     options = {"split": name.removeprefix("emnist-")} if source is EMNIST else {}
     raw = folder / source.__name__ / "raw"
     try:
-        there = nullcontext() if any(raw.glob("*ubyte")) else paths.fetching([name], raw, "Put its files there by hand")
-        with there:
+        with nullcontext() if any(raw.glob("*ubyte")) else paths.fetching([name], raw, "Put its files there by hand"):
             parts = [source(folder, train=train, download=True, **options) for train in (True, False)]
-        if any(hashlib.sha256(path.read_bytes()).hexdigest() in CONTENT for path in raw.glob("t*-ubyte")):
-            raise ValueError("the file is MNIST's")
-        if len(parts[0]) < len(parts[1]):
-            raise ValueError("there are fewer training than test images, as if they were swapped")
+        of_mnist = any(hashlib.sha256(path.read_bytes()).hexdigest() in CONTENT for path in raw.glob("t*-ubyte"))
+        if of_mnist or len(parts[0]) < len(parts[1]):
+            raise ValueError("some are MNIST's, or training and test images are swapped")
         images = [part.data.mT.contiguous() if source is EMNIST else part.data for part in parts]  # EMNIST: transposed
         labels = [part.targets[:, 0] if source is QMNIST else part.targets for part in parts]
         splits = [Split(each.unsqueeze(1), number) for each, number in zip(images, labels, strict=True)]

@@ -78,8 +78,7 @@ def fetching(what: Sequence[str], folder: Path, by_hand: str) -> Iterator[None]:
             yield
     except Exception as error:  # of the disk, the network, torchvision or gdown, which raises its own kinds
         reason = " ".join(str(error).split())  # some messages have several lines
-        raise FileNotFoundError(
-            f"{', '.join(what)} missing in {folder}, and the download failed ({reason}). {by_hand}, {ADVICE}"
-        ) from error
+        missing = f"{', '.join(what)} missing in {folder}, and the download failed ({reason})"
+        raise FileNotFoundError(f"{missing}. {by_hand}, {ADVICE}") from error
     finally:
         socket.setdefaulttimeout(patience)
