@@ -172,8 +172,7 @@ def codes(means: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
     if len(names) > 10:
         raise ValueError(f"expected ten classes at most, as there are ten colours, not {len(names)}; draw some of them")
     figure, axes = _figure(2, 2, 3.2)
-    quantiles = torch.special.ndtr(means)
-    for ax, points in zip(axes, (means, quantiles), strict=True):
+    for ax, points in zip(axes, (means, torch.special.ndtr(means)), strict=True):
         for label in range(len(names)):
             ax.scatter(*points[labels == label].T, s=3, alpha=0.5, linewidths=0, color=f"C{label}")
         ax.set(xlabel="$z_1$", ylabel="$z_2$", box_aspect=1)

@@ -169,9 +169,9 @@ def _split(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
     how = "as marked"
     if not len(train):
         train, valid, how = valid, train, "as marked, with those for validation as training images"
-    if not len(test) and len(valid):
+    if not len(test):
         test, how = valid, "as marked, with those for validation as test images"
-    elif not len(test):
+    if not len(test):
         train, test = np.split(train, [-max(1, len(train) // 10)])
         how = "the last tenth by name, as none is marked as a test image"
     return train, test, how
