@@ -13,7 +13,6 @@ from .dataset import Dataset, Split
 # Training and test images. Multiples of 16, so that the small set is the beginning of the large one: torch draws an
 # incomplete last sixteen differently
 COUNTS = {"faces": (4000, 1000), "faces-small": (1024, 160)}
-HEIGHT, WIDTH = 64, 48
 SIDES = (-1, 1)  # left, right
 CHUNK = 50  # faces drawn at once; fits a processor's cache, and changes no pixel
 ZOOM = 1.35  # as in the crop of CelebA
@@ -137,13 +136,13 @@ def _geometry(factors: Tensor) -> SimpleNamespace:
     Lengths are in units of 1 / ZOOM pixels. Values that broadcast to these shapes may be smaller.
     """
     g = SimpleNamespace(**dict(zip(FACTORS, factors[:, :, None, None, None].unbind(1), strict=True)))
-    g.x = (torch.arange(WIDTH, dtype=torch.float32) - 23.5) / ZOOM
-    g.y = (torch.arange(HEIGHT, dtype=torch.float32)[:, None] - 29.5) / ZOOM
+    g.x = (torch.arange(48, dtype=torch.float32) - 23.5) / ZOOM
+    g.y = (torch.arange(64, dtype=torch.float32)[:, None] - 29.5) / ZOOM
     lean = 0.045 * g.tilt
     g.u, g.v = g.x + lean * (g.y - 20), g.y - lean * g.x  # the head's own axes, from between the eyes
     g.turn = 1.6 * g.yaw
     g.w = g.u - g.turn  # from the turned middle of the face
-    g.eyes = torch.stack([g.w - side * (6.1 - 0.25 * (side * g.turn).clamp(0)) for side in SIDES])  # right of each
+    g.eyes = [(side, g.w - side * (6.1 - 0.25 * (side * g.turn).clamp(0))) for side in SIDES]  # from the middle of each
     g.across = (g.x / 22).clamp(-1, 1) * g.light_direction  # the light on flat parts
     g.grin = g.smile + 0.3  # a face at rest looks friendly
     g.skin, g.hair = _palette(g.skin_tone, SKIN), _palette(g.hair_colour, HAIR)
@@ -195,8 +194,8 @@ def _head(image: Tensor, g: SimpleNamespace) -> None:
 def _eyes(image: Tensor, g: SimpleNamespace) -> None:
     """Paint hollows, white, iris, pupil, a glint, the lid's line, and brows, which masculinity thickens and lowers."""
     v, male = g.v, g.masculinity
-    for side, e in zip(SIDES, g.eyes, strict=True):
-        _shade(image, 0.25 * g.head * _blob(e, v + 2, 5.5, 5.5))
+    for side, e in g.eyes:
+        image *= 1 - 0.25 * g.head * _blob(e, v + 2, 5.5, 5.5)
         lids = (e / 3.5).square()
         opening = torch.maximum(-0.1 - v - 1.9 * (1 - lids), v - 0.1 - 1.3 * (1 - lids))
         white = _soft(opening) * _soft(e.abs() - 3.5)
@@ -215,12 +214,12 @@ def _eyes(image: Tensor, g: SimpleNamespace) -> None:
 def _nose(image: Tensor, g: SimpleNamespace) -> None:
     """Paint a light ridge, a shadow on the side away from the light, the nostrils and the tip."""
     n = g.u - 1.5 * g.turn
-    _shade(image, -0.10 * _blob(n, g.v - 2.5, 1.8, 8))
+    image *= 1 + 0.10 * _blob(n, g.v - 2.5, 1.8, 8)
     for side in SIDES:
         dark = (0.14 - 0.07 * side * g.light_direction).clamp(0, 0.32)
-        _shade(image, dark * _blob(n - side * 2.4, g.v - 3, 2.2, 7))
-        _shade(image, 0.5 * _blob(n - side * 1.6, g.v - 7.6, 1.5, 1.1))
-    _shade(image, 0.20 * _blob(n, g.v - 8.3, 4, 1.8))
+        image *= 1 - dark * _blob(n - side * 2.4, g.v - 3, 2.2, 7)
+        image *= 1 - 0.5 * _blob(n - side * 1.6, g.v - 7.6, 1.5, 1.1)
+    image *= 1 - 0.20 * _blob(n, g.v - 8.3, 4, 1.8)
 
 
 def _mouth(image: Tensor, g: SimpleNamespace) -> None:
@@ -239,16 +238,16 @@ def _mouth(image: Tensor, g: SimpleNamespace) -> None:
     _over(image, 0.85 * line, _rgb(0.30, 0.09, 0.09))
     upper = _soft(torch.maximum(-curve - gap * 0.4, curve + gap * 0.4 - teeth)) * (teeth / 1.2).clamp(max=1) * within
     _over(image, 0.95 * upper, _rgb(*WHITE))
-    _shade(image, 0.22 * _blob(g.w, g.v - 16.3 - 0.5 * gap, 4, 1.8))
+    image *= 1 - 0.22 * _blob(g.w, g.v - 16.3 - 0.5 * gap, 4, 1.8)
     for side in SIDES:  # the folds of a smile
-        _shade(image, (0.18 * g.grin).clamp(0) * _blob(g.w - side * (reach + 1.3), g.v - 10.5, 2, 4.5))
+        image *= 1 - (0.18 * g.grin).clamp(0) * _blob(g.w - side * (reach + 1.3), g.v - 10.5, 2, 4.5)
 
 
 def _glasses(image: Tensor, g: SimpleNamespace) -> None:
     """Paint a bridge, two rims with their arms, and a little light on the lenses."""
     worn = (g.glasses > ATTRIBUTES["Eyeglasses"][1]).float()
     frame = _soft((g.v + 0.9).abs() - 0.5) * _soft(g.w.abs() - 1.6)
-    for side, e in zip(SIDES, g.eyes, strict=True):
+    for side, e in g.eyes:
         lens = (_root(_root((e / 5.0).square().square() + ((g.v - 0.3) / 4.3).square().square())) - 1) * 4.5
         _over(image, 0.10 * worn * _soft(lens), _rgb(0.9, 0.95, 1.0))
         arm = _soft((g.v + 1.2).abs() - 0.6) * _soft(5 - side * e) * _soft(g.radius * 10 - 10.3)
@@ -267,7 +266,7 @@ def _hair_in_front(image: Tensor, g: SimpleNamespace) -> None:
     beside = g.u.abs() - g.width
     window = torch.maximum(beside + 0.3, edge - g.v)
     front = g.hair_mask * (1 - _soft(window, 1.8)) * (1 - _soft(10 - g.v, 3) * _soft(beside + 0.3))
-    _shade(image, 0.25 * g.head * _soft(g.v - edge - 2, 4) * _soft(beside))
+    image *= 1 - 0.25 * g.head * _soft(g.v - edge - 2, 4) * _soft(beside)
     _over(image, front, g.locks)
 
 
@@ -316,8 +315,3 @@ def _wave(t: Tensor) -> Tensor:
 def _over(image: Tensor, mask: Tensor, colour: Tensor) -> None:
     """Paint a colour, (3, 1, 1) or (N, 3, ...), over (N, 3, H, W), in place, weighted by the mask (N, 1, H, W)."""
     image.add_((colour - image).mul_(mask))
-
-
-def _shade(image: Tensor, amount: Tensor) -> None:
-    """Darken (N, 3, H, W), in place, by an amount (N, 1, H, W) from 0 to 1."""
-    image.mul_(1 - amount)
