@@ -103,7 +103,7 @@ def _read(path: Path, data: Dataset) -> nn.Sequential:
             raise ValueError("its checksum does not match")
         network.load_state_dict(weights)  # copied into float32
     except (safetensors.SafetensorError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or of an earlier version ({error}); delete it, or reinstall") from error
+        raise ValueError(f"{path} is damaged, or outdated ({error}); delete it, or reinstall vaelib") from error
     return network.eval()
 
 
@@ -111,9 +111,8 @@ def _fit(data: Dataset, seed: int, device: torch.device) -> nn.Sequential:
     with seeded(seed):
         network = classifier(data.image_shape, len(data.names)).to(device)
     images, labels = data.train.images.to(device), data.train.labels.to(device)
-    attributes = labels.ndim == 2
-    loss_of: Callable = binary_cross_entropy_with_logits if attributes else cross_entropy
-    labels = labels.float() if attributes else labels
+    loss_of: Callable = binary_cross_entropy_with_logits if labels.ndim == 2 else cross_entropy
+    labels = labels.float() if labels.ndim == 2 else labels
     steps = EPOCHS * len(batches(torch.arange(len(images), device="cpu"), BATCH))
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)

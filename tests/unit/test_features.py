@@ -94,7 +94,7 @@ def test_a_damaged_file_of_weights_is_named(tiny, tmp_path, monkeypatch, damage)
     features.train(tiny, tmp_path, "cpu")
     (path,) = tmp_path.glob("*.safetensors")
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=rf"{path} is damaged or of an earlier version .*; delete it"):
+    with pytest.raises(ValueError, match=rf"{path} is damaged, or outdated .*; delete it"):
         features.train(tiny, tmp_path, "cpu")
 
 

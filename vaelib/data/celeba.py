@@ -216,10 +216,8 @@ def _decode(names: list[str], read: Reader, path: Path) -> dict:
     This uses threads, because Pillow releases Python's lock while it decodes.
     """
     with ThreadPoolExecutor() as pool:
-        decoded = progress.bar(
-            pool.map(partial(_image, read), names), "decoding CelebA, once", len(names), unit="image"
-        )
-        whole = {name: image for name, image in zip(names, decoded, strict=True) if image}
+        found = progress.bar(pool.map(partial(_image, read), names), "decoding CelebA, once", len(names), unit="image")
+        whole = {name: image for name, image in zip(names, found, strict=True) if image}
     sizes = {size: name for name, (size, _) in whole.items()}
     if len(sizes) > 1:
         raise ValueError(f"{path.parent} has images of different sizes, such as {sizes}; all must have the same size")
@@ -243,7 +241,7 @@ def _image(read: Reader, name: str) -> tuple[tuple[int, int], bytes] | None:
         with Image.open(io.BytesIO(read(name)), formats=["JPEG"]) as image:
             image.load()
     except FileNotFoundError:
-        raise
+        raise  # it isn't damaged
     except (OSError, EOFError, SyntaxError, zlib.error, zipfile.BadZipFile, Image.DecompressionBombError):
         return None  # the file or its part of the archive is broken
     if image.mode != "RGB" or image.size not in CROPS:
