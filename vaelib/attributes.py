@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedKFold, cross_validate
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -82,10 +81,8 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
     """
     codes, labels = _full(codes), torch.as_tensor(labels).cpu().to_dense()
     if codes.ndim != 2 or labels.shape != (len(codes), len(names)) or len(set(names)) < len(names):
-        raise ValueError(
-            f"expected codes (N, K) and labels (N, A), a column for each of {len(names)} different names, "
-            f"not {tuple(codes.shape)} and {tuple(labels.shape)} for {', '.join(names)}"
-        )
+        shapes = f"{tuple(codes.shape)} and {tuple(labels.shape)} for {', '.join(names)}"
+        raise ValueError(f"expected codes (N, K), labels (N, A) and as many different names, not {shapes}")
     values = set(labels.flatten().tolist())
     if not (values <= {0, 1} or values <= {-1, 1}):
         raise ValueError(f"labels must be bool, 0 and 1, or -1 and 1; these have {[*values][:5]}")
@@ -94,27 +91,18 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
     x, found = codes.numpy(), {}
     columns = zip(names, (labels == 1).T.numpy(), strict=True)
     for name, column in progress.bar(columns, total=len(names), desc="attributes", delay=2):
-        present = int(column.sum())
-        if min(present, len(column) - present) < folds:
-            raise ValueError(
-                f"{name}: {present} of {len(column)} images have it; expected at least {folds} with and {folds} "
-                "without it. Use more images, or leave this attribute out"
-            )
-        accuracy, auc = [], []
-        for seen, unseen in StratifiedKFold(folds, shuffle=True, random_state=0).split(x, column):
-            classifier = _classifier().fit(x[seen], column[seen])
-            accuracy.append(classifier.score(x[unseen], column[unseen]))
-            auc.append(roc_auc_score(column[unseen], classifier.decision_function(x[unseen])))
-        majority = max(present, len(column) - present) / len(column)
-        classifier = _classifier().fit(x, column)
         has = torch.from_numpy(column)
         difference = codes[has].mean(0) - codes[~has].mean(0)
-        if not difference.any():
-            raise ValueError(
-                f"{name}: the mean codes with and without it are equal, so they don't define a direction; leave it out"
-            )
-        direction = _unit(difference)
-        found[name] = Attribute(name, direction, classifier, torch.tensor(accuracy), torch.tensor(auc), majority)
+        counts = int(has.sum()), int((~has).sum())
+        if min(counts) < folds or not difference.any():
+            what = f"{counts[0]} images with it and {counts[1]} without it don't define a direction"
+            raise ValueError(f"{name}: {what}; expected at least {folds} of each, with different mean codes")
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        parts = StratifiedKFold(folds, shuffle=True, random_state=0)
+        scores = cross_validate(classifier, x, column, cv=parts, scoring=("accuracy", "roc_auc"), error_score="raise")
+        accuracy, auc = (torch.tensor(scores[f"test_{kind}"].tolist()) for kind in ("accuracy", "roc_auc"))
+        majority = max(counts) / len(column)
+        found[name] = Attribute(name, _unit(difference), classifier.fit(x, column), accuracy, auc, majority)
     return found
 
 
@@ -139,10 +127,6 @@ def traverse(model: VAE, codes: Tensor, direction: Tensor, steps: Tensor) -> Ten
         raise ValueError(f"expected a direction of {codes.shape[1]} numbers, not of shape {tuple(direction.shape)}")
     path = codes[:, None] + steps[:, None] * direction  # (N, T, K)
     return model.decode(path.flatten(0, 1)).unflatten(0, path.shape[:2])
-
-
-def _classifier() -> Pipeline:
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
 
 
 def _full(codes: Tensor) -> Tensor:

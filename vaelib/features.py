@@ -82,17 +82,15 @@ def train(
         If a file of weights is damaged, or all images have the same labels.
     """
     device, root = runs.choose_device(device), Path(root or runs.default_root()).expanduser()
+    if (data.train.labels == data.train.labels[:1]).all():
+        raise ValueError(f"all training images of {data.name!r} have the same labels; expected different ones")
     paths = {seed: root / f"classifier-{data.name}-{data.fingerprint}-s{seed}.safetensors" for seed in seeds}
-    for seed, path in paths.items():
-        if path.exists():
-            continue
-        if (data.train.labels == data.train.labels[0]).all():
-            raise ValueError(f"all training images of {data.name!r} have the same labels; expected different ones")
+    for seed in (seed for seed, path in paths.items() if not path.exists()):
         root.mkdir(parents=True, exist_ok=True)
         with files.locked(root, wait=True):  # if two notebooks need it, one trains and the other waits
-            if not path.exists():
+            if not paths[seed].exists():
                 weights = _fit(data, seed, device).state_dict()
-                files.write(path, safetensors.torch.save(weights, {"sha256": storage.tensor_digest(weights)}))
+                files.write(paths[seed], safetensors.torch.save(weights, {"sha256": storage.tensor_digest(weights)}))
     return [_read(path, data) for path in paths.values()]
 
 
@@ -105,9 +103,7 @@ def _read(path: Path, data: Dataset) -> nn.Sequential:
             raise ValueError("its checksum does not match")
         network.load_state_dict(weights)  # copied into float32
     except (safetensors.SafetensorError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is damaged, or of an earlier version ({error}); delete it to train it again, or reinstall vaelib"
-        ) from error
+        raise ValueError(f"{path} is damaged, or outdated ({error}); delete it, or reinstall vaelib") from error
     return network.eval()
 
 
@@ -145,9 +141,13 @@ def extract(network: nn.Sequential, images: Tensor) -> Tensor:
     return torch.cat([network[:-1](to_float(part.to(device)).float()) for part in parts])
 
 
-def _require_finite(*features: Tensor) -> None:
-    if not all(each.isfinite().all() for each in features):
+def _doubles(real: Tensor, others: Tensor, least: int) -> tuple[Tensor, Tensor]:
+    """Convert features to double precision. Raise ValueError if there are too few, or some aren't finite."""
+    if min(len(real), len(others)) < least:
+        raise ValueError(f"expected at least {least} images of each kind, not {len(real)} and {len(others)}")
+    if not (real.isfinite().all() and others.isfinite().all()):  # for which LAPACK ends the process
         raise ValueError("some features are not finite; look for images whose values are not")
+    return real.double(), others.double()
 
 
 def frechet_distance(real: Tensor, others: Tensor) -> float:
@@ -165,15 +165,12 @@ def frechet_distance(real: Tensor, others: Tensor) -> float:
     ValueError
         If there are too few images for a covariance, or features are not finite.
     """
-    if min(len(real), len(others)) <= real.shape[1]:
-        raise ValueError(f"expected more images than the {real.shape[1]} features, not {len(real)} and {len(others)}")
-    _require_finite(real, others)
-    (mean, covariance), (other_mean, other_covariance) = (
-        (each.mean(0), torch.cov(each.T)) for each in (real.double(), others.double())
-    )
+    real, others = _doubles(real, others, real.shape[1] + 1)
+    covariance, other_covariance = torch.cov(real.T), torch.cov(others.T)
     # The trace of the root of a product is the sum of the roots of its eigenvalues, which aren't negative
     root = torch.linalg.eigvals(covariance @ other_covariance).sqrt().real.sum()
-    return ((mean - other_mean).square().sum() + covariance.trace() + other_covariance.trace() - 2 * root).item()
+    between_means = (real.mean(0) - others.mean(0)).square().sum()
+    return (between_means + covariance.trace() + other_covariance.trace() - 2 * root).item()
 
 
 def kernel_distance(real: Tensor, others: Tensor) -> float:
@@ -191,10 +188,7 @@ def kernel_distance(real: Tensor, others: Tensor) -> float:
     ValueError
         If there are fewer than two images of a kind, or features are not finite.
     """
-    if min(len(real), len(others)) < 2:
-        raise ValueError(f"expected at least 2 images of each kind, not {len(real)} and {len(others)}")
-    _require_finite(real, others)
-    real, others = real.double(), others.double()
+    real, others = _doubles(real, others, 2)
 
     def total(x: Tensor, y: Tensor) -> Tensor:  # one block of pairs at a time, to bound memory
         return torch.stack([(part @ y.T / x.shape[1] + 1).pow(3).sum() for part in x.split(1000)]).sum()

@@ -22,11 +22,15 @@ STYLE = {
 WIDTH = 7.0  # inches, the width of a page
 
 
-def _figure(rows: int = 1, columns: int = 1, height: float = 2.6, **options) -> tuple[Figure, list[Axes]]:
+def _figure(count: int = 1, columns: int = 1, height: float = 2.6, **options) -> tuple[Figure, list[Axes]]:
+    """Make axes in rows of this height, with so many columns."""
+    rows = -(-count // columns)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False, **options)
+        figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * height), squeeze=False, **options)
     plt.close(figure)  # a notebook shows the returned figure; otherwise pyplot would show it again
-    return figure, list(axes.flat)
+    for unused in axes.flat[count:]:
+        unused.set_axis_off()
+    return figure, list(axes.flat[:count])
 
 
 def _show(axes: Axes, images: Tensor, columns: int) -> None:
@@ -46,13 +50,10 @@ def panels(images: Mapping[str, Tensor], columns: int, panels_in_row: int = 3) -
     columns : of each grid
     panels_in_row : number of grids in a row
     """
-    rows = -(-len(images) // panels_in_row)
     count, _, height, width = next(iter(images.values())).shape
     aspect = (-(-count // columns) * height) / (columns * width)
-    figure, axes = _figure(rows, panels_in_row, rows * (WIDTH / panels_in_row * aspect + 0.2))
-    for ax in axes:
-        ax.set_axis_off()
-    for ax, (title, batch) in zip(axes, images.items(), strict=False):
+    figure, axes = _figure(len(images), panels_in_row, WIDTH / panels_in_row * aspect + 0.2)
+    for ax, (title, batch) in zip(axes, images.items(), strict=True):
         ax.set_title(title)
         _show(ax, batch, columns)
     return figure
@@ -67,7 +68,7 @@ def plane(codes: Tensor, labels: Tensor, decoded: Tensor, limit: float, title: s
     decoded : images (n², C, H, W) from the same part of the plane, row by row from the top left
     limit : of the plane, in each direction
     """
-    figure, (left, right) = _figure(1, 2, 4.1)
+    figure, (left, right) = _figure(2, 2, 4.1)
     for (x, y), label in zip(codes.tolist(), labels.tolist(), strict=True):
         left.text(x, y, label, color=f"C{label}", fontsize=7, ha="center", va="center", clip_on=True)
     left.set(xlim=(-limit, limit), ylim=(-limit, limit), box_aspect=1)
@@ -81,7 +82,7 @@ def plane(codes: Tensor, labels: Tensor, decoded: Tensor, limit: float, title: s
 
 def densities(columns: int) -> tuple[Figure, list[Axes]]:
     """Make empty axes next to each other, low and wide."""
-    return _figure(1, columns, 2.2)
+    return _figure(columns, columns, 2.2)
 
 
 def rows(images: Mapping[str, Tensor]) -> Figure:
@@ -92,7 +93,7 @@ def rows(images: Mapping[str, Tensor]) -> Figure:
     images : from names to tensors of shape (N, C, H, W), all with the same N
     """
     count, _, height, width = next(iter(images.values())).shape
-    figure, axes = _figure(len(images), 1, len(images) * (WIDTH / count * height / width + 0.22))
+    figure, axes = _figure(len(images), 1, WIDTH / count * height / width + 0.22)
     for ax, (name, batch) in zip(axes, images.items(), strict=True):
         ax.set_title(name, loc="left")
         _show(ax, batch, count)
@@ -101,7 +102,7 @@ def rows(images: Mapping[str, Tensor]) -> Figure:
 
 def _curves(panels: Mapping[str, tuple[Sequence[Mapping[str, float]], str]], **options) -> Figure:
     """Draw one panel per title, with one metric over the epochs on train (dashed) and test."""
-    figure, axes = _figure(1, len(panels), **options)
+    figure, axes = _figure(len(panels), len(panels), **options)
     for ax, (title, (metrics, key)) in zip(axes, panels.items(), strict=True):
         epochs = [line["epoch"] for line in metrics]
         for split, style in (("train", "--"), ("test", "-")):
@@ -132,11 +133,8 @@ def over_dimensions(latent_dims: Sequence[int], values: Mapping[str, Sequence[Se
     latent_dims : the K of each column
     values : from titles to values[K][seed], one panel per title
     """
-    rows = -(-len(values) // 3)
-    figure, axes = _figure(rows, 3, 2.1 * rows)
-    for ax in axes[len(values) :]:
-        ax.set_axis_off()
-    for ax, (title, columns) in zip(axes, values.items(), strict=False):
+    figure, axes = _figure(len(values), 3, 2.1)
+    for ax, (title, columns) in zip(axes, values.items(), strict=True):
         means = [sum(column) / len(column) for column in columns]
         ax.plot(range(len(latent_dims)), means, color="C0", alpha=0.6)
         for position, column in enumerate(columns):
@@ -173,9 +171,8 @@ def codes(means: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
     """
     if len(names) > 10:
         raise ValueError(f"expected ten classes at most, as there are ten colours, not {len(names)}; draw some of them")
-    figure, axes = _figure(1, 2, 3.2)
-    quantiles = torch.special.ndtr(means)
-    for ax, points in zip(axes, (means, quantiles), strict=True):
+    figure, axes = _figure(2, 2, 3.2)
+    for ax, points in zip(axes, (means, torch.special.ndtr(means)), strict=True):
         for label in range(len(names)):
             ax.scatter(*points[labels == label].T, s=3, alpha=0.5, linewidths=0, color=f"C{label}")
         ax.set(xlabel="$z_1$", ylabel="$z_2$", box_aspect=1)

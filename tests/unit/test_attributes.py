@@ -72,7 +72,9 @@ def test_accuracy_is_of_unseen_codes_and_beside_the_majority(planted, found):
 @pytest.mark.parametrize("present", [0, 4, 96, 100])
 def test_an_attribute_of_one_class_is_named(present):
     labels = (torch.arange(100) < present)[:, None]
-    with pytest.raises(ValueError, match=f"Bald: {present} of 100 images have it; expected at least 5 with and 5"):
+    with pytest.raises(
+        ValueError, match=f"Bald: {present} images with it and {100 - present} without it .* at least 5 of each"
+    ):
         attributes.fit(torch.randn(100, 2), labels, ["Bald"])
 
 
@@ -92,7 +94,7 @@ def test_labels_of_other_numbers_are_refused(labels):
 
 @pytest.mark.parametrize(("columns", "names"), [(1, ["Bald", "Smiling"]), (2, ["Bald", "Bald"]), (1, ["Bald", "Bald"])])
 def test_names_that_do_not_fit_the_labels_are_refused(columns, names):
-    with pytest.raises(ValueError, match=r"a column for each of 2 different names, not \(100, 2\) and \(100, \d\)"):
+    with pytest.raises(ValueError, match=r"as many different names, not \(100, 2\) and \(100, \d\) for Bald"):
         attributes.fit(torch.randn(100, 2), torch.ones(100, columns, dtype=torch.bool), names)
 
 

@@ -1,7 +1,6 @@
 """CelebA: the crop, the split, the decoded images' file, and every state that the folder may be in."""
 
 import hashlib
-import re
 import shutil
 import sys
 import zipfile
@@ -10,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import flipped
 from PIL import Image
 from torchvision.datasets import CelebA
 
@@ -63,16 +63,7 @@ def _numbers(split):
 
 
 def _caches(folder):
-    return sorted(path.name for path in folder.glob("celeba-*") if path.suffix != ".json")
-
-
-def _the_cache(folder):
-    (path,) = folder.glob("celeba-*.npy")
-    return path
-
-
-def _never(*_, **__):
-    raise AssertionError("decoded again")
+    return [*folder.glob("celeba-*.npy")]
 
 
 def _refused(root, error, *words, **options):
@@ -118,7 +109,6 @@ def test_the_official_split_leaves_the_validation_images_out(tmp_path):
     ("parts", "train", "test", "how"),
     [
         ([0, 2] * 5, [1, 3, 5, 7, 9], [2, 4, 6, 8, 10], "as marked"),
-        ([0, 0, 0, 0, 2], [1, 2, 3, 4], [5], "as marked"),
         ([1, 2] * 5, [1, 3, 5, 7, 9], [2, 4, 6, 8, 10], "those for validation as training images"),
         ([1, 0] * 5, [2, 4, 6, 8, 10], [1, 3, 5, 7, 9], "those for validation as test images"),
         ([0] * 20, list(range(1, 19)), [19, 20], "the last tenth by name"),
@@ -149,22 +139,10 @@ def test_another_crop_or_set_of_images_has_another_file(tmp_path, monkeypatch):
 def test_other_labels_have_another_fingerprint_but_the_same_file(tmp_path):
     folder = _lay_out(tmp_path)
     before = celeba.load(tmp_path).fingerprint
-    text = (folder / ATTRIBUTES).read_text()
-    lines = text.splitlines()
-    name, value, rest = lines[2].split(" ", 2)
-    lines[2] = f"{name} {-int(value)} {rest}"
-    (folder / ATTRIBUTES).write_text("\n".join(lines))
+    head, last = (folder / ATTRIBUTES).read_text().rstrip().rsplit(" ", 1)
+    (folder / ATTRIBUTES).write_text(f"{head} {-int(last)}")
     assert celeba.load(tmp_path).fingerprint != before
     assert len(_caches(folder)) == 1
-
-
-def test_a_read_only_folder_is_left_alone(tmp_path, home):
-    folder = _lay_out(tmp_path)
-    folder.chmod(0o555)
-    celeba.load(tmp_path)
-    folder.chmod(0o755)
-    assert _caches(folder) == []
-    assert len(_caches(home / ".cache" / "vaelib")) == 1
 
 
 @pytest.mark.parametrize("tensor", ["images", "labels"])
@@ -178,32 +156,17 @@ def test_what_is_changed_in_place_has_another_fingerprint(tmp_path, tensor):
     assert celeba.load(tmp_path).fingerprint == before
 
 
-def test_a_file_that_changes_while_it_is_mapped_is_noticed(tmp_path):
-    folder = _lay_out(tmp_path)
-    faces = celeba.load(tmp_path)
-    before = faces.fingerprint
-    with _the_cache(folder).open("r+b") as file:
-        file.seek(1000)
-        file.write(bytes(5000))
-    assert faces.fingerprint != before
-
-
 @pytest.mark.parametrize(("suffix", "place"), [(".npy", 0), (".npy", 60), (".npy", -1), (".json", 7), (".json", -40)])
 def test_a_flipped_bit_of_what_was_decoded_is_found(tmp_path, place, suffix):
     folder = _lay_out(tmp_path)
     (folder / IMAGES / "000003.jpg").write_bytes(b"")
     with pytest.warns(UserWarning, match="left out"):
         before = celeba.load(tmp_path, skip_damaged=True)
-    expected, known = (
-        before.train.images.clone(),
-        before.fingerprint,
-    )  # while the file, which is changed now, is as it was written
-    path = _the_cache(folder)
+    expected, known = before.train.images.clone(), before.fingerprint  # before the mapped file changes
+    (path,) = _caches(folder)
     whole = path.read_bytes()
     spoilt = path.with_suffix(suffix)
-    content = bytearray(spoilt.read_bytes())
-    content[place] ^= 1
-    spoilt.write_bytes(content)
+    spoilt.write_bytes(flipped(spoilt.read_bytes(), place))
     with pytest.warns(UserWarning, match="left out"):
         after = celeba.load(tmp_path, skip_damaged=True)
     assert torch.equal(after.train.images, expected) and after.fingerprint == known
@@ -221,26 +184,17 @@ def test_a_disk_that_is_full_is_told_with_the_path(tmp_path, monkeypatch):
     assert _caches(folder) == []
 
 
-def test_a_lock_of_another_user_is_told_as_such(tmp_path, monkeypatch):
-    folder = _lay_out(tmp_path)
-
-    def fail(path, **_):
-        raise PermissionError(13, "Permission denied", str(path / ".lock"))
-
-    monkeypatch.setattr(celeba.files, "locked", fail)
-    with pytest.raises(PermissionError, match=re.escape(f"Permission denied: '{folder / '.lock'}'")):
-        celeba.load(tmp_path)
-
-
-def test_a_folder_for_decoded_images_can_be_named(tmp_path, monkeypatch, home):
+def test_a_read_only_folder_is_left_alone_and_another_can_be_named(tmp_path, monkeypatch, home):
     folder = _lay_out(tmp_path)
     folder.chmod(0o555)
-    home.write_text("no folder, so nothing can be written below it")
-    _refused(tmp_path, OSError, home / ".cache" / "vaelib")
+    celeba.load(tmp_path)
     monkeypatch.setenv("VAELIB_CACHE", str(tmp_path / "other"))
     celeba.load(tmp_path)
+    monkeypatch.setenv("VAELIB_CACHE", str(folder / ATTRIBUTES))
+    _refused(tmp_path, OSError, folder / ATTRIBUTES)
     folder.chmod(0o755)
-    assert len(_caches(tmp_path / "other")) == 1
+    assert _caches(folder) == []
+    assert len(_caches(home / ".cache" / "vaelib")) == len(_caches(tmp_path / "other")) == 1
 
 
 # Damaged and missing files
@@ -251,24 +205,15 @@ def test_a_truncated_jpeg_is_refused_or_skipped(tmp_path, monkeypatch):
     path = folder / IMAGES / "000003.jpg"
     path.write_bytes(path.read_bytes()[:-150])
     (folder / IMAGES / "000005.jpg").write_bytes(b"")
-    _refused(
-        tmp_path,
-        ValueError,
-        "2 images in",
-        "cannot be read",
-        "000003.jpg",
-        "000005.jpg",
-        "skip_damaged=True",
-        "--skip-damaged",
-    )
+    words = "2 images in", "cannot be read", "000003.jpg", "000005.jpg", "skip_damaged=True", "--skip-damaged"
+    _refused(tmp_path, ValueError, *words)
     with pytest.warns(UserWarning, match="left out\n  000003.jpg\n  000005.jpg$"):
         faces = data.load("celeba", str(tmp_path), skip_damaged=True)
     kept = [number for number in range(1, 21) if number not in (3, 5)]
     assert _numbers(faces.train) + _numbers(faces.test) == kept
-    assert np.array_equal(
-        torch.cat([faces.train.labels, faces.test.labels]).numpy(), _attributes(20)[np.array(kept) - 1]
-    )
-    monkeypatch.setattr(celeba, "_image", _never)  # they are decoded once
+    labels = torch.cat([faces.train.labels, faces.test.labels]).numpy()
+    assert np.array_equal(labels, _attributes(20)[np.array(kept) - 1])
+    monkeypatch.setattr(celeba, "_decode", None)  # they are decoded once
     with pytest.warns(UserWarning, match="left out"):
         assert celeba.load(str(tmp_path), skip_damaged=True).fingerprint == faces.fingerprint
     with pytest.raises(ValueError, match=r"2 images in .* cannot be read"):
@@ -296,8 +241,8 @@ def test_only_celeba_has_images_to_skip(tmp_path):
 @pytest.mark.parametrize(
     ("image", "found"),
     [
-        (Image.new("L", HALF), "89 x 109 pixels in mode L"),
-        (Image.new("RGB", (64, 64)), "64 x 64 pixels in mode RGB"),
+        (Image.new("L", HALF), "mode L and size (89, 109)"),
+        (Image.new("RGB", (64, 64)), "mode RGB and size (64, 64)"),
         (Image.new("RGB", FULL), "different sizes"),
     ],
 )
@@ -374,7 +319,7 @@ def test_images_are_read_from_the_archive(tmp_path, drive):
     (folder / IMAGES).mkdir()
     (folder / IMAGES / ".DS_Store").write_bytes(b"what a Macintosh leaves")
     shutil.copy(drive[0] / ARCHIVE, folder)
-    _the_cache(folder).unlink()
+    _caches(folder)[0].unlink()
     faces = celeba.load(tmp_path)
     assert torch.equal(faces.train.images, expected.train.images) and faces.fingerprint == expected.fingerprint
     assert drive[1] == []
@@ -386,10 +331,7 @@ def test_a_part_of_the_archive_is_named(tmp_path, drive):
     content = (drive[0] / ARCHIVE).read_bytes()
     (folder / ARCHIVE).write_bytes(content[: len(content) // 2])
     _refused(tmp_path, ValueError, folder / ARCHIVE, "damaged")
-    spoilt = bytearray(content)
-    place = content.index(b"\xff\xd8") + 300
-    spoilt[place] ^= 255
-    (folder / ARCHIVE).write_bytes(spoilt)
+    (folder / ARCHIVE).write_bytes(flipped(content, content.index(b"\xff\xd8") + 300))
     _refused(tmp_path, ValueError, "1 images in", "000001.jpg")
 
 
@@ -413,9 +355,8 @@ def test_kaggles_copy_is_read(tmp_path, nested, zeros, direct):
         (folder / "images").rename(folder / IMAGES / IMAGES)
     faces = celeba.load(folder if direct else tmp_path)
     assert (faces.names, faces.fingerprint) == (NAMES, expected.fingerprint)
-    assert torch.equal(faces.train.labels, expected.train.labels) and torch.equal(
-        faces.test.images, expected.test.images
-    )
+    assert torch.equal(faces.train.labels, expected.train.labels)
+    assert torch.equal(faces.test.images, expected.test.images)
 
 
 def test_a_part_of_the_images_takes_its_part_of_the_lists(tmp_path, capsys):
@@ -434,12 +375,10 @@ def test_a_part_of_the_images_takes_its_part_of_the_lists(tmp_path, capsys):
     [
         (b"\n", b"\r\n"),
         (b"20\n", b"\xef\xbb\xbf20\n"),  # a byte order mark, as Windows' editors write it
-        (b"20\n", b"19\n"),
         (b"20\n", b""),  # no number of lines
         (b" -1", b" 0"),
         (b" ", b";"),
         (b" ", b'" "'),
-        (b"\n", b"\n\n"),
         (b"Attribute", b"  Attribute"),
         (b" ", b"\t"),
         (b"\n000001", b"\n\n 000001"),
@@ -467,13 +406,11 @@ def test_lists_in_another_manner_are_read(tmp_path, old, new):
         (ATTRIBUTES, lambda text: text.replace(" ".join(NAMES), ""), "40 different names"),
         (ATTRIBUTES, lambda text: text.replace(NAMES[3], NAMES[4]), "40 different names"),
         (ATTRIBUTES, lambda text: text.rsplit("\n", 2)[0], "1 (000020.jpg)"),
-        (ATTRIBUTES, lambda text: text[:-5], "1 (000020.jpg)"),
         (ATTRIBUTES, lambda text: text.replace("1\n000002", "2\n000002"), "1 (000001.jpg)"),
         (ATTRIBUTES, lambda text: text.replace("000002", "000001"), "2 (000001.jpg, 000002.jpg)"),
         (ATTRIBUTES, lambda text: text.replace("000002.jpg", "000002"), "1 (000002.jpg)"),
         (ATTRIBUTES, lambda text: text.replace(" 1\n", " 0\n", 1), "-1 or 0 for no, but not both"),
         (PARTITION, lambda text: text.replace("000002.jpg 0", "000002.jpg 3"), "1 (000002.jpg)"),
-        (PARTITION, lambda text: text.replace("000002.jpg 0", "000002.jpg"), "1 (000002.jpg)"),
     ],
 )
 def test_a_malformed_list_is_refused(tmp_path, name, change, found):

@@ -1,19 +1,16 @@
 """The data sets: the bundled digits, MNIST's files in every state they may be in, and what the wrappers refuse."""
 
-import functools
 import gzip
 import hashlib
-import http.server
 import io
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,11 +19,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from torchvision.datasets import MNIST, FashionMNIST
+from torchvision.datasets import MNIST, FashionMNIST, utils
 
 import vaelib
 from vaelib import data
-from vaelib.data import Dataset, Split, mnist, paths, to_float
+from vaelib.data import Dataset, Split, mnist, paths
 
 PAGE = Path(__file__).parents[2] / "book" / "mnist" / "train.ipynb"
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -88,24 +85,10 @@ def _files(folder):
     return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
 
 
-@contextmanager
 def _mirror(monkeypatch, folder):
-    """Serve a folder over HTTP as MNIST's only mirror."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
-        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
-        monkeypatch.setattr(FashionMNIST, "mirrors", MNIST.mirrors)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
+    """Let torchvision take its files from a folder."""
+    monkeypatch.setattr(utils, "_get_redirect_url", lambda url, **_: url)
+    monkeypatch.setattr(utils, "_urlretrieve", lambda url, path: shutil.copy(folder / url.rpartition("/")[2], path))
 
 
 def _split(count=4, shape=(1, 3, 3), seed=0):
@@ -159,33 +142,16 @@ def test_the_fingerprint_changes_with_every_pixel_and_label_also_in_place(part, 
     getattr(getattr(mine, part), tensor).view(-1)[-1:].numpy()[:] -= 1  # of which torch knows nothing
     assert mine.fingerprint != before
     assert mine.fingerprint == _mine(mine.train, mine.test).fingerprint
-
-
-def test_the_fingerprint_changes_with_the_shape():
-    flat = _mine(*(_split(shape=(1, 2, 8), seed=seed) for seed in (0, 1)))
-    tall = _mine(*(Split(split.images.reshape(4, 1, 8, 2), split.labels) for split in (flat.train, flat.test)))
-    assert flat.fingerprint != tall.fingerprint
-
-
-def test_a_changed_copy_has_a_fingerprint_of_its_own():
-    mine = _mine()
-    assert replace(mine, train=_split(seed=2)).fingerprint != mine.fingerprint
-    assert replace(mine, name="other").fingerprint == mine.fingerprint
-
-
-def test_unlabelled_images_that_are_split_elsewhere_have_another_fingerprint():
-    images = _split(10).images
-    cuts = [Dataset("cut", Split(images[:count]), Split(images[count:])).fingerprint for count in (4, 6)]
-    assert cuts[0] != cuts[1]
+    turned = (Split(split.images.view(4, 1, 9, 1), split.labels) for split in (mine.train, mine.test))
+    assert mine.fingerprint != _mine(*turned).fingerprint
 
 
 @pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32, torch.int64])
 def test_class_numbers_of_any_whole_kind_are_the_same(kind):
-    numbers = torch.tensor([0, 1, 2, 2])
-    splits = [Split(_split(seed=seed).images, numbers.to(kind)) for seed in (0, 1)]
-    same = [Split(split.images, numbers) for split in splits]
+    same = _mine()
+    splits = [Split(split.images, split.labels.to(kind)) for split in (same.train, same.test)]
     assert splits[0].labels.dtype == torch.int64
-    assert _mine(*splits).fingerprint == _mine(*same).fingerprint
+    assert _mine(*splits).fingerprint == same.fingerprint
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64, torch.uint16])
@@ -193,13 +159,6 @@ def test_images_of_every_kind_have_a_fingerprint(kind):
     train, test = (_split(seed=seed).images.to(kind) for seed in (0, 1))
     mine = Dataset("mine", Split(train.requires_grad_(kind.is_floating_point)), Split(test))
     assert len(mine.fingerprint) == 16
-
-
-def test_a_test_split_of_training_images_is_warned_of():
-    some = (Split(_split().images[rows], torch.arange(2)) for rows in (slice(2), slice(2, 4)))
-    for test in (_split(), Split(_split().images, torch.zeros(4, dtype=torch.int64)), *some):
-        with pytest.warns(UserWarning, match="mine: the test images are the train images"):
-            Dataset("mine", _split(), test, "abcd")
 
 
 @pytest.mark.parametrize(
@@ -212,8 +171,7 @@ def test_a_test_split_of_training_images_is_warned_of():
         (torch.zeros(3, 1, 3, 3), "3 images but 4 labels"),
         (np.zeros((4, 1, 3, 3), np.uint8), "the images must be a dense tensor of a row for each image, not ndarray"),
         (None, "not NoneType; see torch.as_tensor"),
-        (torch.zeros(4, 3).to_sparse(), "not torch.sparse_coo on cpu"),
-        (torch.zeros(4, 3, device="meta"), "not torch.strided on meta"),
+        (torch.zeros(4, 3).to_sparse(), "not torch.sparse_coo"),
         (torch.tensor(3.0), "dense tensor of a row for each image"),
         (torch.quantize_per_tensor(torch.zeros(4, 3), 1, 0, torch.quint8), "torch.quint8 of shape (4, 3)"),
         (torch.zeros(4, 3).to(torch.float8_e4m3fn), "torch.float8_e4m3fn of shape (4, 3)"),
@@ -225,7 +183,7 @@ def test_a_split_refuses_what_are_not_images(images, found):
         Split(images, torch.zeros(4))
 
 
-@pytest.mark.parametrize("labels", [torch.tensor(3), torch.eye(4).to_sparse(), torch.eye(4, device="meta"), [0] * 4])
+@pytest.mark.parametrize("labels", [torch.tensor(3), torch.eye(4).to_sparse(), [0] * 4])
 def test_a_split_refuses_what_are_not_labels(labels):
     with pytest.raises(ValueError, match="the labels must be a dense tensor of a row for each image"):
         Split(_split().images, labels)
@@ -245,21 +203,11 @@ def test_a_dataset_refuses_a_name_that_is_no_part_of_a_folders(name):
         _mine(name=name)
 
 
-@pytest.mark.parametrize("largest", [0, 1, 16, 127])
-def test_pixels_on_another_scale_are_warned_of(largest, recwarn):
-    images = torch.full((200, 1, 3, 3), largest, dtype=torch.uint8)
-    with pytest.warns(UserWarning, match=f"largest pixel value is {largest}; white is 255"):
-        Split(images)
-    images[-1] = 128  # dark images before bright ones are nothing to warn of
-    Split(images)
-    assert len(recwarn) == 0
-
-
 @pytest.mark.parametrize("part", ["train", "test"])
 @pytest.mark.parametrize(
     ("labels", "found"),
     [
-        (torch.tensor([0, 1, 2, 3]), "torch.int64 of shape (4,), from 0 to 3; with 3 names they must be whole numbers"),
+        (torch.tensor([0, 1, 2, 3]), "torch.int64 of shape (4,), from 0 to 3; 3 names=(...) need whole numbers"),
         (torch.tensor([-1, 1, 1, -1]), "from -1 to 1"),
         (torch.zeros(4), "torch.float32 of shape (4,)"),
         (torch.zeros(4, 1, dtype=torch.int64), "torch.int64 of shape (4, 1)"),
@@ -267,7 +215,7 @@ def test_pixels_on_another_scale_are_warned_of(largest, recwarn):
         (torch.zeros(4, 40, dtype=torch.bool), "torch.bool of shape (4, 40)"),
         (torch.zeros(4, dtype=torch.bool), "torch.bool of shape (4,)"),
         (torch.zeros(4, dtype=torch.complex64), "torch.complex64"),
-        (None, "torch.bool of shape (4, 0); with 3 names"),
+        (None, "torch.bool of shape (4, 0); 3 names"),
     ],
 )
 def test_a_dataset_refuses_labels_that_cannot_be(part, labels, found):
@@ -282,13 +230,6 @@ def test_a_dataset_refuses_splits_of_different_shapes():
         _mine(test=_split(shape=(1, 3, 4)))
 
 
-def test_to_float_leaves_floats_as_they_are_and_refuses_other_numbers():
-    values = torch.ones(2, 1, 3, 3)
-    assert torch.equal(to_float(values), values)
-    with pytest.raises(ValueError, match=r"expected uint8 or uint16 pixels, or floats, got torch.int32"):
-        to_float(values.int())
-
-
 def test_an_attribute_is_known_by_its_column():
     faces = _mine(names=("Male", "Smiling", "Big_Nose", "Big_Lips"))
     assert [faces.column(name) for name in faces.names] == [0, 1, 2, 3]
@@ -298,19 +239,20 @@ def test_an_attribute_is_known_by_its_column():
         faces.column("Hat")
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float16])
+def test_images_that_two_splits_share_are_counted_wherever_they_are(count, kind):
+    train, test = _split(30), _split(6, seed=1)
+    test.images[1 : 1 + count] = train.images[[7, 3, 29, 12]][:count]
+    with pytest.warns(UserWarning, match=f"mine: {count} of the validation images are train images too"):
+        splits = [Split(each.images.to(kind)) for each in (train, _split(5, seed=2), test)]
+        Dataset("mine", splits[0], splits[1], validation=splits[2])
+
+
 # MNIST
 
-LAYOUTS = {"packed": (), "unpacked": NAMES, "mixed": NAMES[1:3]}
-COPIES = {
-    "Kaggle": "{stem}-idx{axes}-ubyte/{stem}-idx{axes}-ubyte",
-    "with dots": "{stem}.idx{axes}-ubyte",
-    "with dots, packed": "{stem}.idx{axes}-ubyte.gz",
-    "both": "{stem}-idx{axes}-ubyte/{stem}.idx{axes}-ubyte",
-    "unpacked by a browser that keeps the name": "{stem}-idx{axes}-ubyte.gz",
-}
 
-
-@pytest.mark.parametrize("unpacked", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("unpacked", [(), NAMES, NAMES[1:3]], ids=["packed", "unpacked", "mixed"])
 def test_mnist_is_read_from_packed_and_unpacked_files_which_stay_as_they_are(tmp_path, arrays, unpacked):
     _lay_out(tmp_path, arrays, unpacked)
     before = _contents(tmp_path)
@@ -323,13 +265,13 @@ def test_mnist_is_read_from_packed_and_unpacked_files_which_stay_as_they_are(tmp
 
 
 @pytest.mark.parametrize("place", ["MNIST/raw", "MNIST", "mnist", "mnist/raw", "."])
-@pytest.mark.parametrize("form", COPIES.values(), ids=COPIES)
-def test_common_copies_of_mnist_are_read(tmp_path, arrays, place, form):
+@pytest.mark.parametrize("form", ["{0}-idx{1}-ubyte/{0}-idx{1}-ubyte", "{0}.idx{1}-ubyte", "{0}-idx{1}-ubyte.gz"])
+@pytest.mark.parametrize("content", [_idx, _packed])
+def test_common_copies_of_mnist_are_read(tmp_path, arrays, place, form, content):
     for name, array in arrays.items():
-        stem, axes = re.fullmatch(r"(.*)-idx(\d)-ubyte", name).groups()
-        path = tmp_path / place / form.format(stem=stem, axes=axes)
+        path = tmp_path / place / form.format(*re.fullmatch(r"(.*)-idx(\d)-ubyte", name).groups())
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_packed(array) if form == COPIES["with dots, packed"] else _idx(array))
+        path.write_bytes(content(array))
     assert len(data.load("mnist", tmp_path).train) == 12
 
 
@@ -343,13 +285,10 @@ def test_files_are_known_by_their_content(tmp_path, arrays):
 
 DAMAGE = {
     "empty": lambda content: b"",
-    "3 bytes": lambda content: content[:3],
     "half": lambda content: content[: len(content) // 2],
     "one byte less": lambda content: content[:-9],
-    "first bit": lambda content: bytes([content[0] ^ 1]) + content[1:],
     "a bit in the middle": lambda content: content[:100] + bytes([content[100] ^ 1]) + content[101:],
     "another's": lambda content: _idx(np.zeros((3, 28, 28), np.uint8)),
-    "more than fits": lambda content: gzip.compress(bytes(60_000_000)),
 }
 
 
@@ -359,7 +298,7 @@ def test_a_damaged_file_or_another_is_refused_by_name(tmp_path, arrays, unpacked
     name = NAMES[0]
     path = _lay_out(tmp_path, arrays, unpacked) / (name if unpacked else f"{name}.gz")
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=f"MNIST's {name} is missing: {re.escape(str(path))} is damaged, or another"):
+    with pytest.raises(ValueError, match=re.escape(f"MNIST's {name} is missing: damaged, or another's, is 1 ({path})")):
         data.load("mnist", tmp_path)
 
 
@@ -391,7 +330,8 @@ def test_what_arrives_damaged_is_a_failed_download_and_leaves_nothing(tmp_path, 
     served = _lay_out(tmp_path / "mirror", arrays)
     path = served / f"{NAMES[2]}.gz"
     path.write_bytes(damage(path.read_bytes()))
-    with _mirror(monkeypatch, served), pytest.raises(FileNotFoundError, match="the download failed"):
+    _mirror(monkeypatch, served)
+    with pytest.raises(FileNotFoundError, match="the download failed"):
         data.load("mnist", tmp_path / "mine")
     assert _files(tmp_path / "mine") == []
 
@@ -423,8 +363,8 @@ def test_a_mirror_that_does_not_answer_ends_the_download(tmp_path, arrays, monke
 def test_a_download_puts_exactly_the_four_files_there(tmp_path, arrays, monkeypatch):
     raw = _lay_out(tmp_path / "mine", {NAMES[0]: arrays[NAMES[0]]}, NAMES)
     before = _contents(raw)
-    with _mirror(monkeypatch, _lay_out(tmp_path / "mirror", arrays)):
-        mnist = data.load("mnist", tmp_path / "mine")
+    _mirror(monkeypatch, _lay_out(tmp_path / "mirror", arrays))
+    mnist = data.load("mnist", tmp_path / "mine")
     assert _files(raw) == sorted([NAMES[0], *(f"{name}.gz" for name in NAMES)])
     assert before.items() <= _contents(raw).items()
     assert mnist.fingerprint == data.load("mnist", tmp_path / "mirror").fingerprint
@@ -456,10 +396,8 @@ def test_fashion_mnist_is_loaded_by_name(tmp_path, fashion, unpacked):
         (lambda arrays: {NAMES[1]: arrays[NAMES[1]] * 0 + 200}, "from 200 to 200"),
         (lambda arrays: {NAMES[0]: arrays[NAMES[0]][:, :0]}, "buffer length"),
         (lambda arrays: {NAMES[1]: arrays[NAMES[1]][:5]}, "12 images but 5 labels"),
-        (
-            lambda arrays: {NAMES[0]: 255 - arrays[NAMES[0]], NAMES[1]: (arrays[NAMES[1]] + 9) % 10},
-            "the file is MNIST's",
-        ),
+        (lambda arrays: {NAMES[0]: 255 - arrays[NAMES[0]]}, "some are MNIST's"),
+        (lambda arrays: {name: arrays[name][:3] for name in NAMES[:2]}, "training and test images are swapped"),
     ],
 )
 def test_a_siblings_files_must_fit(tmp_path, fashion, change, found):
@@ -539,28 +477,17 @@ def test_the_variables_folder_is_meant_from_the_project_where_a_notebook_runs_in
     assert paths.root() == tmp_path / "mydata"
 
 
-def test_a_user_without_home_and_name_needs_none(tmp_path, arrays):
+def test_a_user_without_home_and_name_needs_none(tmp_path, arrays, monkeypatch):
     """As in a container that runs under any number."""
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert len(data.load("digits").train) == 1497
+    for folder, found in ((None, "VAELIB_DATA"), ("/mistyped", "/mistyped doesn't exist")):
+        with pytest.raises(OSError, match=found):
+            data.load("mnist", folder)
     _lay_out(tmp_path, arrays)
-    code = """if True:
-        import os, pwd, sys
-        def unknown(number):
-            raise KeyError(f"getpwuid(): uid not found: {number}")
-        pwd.getpwuid = unknown
-        for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
-            os.environ.pop(name, None)
-        from vaelib import data
-        print(len(data.load("digits").train))
-        for folder in (None, "/mistyped", sys.argv[1]):
-            try:
-                data.load("mnist", folder)
-            except (OSError, ValueError) as error:
-                print(error)
-    """
-    told = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, check=True, text=True).stdout
-    digits, no_home, mistyped, other = told.splitlines()
-    assert digits == "1497" and "VAELIB_DATA" in no_home and "/mistyped doesn't exist" in mistyped
-    assert "another data set's" in other  # the sums stand in for the real ones here alone
+    assert len(data.load("mnist", tmp_path).train) == 12
 
 
 def test_an_output_that_takes_no_more_ends_nothing(monkeypatch):

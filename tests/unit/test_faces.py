@@ -63,15 +63,6 @@ def test_the_chunk_size_changes_no_pixel(monkeypatch, chunk):
     assert torch.equal(images, again) and torch.equal(factors, same)
 
 
-def test_no_part_of_a_face_reaches_beyond_the_rows_that_are_said(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(300, len(synthetic_faces.FACTORS), generator=generator).clamp(-2.5, 2.5)
-    factors = torch.cat([drawn, 2.5 * drawn.sign()])  # and the corners of what may be drawn
-    images = synthetic_faces.render(factors)
-    monkeypatch.setattr(synthetic_faces, "ROWS", {})
-    assert torch.equal(images, synthetic_faces.render(factors))
-
-
 def test_a_processor_without_vector_instructions_draws_the_same_faces():
     images = synthetic_faces.generate(100, 3)[0]
     code = "import sys; from vaelib.data.synthetic_faces import generate\n"
@@ -83,7 +74,7 @@ def test_a_processor_without_vector_instructions_draws_the_same_faces():
 
 @pytest.mark.parametrize(("count", "seed"), [(0, 0), (-1, 0), (2.0, 0), ("3", 0), (1, -1), (1, 2**63), (1, None)])
 def test_a_bad_count_or_seed_is_refused(count, seed):
-    with pytest.raises(ValueError, match=re.escape(f"not {count!r} and {seed!r}")):
+    with pytest.raises(ValueError, match=r"(count|seed) must be (a whole number|below 2\*\*31)"):
         synthetic_faces.generate(count, seed)
 
 

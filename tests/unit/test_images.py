@@ -113,28 +113,24 @@ def test_what_is_transparent_is_white(tmp_path, mode):
 def test_deep_pixels_are_scaled_to_white(tmp_path, suffix, kind, white, maximum, grey):
     ramp = np.repeat(np.arange(16)[:, None] / 15 * white, 16, 1)
     image = Image.fromarray(ramp.astype(kind) if kind == np.float32 else ramp.round().astype(kind))
-    mine = data.image_folder(
-        _folder(tmp_path, {f"{n}.{suffix}": image for n in range(2)}), 16, grey=grey, maximum=maximum
-    )
+    folder = _folder(tmp_path, {f"{n}.{suffix}": image for n in range(2)})
+    mine = data.image_folder(folder, 16, grey=grey, maximum=maximum)
     assert mine.test.images[0, 0, :, 0].tolist() == [17 * row for row in range(16)]
 
 
 @pytest.mark.parametrize(
     ("image", "maximum", "found"),
     [
-        (
-            Image.fromarray(np.zeros((8, 8), np.float32)),
-            None,
-            "pixels of kind F; set `maximum` to their value of white",
-        ),
-        (Image.fromarray(np.zeros((8, 8), np.int32)), None, "pixels of kind I; set `maximum`"),
-        (Image.fromarray(np.full((8, 8), np.nan, np.float32)), 1, "pixels below 0, above `maximum`, not finite"),
-        (Image.fromarray(np.full((8, 8), -1, np.int32)), 4095, "pixels below 0"),  # as Pillow reads unsigned 2**32 - 1
-        (Image.fromarray(np.full((8, 8), 4200, np.uint16)), 4095, "pixels below 0, above `maximum`"),
-        (Image.new("RGB", (8, 8)), 4095, "`maximum` is for files of one channel with more than 8 bits"),
+        (np.zeros((8, 8), np.float32), None, "pixels of kind F; set `maximum` to their value of white"),
+        (np.zeros((8, 8), np.int32), None, "pixels of kind I; set `maximum`"),
+        (np.full((8, 8), np.nan, np.float32), 1, "pixels below 0, above `maximum`, not finite"),
+        (np.full((8, 8), -1, np.int32), 4095, "pixels below 0"),  # as Pillow reads unsigned 2**32 - 1
+        (np.full((8, 8), 4200, np.uint16), 4095, "pixels below 0, above `maximum`"),
+        (np.zeros((8, 8, 3), np.uint8), 4095, "`maximum` is for files of one channel with more than 8 bits"),
     ],
 )
 def test_pixels_of_an_unknown_scale_are_refused(tmp_path, image, maximum, found):
+    image = Image.fromarray(image)
     with pytest.raises(ValueError, match=re.escape(f"0.tif ({found}")):
         data.image_folder(_folder(tmp_path, {"0.tif": image, "1.tif": image}), 8, maximum=maximum)
 
@@ -219,16 +215,12 @@ def test_the_fingerprint_is_of_what_was_read(tmp_path):
     [
         ("train", "test"),
         ("Train", "Valid"),
-        ("Training", "Testing"),
         ("training_set", "test_set"),
         ("seg_train", "seg_test"),
         ("trainA", "testA"),
-        ("train", "eval"),
         ("TRAIN", "dev"),
         ("traindata", "testdata"),
-        ("train2017", "val2017"),
         ("DIV2K_train_HR", "DIV2K_valid_HR"),
-        ("data/train", "data/test"),
         ("data/v2/train/images", "data/v2/test/images"),
         ("train/train", "test/test"),
     ],
@@ -269,10 +261,8 @@ def test_the_classes_are_told(tmp_path, names, classes):
     [
         ("train", "unseen"),
         ("images_background", "images_evaluation"),
-        ("bus", "train", "tram"),
         ("test_tube", "training_shoes"),
         ("test", "test_labels", "train"),
-        ("cat/test", "cat/test_masks", "cat/train"),
         ("testA", "testB", "trainA", "trainB"),
         ("fold1/test", "fold1/train", "fold2/test", "fold2/train"),
         ("cvA", "cvB"),
@@ -285,15 +275,15 @@ def test_folders_that_may_be_parts_are_no_classes(tmp_path, names):
     _greys(tmp_path, [f"{name}/1.png" for name in names])
     parts = [name.split("/")[:1] if name.startswith("fold") else name.split("/") for name in names]
     folders = ", ".join(sorted({*chain(*parts)}))
-    with pytest.raises(ValueError, match=f"unclear whether the folders {folders} are classes; name the split folders"):
+    with pytest.raises(ValueError, match=f"unclear whether the folders {folders} are classes; name split folders"):
         data.image_folder(tmp_path, 8)
 
 
-def test_images_that_are_in_both_parts_are_told(tmp_path, capsys):
+def test_images_that_are_in_both_parts_are_told(tmp_path):
     _greys(tmp_path, ["train/1.png", "train/2.png", "test/3.png"])
     (tmp_path / "test" / "again.png").hardlink_to(tmp_path / "train" / "1.png")
-    data.image_folder(tmp_path, 8)
-    assert "classes: 1 (all); 1 images are both for training and for testing" in capsys.readouterr().out
+    with pytest.warns(UserWarning, match="1 of the test images are train images too"):
+        data.image_folder(tmp_path, 8)
 
 
 def test_links_to_folders_are_followed_once(tmp_path, capsys):
@@ -392,13 +382,10 @@ def test_a_size_that_cannot_be_is_refused(tmp_path, size):
 
 
 def test_one_photograph_at_a_time_is_held(tmp_path):
-    """24 of 12 megapixels, which are 0.9 GB of pixels, in less than half a gigabyte."""
-    photograph = Image.effect_noise((400, 300), 50).resize((4000, 3000)).convert("RGB")
-    photograph.save(tmp_path / "0.jpg")
-    photograph.convert("RGBA").save(tmp_path / "1.png", compress_level=1)
-    for number in range(2, 24):
-        suffix = "jpg" if number % 4 else "png"
-        (tmp_path / f"{number}.{suffix}").symlink_to(tmp_path / f"{'0' if number % 4 else '1'}.{suffix}")
+    """12 of 12 megapixels, which are 0.6 GB of pixels, in less than 0.3 GB."""
+    Image.new("RGBA", (4000, 3000), "red").save(tmp_path / "0.png", compress_level=1)
+    for number in range(1, 12):
+        (tmp_path / f"{number}.png").symlink_to(tmp_path / "0.png")
     code = """if True:
         import resource, sys
         from vaelib import data
@@ -407,7 +394,7 @@ def test_one_photograph_at_a_time_is_held(tmp_path):
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     """
     told = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, check=True, text=True)
-    assert int(told.stdout.split()[-1]) < 450_000  # kB
+    assert int(told.stdout.split()[-1]) < 300_000  # kB
 
 
 @pytest.mark.parametrize("white", [4095, 65535])

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +31,9 @@ FORMS = {  # the downloadable files, each with all forms in which copies have it
     ATTRIBUTES: (ATTRIBUTES, "list_attr_celeba.csv"),
     PARTITION: (PARTITION, "list_eval_partition.csv"),
 }
-ADVICE = "put a good copy there, from http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+SOURCE = "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+JPEG = "[!.]*.[jJ][pP][gG]"
+ADVICE = f"put a good copy there, from {SOURCE}"
 
 Reader = Callable[[str], bytes]
 
@@ -76,33 +79,31 @@ def load(folder: Path | str, skip_damaged: bool = False) -> Dataset:
     if len(set(names)) != 40:
         raise ValueError(f"{attributes}: expected a line with 40 different names above the attributes; {ADVICE}")
     parts = _table(_find(folder, PARTITION), sizes, 1, {"0": 0, "1": 1, "2": 2})[1][:, 0]
-    train, test, how = _split(folder, parts)
+    train, test, how = _split(parts)
     order = np.concatenate([train, test])
     listing = list(sizes.items())
     images = [listing[row] for row in order.tolist()]
     path, pixels, damaged = _decoded(folder, images, read, skip_damaged)
     whole = ~np.isin([name for name, _ in images], damaged)
     boundary = int(whole[: len(train)].sum())
-    if not 0 < boundary < len(pixels):
-        raise ValueError(f"{folder} has {boundary} whole images for training, {len(pixels) - boundary} for testing")
-    labels = torch.from_numpy(labels[order][whole] == 1)
     origin = f"{boundary:,} images for training and {len(pixels) - boundary:,} for testing, {how}"
+    if not 0 < boundary < len(pixels):
+        raise ValueError(f"{folder} has {origin}; expected some of each")
+    labels = torch.from_numpy(labels[order][whole] == 1)
     if listed > len(sizes):
         origin += f"; {len(sizes):,} of the {listed:,} listed images are there"
     paths.say(f"{folder.name}: {origin}")
     splits = (Split(pixels[rows], labels[rows]) for rows in (slice(boundary), slice(boundary, None)))
     dataset = Dataset("celeba", *splits, names, origin=origin)
     digest = hashlib.sha256(f"{path.stem} {boundary} {names}{damaged or ''}".encode() + labels.numpy().tobytes())
-    object.__setattr__(dataset, "loaded", (dataset.checksum(), digest.hexdigest()[:16]))
+    dataset.loaded[dataset.fingerprint] = digest.hexdigest()[:16]
     return dataset
 
 
 def _find(folder: Path, name: str) -> Path | None:
     """Return the first existing form of a file. A folder without a JPEG doesn't count."""
-    for path in (folder / form for form in FORMS[name]):
-        if path.is_file() or (path.is_dir() and any(_is_image(each.name) for each in path.iterdir())):
-            return path
-    return None
+    forms = (folder / form for form in FORMS[name])
+    return next((path for path in forms if path.is_file() or any(path.glob(JPEG))), None)
 
 
 def _fetch(folder: Path) -> None:
@@ -110,15 +111,10 @@ def _fetch(folder: Path) -> None:
     missing = [name for name in FORMS if not _find(folder, name)]
     if not missing:
         return
-    by_hand = (
-        "Put them there, from http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html or Kaggle's archive.zip, which must be "
-        "unpacked (lists may be .csv, and the images in a folder img_align_celeba)"
-    )
+    by_hand = f"Try pip install 'vaelib[celeba]'. Or unpack Kaggle's archive.zip there (lists may be .csv), or {SOURCE}"
     with paths.fetching(missing, folder, by_hand):
-        try:
-            import gdown
-        except ModuleNotFoundError:
-            raise RuntimeError("the download needs gdown: pip install 'vaelib[celeba]'") from None
+        import gdown  # optional
+
         for identity, md5, name in CelebA.file_list:
             path = folder / name
             if name in missing and not path.exists():  # another process may have fetched it while this one waited
@@ -135,26 +131,14 @@ def _images(path: Path) -> tuple[dict[str, int], Reader]:
     The JPEGs are in a folder or an archive.
     """
     if path.is_dir():
-        with os.scandir(path) as entries:
-            sizes = {entry.name: entry.stat().st_size for entry in entries if _is_image(entry.name)}
-        return dict(sorted(sizes.items())), lambda name: (path / name).read_bytes()
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is damaged or incomplete ({error}); {ADVICE}") from error
+        sizes = {each.name: each.stat().st_size for each in sorted(path.glob(JPEG))}
+        return sizes, lambda name: (path / name).read_bytes()
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is damaged or incomplete; {ADVICE}")
+    archive = zipfile.ZipFile(path)
     members = {each.filename.rpartition("/")[2]: each for each in archive.infolist()}
-
-    def read(name: str) -> bytes:
-        try:
-            return archive.read(members[name])
-        except (zipfile.BadZipFile, zlib.error, EOFError):
-            return b""  # not an image
-
-    return {name: members[name].file_size for name in sorted(members) if _is_image(name)}, read
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(".jpg") and not name.startswith(".")
+    sizes = {name: members[name].file_size for name in sorted(members) if fnmatchcase(name, JPEG)}
+    return sizes, lambda name: archive.read(members[name])
 
 
 def _table(path: Path, images: dict[str, int], count: int, values: dict[str, int]) -> tuple[list[str], np.ndarray, int]:
@@ -164,35 +148,32 @@ def _table(path: Path, images: dict[str, int], count: int, values: dict[str, int
     """
     raw = path.read_bytes()
     text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
-    header, rows, kinds = [], {}, set()
+    header, rows = [], {}
     for line in text.translate(str.maketrans(',;"', "   ")).splitlines():
         name, *words = line.split() or [""]
-        if _is_image(name):  # a second row for an image makes both invalid
-            rows[name.lower()] = [] if name.lower() in rows else words
-            kinds |= {*words}
+        if fnmatchcase(name, JPEG):  # a second row for an image makes both invalid
+            rows.setdefault(name.lower(), []).extend(words)
         elif name and not rows:
             header = [name, *words]
     wrong = [name for name in images if len(row := rows.get(name.lower(), [])) != count or not {*row} <= {*values}]
-    if wrong or {"-1", "0"} <= kinds:
+    if wrong or {"-1", "0"} <= set().union(*rows.values()):
         what = f"a line on each image, with {count} of the numbers {', '.join(values)} (-1 or 0 for no, but not both)"
         raise ValueError(f"{path}: expected {what}; not so for {paths.some(wrong)}; {ADVICE}")
     content = bytes(values[word] for name in images for word in rows[name.lower()])
     return header, np.frombuffer(content, np.uint8).reshape(-1, count), len(rows)
 
 
-def _split(folder: Path, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+def _split(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
     """Return the numbers of the training and of the test images, and a description of the split."""
     train, valid, test = (np.flatnonzero(parts == part) for part in (0, 1, 2))
     how = "as marked"
     if not len(train):
         train, valid, how = valid, train, "as marked, with those for validation as training images"
-    if not len(test) and len(valid):
+    if not len(test):
         test, how = valid, "as marked, with those for validation as test images"
-    elif not len(test):
+    if not len(test):
         train, test = np.split(train, [-max(1, len(train) // 10)])
         how = "the last tenth by name, as none is marked as a test image"
-    if not len(train):
-        raise ValueError(f"{folder} has 0 images to train on, and {len(test)} for testing; expected some of each")
     return train, test, how
 
 
@@ -208,53 +189,46 @@ def _decoded(
     # A read-only folder stays unchanged, even if root could write to it
     if not (path.exists() or (os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222)):
         path = paths.named("VAELIB_CACHE", paths.HOME) / path.name
-    damaged = _known(path, read)
-    if damaged is None:
+    written = _written(path, read)
+    if not written:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with files.locked(path.parent, wait=True):
-            damaged = _known(path, read)  # another process may have decoded them while this one waited
-            if damaged is None:
-                damaged = _decode([name for name, _ in images], read, path)
+        with files.locked(path.parent, wait=True):  # another process may decode them meanwhile
+            written = _written(path, read) or _decode([name for name, _ in images], read, path)
+    damaged = list(written["damaged"])
     paths.leave_out(damaged, folder, skip_damaged)
     # "c": changes of the tensor stay in memory, and don't reach the file
     return path, torch.from_numpy(np.load(path, mmap_mode="c")), damaged
 
 
-def _known(path: Path, read: Reader) -> list[str] | None:
-    """Return the damaged images that the file was decoded without. Return None if the file is missing or changed.
-
-    Also return None if a damaged image was replaced by another of the same size.
-    """
+def _written(path: Path, read: Reader) -> dict:
+    """Return what `_decode` returned, or {} if a file is missing or changed, or a damaged image was mended."""
     try:
         written = json.loads(path.with_suffix(".json").read_bytes())
-        whole = _checksum(path) == written["crc32"]
-        same = all(zlib.crc32(read(name)) == checksum for name, checksum in written["damaged"].items())
-    except (FileNotFoundError, ValueError, TypeError, LookupError, AttributeError):
-        return None
-    return list(written["damaged"]) if whole and same else None
+        mended = any(_image(read, name) for name in written["damaged"])
+        return written if _checksum(path) == written["crc32"] and not mended else {}
+    except (FileNotFoundError, ValueError, TypeError, LookupError):
+        return {}
 
 
-def _decode(names: list[str], read: Reader, path: Path) -> list[str]:
-    """Write the cropped images to a `.npy` file and its checksum next to it, and return the damaged images.
+def _decode(names: list[str], read: Reader, path: Path) -> dict:
+    """Write the cropped images to a `.npy` file, and next to it its checksum and the damaged images, which we return.
 
     This uses threads, because Pillow releases Python's lock while it decodes.
     """
     with ThreadPoolExecutor() as pool:
-        decoded = pool.map(partial(_image, read), names)
-        decoded = list(progress.bar(decoded, total=len(names), desc="decoding CelebA, once", unit="image"))
-    whole = {name: image for name, image in zip(names, decoded, strict=True) if image}
+        found = progress.bar(pool.map(partial(_image, read), names), "decoding CelebA, once", len(names), unit="image")
+        whole = {name: image for name, image in zip(names, found, strict=True) if image}
     sizes = {size: name for name, (size, _) in whole.items()}
     if len(sizes) > 1:
-        found = " and ".join(f"{width} x {height} ({name})" for (width, height), name in sizes.items())
-        raise ValueError(f"{path.parent} has images of different sizes, {found}; all must have the same size")
+        raise ValueError(f"{path.parent} has images of different sizes, such as {sizes}; all must have the same size")
     header = io.BytesIO()
     layout = {"descr": "|u1", "fortran_order": False, "shape": (len(whole), *SHAPE)}
     np.lib.format.write_array_header_1_0(header, layout)
-    damaged = {name: zlib.crc32(read(name)) for name in names if name not in whole}
     path.with_suffix(".json").unlink(missing_ok=True)  # of another file with this name
     files.write(path, header.getvalue(), *(pixels for _, pixels in whole.values()))
-    files.write(path.with_suffix(".json"), json.dumps({"crc32": _checksum(path), "damaged": damaged}, indent=1))
-    return list(damaged)
+    written = {"crc32": _checksum(path), "damaged": [name for name in names if name not in whole]}
+    files.write(path.with_suffix(".json"), json.dumps(written, indent=1))
+    return written
 
 
 def _checksum(path: Path) -> int:
@@ -263,17 +237,16 @@ def _checksum(path: Path) -> int:
 
 def _image(read: Reader, name: str) -> tuple[tuple[int, int], bytes] | None:
     """Return an image's size and the pixels to keep, 3 x 64 x 48, or None if it's damaged or not a JPEG."""
-    content = io.BytesIO(read(name))  # an unreadable file isn't a damaged image
     try:
-        with Image.open(content, formats=["JPEG"]) as image:
-            if image.mode != "RGB" or image.size not in CROPS:
-                raise ValueError(
-                    f"{name} is {image.size[0]} x {image.size[1]} pixels in mode {image.mode}; expected colour (RGB) "
-                    f"and {' or '.join(f'{width} x {height}' for width, height in CROPS)}; replace or remove it"
-                )
+        with Image.open(io.BytesIO(read(name)), formats=["JPEG"]) as image:
             image.load()
-    except (OSError, SyntaxError, Image.DecompressionBombError):  # Pillow raises these for broken files
-        return None
+    except FileNotFoundError:
+        raise  # it isn't damaged
+    except (OSError, EOFError, SyntaxError, zlib.error, zipfile.BadZipFile, Image.DecompressionBombError):
+        return None  # the file or its part of the archive is broken
+    if image.mode != "RGB" or image.size not in CROPS:
+        found, sizes = f"mode {image.mode} and size {image.size}", " or ".join(map(str, CROPS))
+        raise ValueError(f"{name} has {found}; expected mode RGB and size {sizes}; replace or remove it")
     box, factor = CROPS[image.size]
     # `reduce` averages squares of pixels, which prevents aliasing for whole factors
     return image.size, np.asarray(image.crop(box).reduce(factor)).transpose(2, 0, 1).tobytes()

@@ -5,7 +5,7 @@ import re
 import zlib
 from contextlib import suppress
 from io import BytesIO
-from itertools import chain, takewhile
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,8 @@ PARTS = {
     "test": "test|testing|tst|eval|evaluation|holdout",
     "validation": "val|valid|validation|dev",
 }
-# Two classes with such a pair of names may be splits as well, and folds share images
-PAIRS = ("train", "test"), ("train", "val"), ("tr", "te"), ("tr", "ts"), ("gallery", "query"), ("seen", "unseen")
-FOLD = re.compile(r"(?i:fold|split|cv)[\W_]*(\d+|[A-Z])$")
+# Classes whose names differ only in such a word may be splits as well, or folds, which share images
+TWIN = re.compile(r"train|test|val|t[res]|gallery|query|(un)?seen|(fold|split|cv)[\W_]*([0-9]+|[a-z])$")
 STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow recognises but can't read
 HINTS = {
     UnidentifiedImageError: "empty, damaged or of unknown kind; HEIC needs pillow_heif.register_heif_opener() first: ",
@@ -94,9 +93,6 @@ def image_folder(
     if unused := len(images) - len(train) - len(test):
         origin += f"; {unused:,} images are in neither of the two folders, and not used"
     pixels = [*images.values()]
-    of_training, of_testing = ({hash(pixels[row].numpy().tobytes()) for row in rows} for rows in (train, test))
-    if same := len(of_training & of_testing):
-        origin += f"; {same:,} images are both for training and for testing"
     if stacks:
         origin += f"; of {stacks:,} files with several pages only the first is read"
     if left_out := [*damaged, *others]:
@@ -110,7 +106,6 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
     """List files with an image's suffix, and omitted paths: other files, repeated folders, and unreadable folders."""
     if not path.is_dir():
         raise FileNotFoundError(f"{path} doesn't exist or isn't a folder")
-    Image.init()
     suffixes = {end for end, kind in Image.registered_extensions().items() if kind in {*Image.OPEN} - STUBS}
     suffixes |= {".heic", ".heif"}  # often a JPEG
     found, others, seen = [], [], set()
@@ -168,7 +163,7 @@ def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -
 def _split(read: list[Path]) -> tuple[list[int], list[int], list[str], torch.Tensor]:
     """Return the rows of the training and of the test images, the classes' names, and each image's class."""
     folders = [file.parts[:-1] for file in read]
-    marks = [next(filter(any, map(_part, each)), ("", "")) for each in folders]
+    marks = [next(filter(None, map(_part, each)), ("", "")) for each in folders]
     rows = {part: [row for row, (each, _) in enumerate(marks) if each == part] for part in PARTS}
     train, test = rows["train"], rows["test"] or rows["validation"]
     several = len({marks[row][1] for row in (*train, *test)}) > 1  # such as test and test_labels
@@ -178,32 +173,25 @@ def _split(read: list[Path]) -> tuple[list[int], list[int], list[str], torch.Ten
     else:
         train, test = [row for row in range(len(read)) if row % 10], list(range(0, len(read), 10))
     used = [folders[row] for row in (*train, *test)]
-    levels = zip(*(each[:-1] for each in used), strict=False)
-    depth = sum(1 for _ in takewhile(lambda level: len({*level}) == 1, levels))  # folders of all images aren't classes
-    names = sorted({each[depth] for each in used}) if all(used) else ["all"]
-    classes = [each[depth] if len(each) > depth else "" for each in folders]
+    shared = os.path.commonpath([Path(*each[:-1]) for each in used])  # folders of all images aren't classes
+    depth = len(Path(shared).parts)
+    classes = ["".join(each[depth : depth + 1]) for each in folders]
+    names = sorted({classes[row] for row in (*train, *test)})
     told = sorted({*chain(*folders)}) if several else names
-    if (marked := [name for name in told if _is_unclear(name, told)]) and len(told) > 1:
-        raise ValueError(
-            f"it is unclear whether the folders {', '.join(told[:10])} are classes; name the split folders train and "
-            f"test, and rename {marked[0]} if it is a class. Of several folds, give the folder of one"
-        )
+    if len(told) > 1 and (any(map(_part, told)) or len({TWIN.sub("*", name.lower()) for name in told}) < len(told)):
+        unclear = f"it is unclear whether the folders {', '.join(told[:10])} are classes"
+        raise ValueError(f"{unclear}; name split folders train and test, classes otherwise, and give one fold's folder")
+    names = names if all(names) else ["all"]
     return train, test, names, torch.tensor([names.index(each) if each in names else 0 for each in classes])
 
 
-def _part(folder: str) -> tuple[str, str]:
-    """Return the split that a folder's name contains, and the rest of the name, or two empty strings."""
+def _part(folder: str) -> tuple[str, str] | None:
+    """Return the split that a folder's name contains, and the rest of the name."""
     for word in re.finditer(r"[A-Z]?[a-z]+|[A-Z]+", folder):
         for part, known in PARTS.items():
             if re.fullmatch(f"({known})(s?(set|data|daten|images?|imgs?))?", word[0].lower()):
                 return part, (folder[: word.start()] + folder[word.end() :]).lower()
-    return "", ""
-
-
-def _is_unclear(name: str, names: list[str]) -> bool:
-    """Whether a class of this name may be a part or a fold."""
-    twins = {name.lower().replace(*pair) for pair in PAIRS} - {name.lower()}
-    return any(_part(name)) or bool(FOLD.search(name)) or not twins.isdisjoint(map(str.lower, names))
+    return None
 
 
 def _plain(name: str) -> str:

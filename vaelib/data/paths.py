@@ -52,14 +52,12 @@ def some(names: Collection[str], most: int = 3) -> str:
 
 def leave_out(damaged: Sequence[str], folder: Path, skip_damaged: bool) -> None:
     """Raise an error, or warn, if images can't be read. The message lists all of them."""
-    listed = "\n  ".join(["", *damaged])
+    left_out = "are left out" if skip_damaged else "repair or remove them, or use skip_damaged=True (--skip-damaged)"
+    message = "\n  ".join([f"{len(damaged)} images in {folder} cannot be read; {left_out}", *damaged])
     if damaged and not skip_damaged:
-        raise ValueError(
-            f"{len(damaged)} images in {folder} cannot be read; repair or remove them, or omit them with "
-            f"skip_damaged=True, or --skip-damaged on the command line{listed}"
-        )
+        raise ValueError(message)
     if damaged:
-        warnings.warn(f"{len(damaged)} images in {folder} cannot be read, and are left out{listed}", stacklevel=3)
+        warnings.warn(message, stacklevel=3)
 
 
 @contextmanager
@@ -80,8 +78,7 @@ def fetching(what: Sequence[str], folder: Path, by_hand: str) -> Iterator[None]:
             yield
     except Exception as error:  # of the disk, the network, torchvision or gdown, which raises its own kinds
         reason = " ".join(str(error).split())  # some messages have several lines
-        raise FileNotFoundError(
-            f"{', '.join(what)} missing in {folder}, and the download failed ({reason}). {by_hand}, {ADVICE}"
-        ) from error
+        missing = f"{', '.join(what)} missing in {folder}, and the download failed ({reason})"
+        raise FileNotFoundError(f"{missing}. {by_hand}, {ADVICE}") from error
     finally:
         socket.setdefaulttimeout(patience)

@@ -7,16 +7,15 @@ import torch
 from torch import Tensor
 
 from .. import progress
+from ..objective import whole_number
 from .dataset import Dataset, Split
 
 # Training and test images. Multiples of 16, so that the small set is the beginning of the large one: torch draws an
 # incomplete last sixteen differently
 COUNTS = {"faces": (4000, 1000), "faces-small": (1024, 160)}
-HEIGHT, WIDTH = 64, 48
 SIDES = (-1, 1)  # left, right
 CHUNK = 50  # faces drawn at once; fits a processor's cache, and changes no pixel
 ZOOM = 1.35  # as in the crop of CelebA
-ROWS = {"_eyes": (16, 38), "_nose": (20, 47), "_mouth": (35, 62), "_glasses": (20, 42)}  # the rows in which these paint
 
 FACTORS = (
     "light_direction",  # from the left of the image (-) to its right (+)
@@ -83,10 +82,9 @@ def generate(count: int, seed: int) -> tuple[Tensor, Tensor]:
     Raises
     ------
     ValueError
-        If the count isn't a positive integer, or the seed isn't an integer from 0 to 2^63 - 1.
+        If the count or the seed isn't an integer below 2^31, the count from 1 on and the seed from 0 on.
     """
-    if not (isinstance(count, int) and count > 0 and isinstance(seed, int) and 0 <= seed < 2**63):
-        raise ValueError(f"expected a count from 1 on and a seed from 0 to 2^63 - 1, not {count!r} and {seed!r}")
+    count, seed = whole_number("count", count), whole_number("seed", seed, least=0)
     generator = torch.Generator().manual_seed(seed)
     # In double precision: differences between processors vanish when rounded to single precision
     factors = torch.randn(count, len(FACTORS), generator=generator, dtype=torch.float64).clamp_(-2.5, 2.5).float()
@@ -107,11 +105,9 @@ def render(factors: Tensor) -> Tensor:
     ValueError
         If the factors aren't a floating-point tensor of this shape with N > 0.
     """
-    if not factors.is_floating_point() or factors.ndim != 2 or factors.shape[1] != len(FACTORS) or len(factors) == 0:
-        raise ValueError(
-            f"factors must be a floating-point tensor of shape (N, {len(FACTORS)}) with N > 0, "
-            f"not {factors.dtype} of shape {tuple(factors.shape)}"
-        )
+    kind = f"{factors.dtype} of shape {tuple(factors.shape)}"
+    if not factors.is_floating_point() or factors.shape[1:] != (len(FACTORS),) or not len(factors):
+        raise ValueError(f"factors must be floats of shape (N, {len(FACTORS)}) with N > 0, not {kind}")
     parts = progress.bar(factors.float().split(CHUNK), desc="drawing faces", delay=2)
     return torch.cat([_draw(part) for part in parts])
 
@@ -123,11 +119,15 @@ def _draw(factors: Tensor) -> Tensor:
     are no exponentials or sines. The images, and therefore the data set's fingerprint, are the same everywhere.
     """
     g = _geometry(factors)
-    image = _background(g)
-    for paint in (_hair_behind, _clothes_and_neck, _head, _eyes, _nose, _mouth, _glasses, _hair_in_front):
-        rows = slice(*ROWS.get(paint.__name__, (0, HEIGHT)))
-        paint(image[..., rows, :], _cut(g, rows))
-    return _finish(image, g)
+    room = _palette(g.background_hue, BACKGROUND) * (1 + 0.22 * g.background_level)
+    image = room * (1.06 - 0.00016 * (g.x * g.x + g.y * g.y) + 0.13 * g.across)  # a wall that is brighter in the middle
+    _over(image, g.hair_mask, g.locks * 0.72)  # behind the head, all of the hair is there, and darker than in front
+    for paint in (_clothes_and_neck, _head, _eyes, _nose, _mouth, _glasses, _hair_in_front):
+        paint(image, g)
+    image *= 1 + 0.13 * g.light_level
+    bright = (image - 0.7).clamp(0, 0.6)  # is compressed, as a camera does
+    image = image.clamp(max=0.7) + bright - 0.8 * bright.square()
+    return (image.clamp_(0, 1) * 255).round_().to(torch.uint8)
 
 
 def _geometry(factors: Tensor) -> SimpleNamespace:
@@ -136,12 +136,13 @@ def _geometry(factors: Tensor) -> SimpleNamespace:
     Lengths are in units of 1 / ZOOM pixels. Values that broadcast to these shapes may be smaller.
     """
     g = SimpleNamespace(**dict(zip(FACTORS, factors[:, :, None, None, None].unbind(1), strict=True)))
-    g.x = (torch.arange(WIDTH, dtype=torch.float32) - 23.5) / ZOOM
-    g.y = (torch.arange(HEIGHT, dtype=torch.float32)[:, None] - 29.5) / ZOOM
+    g.x = (torch.arange(48, dtype=torch.float32) - 23.5) / ZOOM
+    g.y = (torch.arange(64, dtype=torch.float32)[:, None] - 29.5) / ZOOM
     lean = 0.045 * g.tilt
     g.u, g.v = g.x + lean * (g.y - 20), g.y - lean * g.x  # the head's own axes, from between the eyes
     g.turn = 1.6 * g.yaw
     g.w = g.u - g.turn  # from the turned middle of the face
+    g.eyes = [(side, g.w - side * (6.1 - 0.25 * (side * g.turn).clamp(0))) for side in SIDES]  # from the middle of each
     g.across = (g.x / 22).clamp(-1, 1) * g.light_direction  # the light on flat parts
     g.grin = g.smile + 0.3  # a face at rest looks friendly
     g.skin, g.hair = _palette(g.skin_tone, SKIN), _palette(g.hair_colour, HAIR)
@@ -165,23 +166,6 @@ def _geometry(factors: Tensor) -> SimpleNamespace:
     gloss = (1 - ((g.v + 17 - 0.02 * g.u * g.u) / 5).square()).clamp(0) * (0.20 + 0.15 * g.across)
     g.locks = g.hair * (strands * (1 + 0.25 * g.across) + gloss)
     return g
-
-
-def _cut(g: SimpleNamespace, rows: slice) -> SimpleNamespace:
-    """Restrict the shared values to some rows."""
-    tall = {name: each[..., rows, :] for name, each in vars(g).items() if each.ndim > 1 and each.shape[-2] == HEIGHT}
-    return SimpleNamespace(**vars(g) | tall)
-
-
-def _background(g: SimpleNamespace) -> Tensor:
-    """Make the image, (N, 3, H, W), with a wall that is brighter in the middle."""
-    room = _palette(g.background_hue, BACKGROUND) * (1 + 0.22 * g.background_level)
-    return room * (1.06 - 0.00016 * (g.x * g.x + g.y * g.y) + 0.13 * g.across)
-
-
-def _hair_behind(image: Tensor, g: SimpleNamespace) -> None:
-    """Paint all of the hair, darker than in front."""
-    _over(image, g.hair_mask, g.locks * 0.72)
 
 
 def _clothes_and_neck(image: Tensor, g: SimpleNamespace) -> None:
@@ -210,8 +194,8 @@ def _head(image: Tensor, g: SimpleNamespace) -> None:
 def _eyes(image: Tensor, g: SimpleNamespace) -> None:
     """Paint hollows, white, iris, pupil, a glint, the lid's line, and brows, which masculinity thickens and lowers."""
     v, male = g.v, g.masculinity
-    for side, e in _from_eyes(g):
-        _shade(image, 0.25 * g.head * _blob(e, v + 2, 5.5, 5.5))
+    for side, e in g.eyes:
+        image *= 1 - 0.25 * g.head * _blob(e, v + 2, 5.5, 5.5)
         lids = (e / 3.5).square()
         opening = torch.maximum(-0.1 - v - 1.9 * (1 - lids), v - 0.1 - 1.3 * (1 - lids))
         white = _soft(opening) * _soft(e.abs() - 3.5)
@@ -227,20 +211,15 @@ def _eyes(image: Tensor, g: SimpleNamespace) -> None:
         _over(image, (0.75 + 0.1 * male) * brow, g.hair * 0.55 + 0.05)
 
 
-def _from_eyes(g: SimpleNamespace) -> list[tuple[int, Tensor]]:
-    """Return each eye's side, and each pixel's distance to the right of its middle."""
-    return [(side, g.w - side * (6.1 - 0.25 * (side * g.turn).clamp(0))) for side in SIDES]
-
-
 def _nose(image: Tensor, g: SimpleNamespace) -> None:
     """Paint a light ridge, a shadow on the side away from the light, the nostrils and the tip."""
     n = g.u - 1.5 * g.turn
-    _shade(image, -0.10 * _blob(n, g.v - 2.5, 1.8, 8))
+    image *= 1 + 0.10 * _blob(n, g.v - 2.5, 1.8, 8)
     for side in SIDES:
         dark = (0.14 - 0.07 * side * g.light_direction).clamp(0, 0.32)
-        _shade(image, dark * _blob(n - side * 2.4, g.v - 3, 2.2, 7))
-        _shade(image, 0.5 * _blob(n - side * 1.6, g.v - 7.6, 1.5, 1.1))
-    _shade(image, 0.20 * _blob(n, g.v - 8.3, 4, 1.8))
+        image *= 1 - dark * _blob(n - side * 2.4, g.v - 3, 2.2, 7)
+        image *= 1 - 0.5 * _blob(n - side * 1.6, g.v - 7.6, 1.5, 1.1)
+    image *= 1 - 0.20 * _blob(n, g.v - 8.3, 4, 1.8)
 
 
 def _mouth(image: Tensor, g: SimpleNamespace) -> None:
@@ -259,16 +238,16 @@ def _mouth(image: Tensor, g: SimpleNamespace) -> None:
     _over(image, 0.85 * line, _rgb(0.30, 0.09, 0.09))
     upper = _soft(torch.maximum(-curve - gap * 0.4, curve + gap * 0.4 - teeth)) * (teeth / 1.2).clamp(max=1) * within
     _over(image, 0.95 * upper, _rgb(*WHITE))
-    _shade(image, 0.22 * _blob(g.w, g.v - 16.3 - 0.5 * gap, 4, 1.8))
+    image *= 1 - 0.22 * _blob(g.w, g.v - 16.3 - 0.5 * gap, 4, 1.8)
     for side in SIDES:  # the folds of a smile
-        _shade(image, (0.18 * g.grin).clamp(0) * _blob(g.w - side * (reach + 1.3), g.v - 10.5, 2, 4.5))
+        image *= 1 - (0.18 * g.grin).clamp(0) * _blob(g.w - side * (reach + 1.3), g.v - 10.5, 2, 4.5)
 
 
 def _glasses(image: Tensor, g: SimpleNamespace) -> None:
     """Paint a bridge, two rims with their arms, and a little light on the lenses."""
     worn = (g.glasses > ATTRIBUTES["Eyeglasses"][1]).float()
     frame = _soft((g.v + 0.9).abs() - 0.5) * _soft(g.w.abs() - 1.6)
-    for side, e in _from_eyes(g):
+    for side, e in g.eyes:
         lens = (_root(_root((e / 5.0).square().square() + ((g.v - 0.3) / 4.3).square().square())) - 1) * 4.5
         _over(image, 0.10 * worn * _soft(lens), _rgb(0.9, 0.95, 1.0))
         arm = _soft((g.v + 1.2).abs() - 0.6) * _soft(5 - side * e) * _soft(g.radius * 10 - 10.3)
@@ -287,16 +266,8 @@ def _hair_in_front(image: Tensor, g: SimpleNamespace) -> None:
     beside = g.u.abs() - g.width
     window = torch.maximum(beside + 0.3, edge - g.v)
     front = g.hair_mask * (1 - _soft(window, 1.8)) * (1 - _soft(10 - g.v, 3) * _soft(beside + 0.3))
-    _shade(image, 0.25 * g.head * _soft(g.v - edge - 2, 4) * _soft(beside))
+    image *= 1 - 0.25 * g.head * _soft(g.v - edge - 2, 4) * _soft(beside)
     _over(image, front, g.locks)
-
-
-def _finish(image: Tensor, g: SimpleNamespace) -> Tensor:
-    """Apply the level of the light, compress bright values as a camera does, and convert to uint8."""
-    image = image * (1 + 0.13 * g.light_level)
-    bright = (image - 0.7).clamp(0, 0.6)
-    image = image.clamp(max=0.7) + bright - 0.8 * bright.square()
-    return (image.clamp_(0, 1) * 255).round_().to(torch.uint8)
 
 
 def _rgb(red: float, green: float, blue: float) -> Tensor:
@@ -344,8 +315,3 @@ def _wave(t: Tensor) -> Tensor:
 def _over(image: Tensor, mask: Tensor, colour: Tensor) -> None:
     """Paint a colour, (3, 1, 1) or (N, 3, ...), over (N, 3, H, W), in place, weighted by the mask (N, 1, H, W)."""
     image.add_((colour - image).mul_(mask))
-
-
-def _shade(image: Tensor, amount: Tensor) -> None:
-    """Darken (N, 3, H, W), in place, by an amount (N, 1, H, W) from 0 to 1."""
-    image.mul_(1 - amount)
