@@ -16,6 +16,7 @@ from .dataset import Dataset, Split
 
 DIGITS = tuple("0123456789")
 SIBLINGS = {"fashion-mnist": FashionMNIST, "kmnist": KMNIST, "qmnist": QMNIST}  # and EMNIST's parts
+LIMIT = 50_000_000  # bytes unpacked; the largest of MNIST's files has 47 million
 CONTENT = {  # SHA-256 sums of MNIST's files, unpacked
     "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db": "train-images-idx3-ubyte",
     "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5": "train-labels-idx1-ubyte",
@@ -67,8 +68,8 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], list[str]]:
     found, others = {}, []
     for path in (path for pattern in COPIES for path in sorted(folder.glob(pattern)) if path.is_file()):
         content = path.read_bytes()
-        with suppress(EOFError, OSError, zlib.error):  # it isn't packed, or it's damaged
-            content = gzip.decompress(content)
+        with suppress(EOFError, OSError, zlib.error), gzip.open(path) as packed:  # or it isn't packed, or it's damaged
+            content = packed.read(LIMIT)
         name = CONTENT.get(hashlib.sha256(content).hexdigest())
         if name:
             found[name] = torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=16 if "idx3" in name else 8)
