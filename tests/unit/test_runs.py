@@ -861,9 +861,9 @@ class _Making:
 @pytest.mark.parametrize(
     ("builder", "message"),
     [
-        (partial(models.mlp, prior=priors.Standard(3)), "an object of Standard, which can't be recorded by name"),
-        (models.mlp((1, 7, 7), 3), "an object of VAE, which can't be recorded by name"),
-        (_Making().build, "a method of an object of _Making, which can't be recorded by name"),
+        (partial(models.mlp, prior=priors.Standard(3)), "an object of Standard> can't be recorded by name"),
+        (models.mlp((1, 7, 7), 3), "an object of VAE> can't be recorded by name"),
+        (_Making().build, "_Making.build can't be recorded by name"),
         (_no_vae, "_no_vae must build a vaelib.models.VAE, not a Linear"),
     ],
 )
