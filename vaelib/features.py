@@ -81,7 +81,7 @@ def train(
     ValueError
         If a file of weights is damaged, or all images have the same labels.
     """
-    device, root = runs.choose_device(device), Path(root or runs.default_root()).expanduser()
+    device, root = runs.choose_device(device), files.expanded(root or runs.default_root())
     paths = {seed: root / f"classifier-{data.name}-{data.fingerprint}-s{seed}.safetensors" for seed in seeds}
     for seed, path in paths.items():
         if path.exists():
