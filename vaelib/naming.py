@@ -309,7 +309,8 @@ def _is_installed(place: ModuleType | str | None) -> bool:
         if place.__name__.partition(".")[0] in ("torch", *sys.builtin_module_names):
             return True
         place = getattr(place, "__file__", None)
-    return bool(place) and (place.startswith(INSTALLED) or bool(re.search("(site|dist)-packages", place)))
+    path = place or ""
+    return path.startswith(INSTALLED) or "site-packages" in path or "dist-packages" in path
 
 
 def _value(value: object) -> str:
