@@ -36,12 +36,10 @@ def serialize(model: VAE, builder: Callable[..., VAE] = build) -> bytes:
     """Return the bytes that `save` writes. Raises like `save`. Shared weights are stored for each module."""
     model, twin = unwrap(model), unwrap(_build(builder, model.image_shape, model.latent_dim))
     places = [{id(one), *(each.data_ptr() for each in one.parameters() if each.numel())} for one in (model, twin)]
-    if places[0] & places[1]:
-        raise ValueError(f"{qualified_name(builder)} must make a new model at each call, but made one twice")
-    if architecture(twin) != architecture(model):
+    if places[0] & places[1] or architecture(twin) != architecture(model):
         raise ValueError(
-            f"this model is not what {qualified_name(builder)} builds; give its own function as `builder`, and make "
-            "all modules and weights there, not when the model is called"
+            f"{qualified_name(builder)} must build a new model with the modules and weights of this one; give its own "
+            "function as `builder`, and make all modules and weights there, not before or when the model is called"
         )
     recipe = {"builder": qualified_name(builder), "image_shape": [*model.image_shape], "latent_dim": model.latent_dim}
     try:

@@ -680,7 +680,7 @@ def same_numbers(image_shape, latent_dim):
 
 @pytest.mark.parametrize("builder", [same, same_numbers])
 def test_a_builder_that_gives_one_model_twice_is_refused(builder, tiny, tmp_path):
-    with pytest.raises(ValueError, match=f"{builder.__name__} must make a new model at each call"):
+    with pytest.raises(ValueError, match=f"{builder.__name__} must build a new model"):
         runs.train(tiny, TrainConfig(2, epochs=1), tmp_path, "cpu", builder=builder)
     assert not list(tmp_path.iterdir())
 
