@@ -120,10 +120,10 @@ def folder_name(record: Mapping[str, Any], defaults: Mapping[str, Any], stands: 
             parts.append(re.sub(r"[^\w.=-]+", "_", without_modules).strip("_"))
     if meaning:
         parts.append(meaning if stands else meaning[:8])
-    whole = "-".join(parts)
-    if len(whole.encode()) <= 200:  # file systems take 255
-        return whole
-    return f"{whole.encode()[:180].decode(errors='ignore')}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
+    whole = "-".join(parts).encode()
+    if len(whole) > 200:  # file systems take 255
+        whole = f"{whole[:180].decode(errors='ignore')}-{hashlib.sha256(whole).hexdigest()[:16]}".encode()
+    return os.fsdecode(whole)  # the same bytes in every locale
 
 
 def meaning(*functions: Callable | None) -> str:

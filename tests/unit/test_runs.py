@@ -42,7 +42,7 @@ from vaelib import (
     storage,
     training,
 )
-from vaelib.data import Dataset, Split
+from vaelib.data import Dataset, Split, images
 
 FILES = ["model.safetensors", "run.json"]
 
@@ -688,6 +688,14 @@ def test_a_builder_that_gives_one_model_twice_is_refused(builder, tiny, tmp_path
 def test_training_within_autocast_is_refused(tiny, tmp_path):
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match=r"within torch\.autocast"):
         runs.train(tiny, TrainConfig(2, epochs=1), tmp_path, "cpu")
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "ascii"])
+def test_a_run_has_the_same_folder_in_every_locale(codec, monkeypatch):
+    monkeypatch.setattr(os, "fsencode", lambda text: text.encode(codec, "surrogateescape"))
+    monkeypatch.setattr(os, "fsdecode", lambda content: content.decode(codec, "surrogateescape"))
+    name = runs.name(images._plain(os.fsdecode("écrit à la main 🖋".encode())), TrainConfig(2))
+    assert os.fsencode(name).decode() == "écrit-à-la-main2abb4647-k2-e10-s0"
 
 
 def test_a_long_name_is_shortened_and_tells_all_the_same():
