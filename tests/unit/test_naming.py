@@ -2,7 +2,6 @@
 
 import importlib.util
 import linecache
-import subprocess
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from vaelib import binarization, burda, models, naming, objective, training
+from vaelib import TrainConfig, binarization, burda, models, naming, objective, runs, training
 
 TEXT = '''
 """A module of somebody's."""
@@ -187,24 +186,12 @@ def test_a_function_whose_text_is_not_what_runs_is_refused(somebodys, tmp_path):
         naming.meaning(module.objective)
 
 
-SCRIPT = """
-from vaelib import TrainConfig, data, train
-digits = data.load("digits")
-few = data.Dataset("few", data.Split(digits.train.images[:64]), data.Split(digits.test.images[:20]))
-exec("def objective(terms, fraction): return terms.divergence - terms.reconstruction")
-try:
-    train(few, TrainConfig(1, 1), {root!r}, "cpu", objective=objective)
-except ValueError as error:
-    print(error)
-print(train(few, TrainConfig(1, 1), {root!r}, "cpu", objective=objective, name="mine").folder.name)
-"""
-
-
-def test_a_function_without_a_text_needs_a_name(tmp_path):
-    code = SCRIPT.format(root=str(tmp_path))
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert told[0].startswith("the source code of __main__.objective is missing") and "name=..." in told[0]
-    assert told[1] == "few-k1-e1-s0-mine"
+def test_a_function_without_a_text_needs_a_name(tiny, tmp_path):
+    exec("def own(terms, fraction): return terms.divergence - terms.reconstruction", space := {"__name__": "nowhere"})
+    with pytest.raises(ValueError, match=r"the source code of nowhere.own is missing.*name=\.\.\."):
+        runs.train(tiny, TrainConfig(1, 1), tmp_path, "cpu", objective=space["own"])
+    run = runs.train(tiny, TrainConfig(1, 1), tmp_path, "cpu", objective=space["own"], name="mine")
+    assert run.folder.name == "tiny-k1-e1-s0-mine"
 
 
 THING: object = None

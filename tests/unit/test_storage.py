@@ -1,6 +1,5 @@
 """A model's weights on disk: whole or refused by name, and the same model when they are loaded."""
 
-import os
 import re
 from functools import partial
 
@@ -105,20 +104,6 @@ def test_a_missing_file_is_named_and_a_folder_is_none(tmp_path):
         storage.load(tmp_path / "model.safetensors")
     with pytest.raises(IsADirectoryError, match=re.escape(str(tmp_path))):
         storage.load(tmp_path)
-
-
-def test_a_failed_save_leaves_the_folder_as_it_was(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError("no space left")
-
-    storage.save(models.mlp((1, 2, 2), 2), tmp_path / "good.safetensors")
-    before = (tmp_path / "good.safetensors").read_bytes()
-    monkeypatch.setattr(os, "replace", refuse)
-    for name in ("good.safetensors", "new.safetensors"):
-        with pytest.raises(OSError, match="no space left"):
-            storage.save(models.mlp((1, 2, 2), 3), tmp_path / name)
-    assert [path.name for path in tmp_path.iterdir()] == ["good.safetensors"]
-    assert (tmp_path / "good.safetensors").read_bytes() == before
 
 
 def test_a_model_is_saved_and_loaded_with_its_own_builder_only(tmp_path):
