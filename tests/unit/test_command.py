@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from vaelib import TrainConfig, __main__, runs
 
@@ -70,12 +69,6 @@ def test_unknown_data_are_one_line_on_standard_error():
         ("--seed", -1, "seed must be a whole number of at least 0, not -1"),
         ("--data", ".", "digits comes with the package, so it can't be read from a folder; omit --data"),
         ("--device", "xpu", "the device is 'xpu', but torch finds 'cpu'"),
-        pytest.param(
-            "--device",
-            "cuda",
-            "the device is 'cuda'",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU"),
-        ),
         ("--runs", "file", "file"),
     ],
 )
