@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 ADAM = "torch.optim.adam.Adam(fused=True)"
 PAPER = {"builder": "vaelib.models.build", "objective": "vaelib.objective.negative_elbo"}
@@ -238,8 +238,14 @@ def _state(value: Any) -> dict[str, Any]:
     """Return an object's attributes without its mode and cached properties, which change during use."""
     state = object.__getstate__(value)  # type: ignore[attr-defined]
     attributes, slots = state if isinstance(state, tuple) else (state, None)
-    changing = {key for key in attributes or () if hasattr(getattr(type(value), key, None), "__get__")} | {"training"}
-    return {key: each for key, each in (attributes or {}).items() if key not in changing} | (slots or {})
+    kept = dict(attributes or {})
+    if isinstance(value, nn.Module):
+        del kept["training"]
+    for key in attributes or ():
+        inherited = getattr(type(value), key, None)
+        if hasattr(inherited, "__get__") and not callable(inherited):  # a function can be a default
+            del kept[key]
+    return kept | (slots or {})
 
 
 def _trees(function: Any) -> list[ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -3,11 +3,14 @@
 import importlib.util
 import linecache
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn.functional import elu, relu
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from vaelib import TrainConfig, binarization, burda, models, naming, objective, runs, training
@@ -207,9 +210,15 @@ class _Factor(torch.nn.Module):
         self.factor = factor
 
 
+@dataclass
+class _Activated:
+    activation: Callable = elu
+
+
 @pytest.mark.parametrize(
     "make",
     [
+        lambda value: _Activated(relu if value < 1 else elu),
         lambda value: torch.nn.HuberLoss(delta=value),
         _Factor,
         lambda value: torch.distributions.Normal(torch.full((2,), value), 1.0),
