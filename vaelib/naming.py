@@ -190,10 +190,9 @@ class _Reader:
             return f"{getattr(value, '__module__', None)}.{value.__qualname__}"
         if hasattr(value, "fingerprint"):  # a data set; its images are already hashed
             return value.fingerprint
-        state = _state(value)
-        if state or hasattr(value, "__dict__"):  # its repr may omit or round values
-            return self.hash(state)
-        return re.sub("0x[0-9a-fA-F]+", "", repr(value))  # without its address
+        if _is_installed(sys.modules.get(type(value).__module__)) and not hasattr(value, "__dict__"):
+            return re.sub("0x[0-9a-fA-F]+", "", repr(value))  # without its address
+        return self.hash(_state(value))  # a repr may omit or round values
 
     def _class(self, kind: type) -> object:
         name = f"{kind.__module__}.{kind.__qualname__}"

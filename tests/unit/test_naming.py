@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -219,6 +220,7 @@ class _Activated:
     "make",
     [
         lambda value: _Activated(relu if value < 1 else elu),
+        lambda value: Path("folder") / str(value),
         lambda value: torch.nn.HuberLoss(delta=value),
         _Factor,
         lambda value: torch.distributions.Normal(torch.full((2,), value), 1.0),
@@ -232,6 +234,7 @@ def test_the_state_of_an_object_that_a_function_reads_counts_and_use_does_not_ch
 
     thing = make(0.5)
     before = meaning(thing)
+    str(thing)  # which a path keeps
     if isinstance(thing, torch.nn.Module):
         thing.eval()
     assert before == meaning(thing) == meaning(make(0.5)) != meaning(make(3.0))
