@@ -11,9 +11,8 @@ STOPPED = "stopped; run the same command to resume from the last checkpoint"
 
 
 def train(options: argparse.Namespace) -> None:
-    names = "epochs", "batch_size", "learning_rate", "precision"
-    chosen = {name: getattr(options, name) for name in names}
-    configs = [TrainConfig(size, seed=seed, **chosen) for seed in options.seed for size in options.latent_dim]
+    chosen = options.batch_size, options.learning_rate, options.precision
+    configs = [TrainConfig(K, options.epochs, seed, *chosen) for seed in options.seed for K in options.latent_dim]
     if options.data and options.dataset in data.WITHOUT_FILES:
         raise ValueError(f"{options.dataset} comes with the package, so it can't be read from a folder; omit --data")
     dataset = data.load(options.dataset, options.data, options.skip_damaged)
@@ -26,38 +25,33 @@ class Version(argparse.Action):
     """Print the versions and the device for a bug report, and exit."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        for package in ("vaelib", "torch", "torchvision", "numpy"):
-            print(package, runs._package_version(package))
-        print("Python", platform.python_version())
+        for name, value in runs.environment(runs.choose_device()).items():
+            print(name, value)
         print(platform.platform())
-        print(runs.device_name(runs.choose_device()))
         parser.exit()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m vaelib", description=__doc__)
+    style = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m vaelib", description=__doc__, formatter_class=style)
     parser.add_argument("--version", action=Version, nargs=0, help="show versions and device, for bug reports")
-    command = parser.add_subparsers(required=True).add_parser(
-        "train",
-        help="train and evaluate the paper's model with each latent dimension and seed",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    command.set_defaults(function=train)
-    command.add_argument("dataset", help="data set, such as mnist, celeba or digits")
-    command.add_argument("--latent-dim", type=int, nargs="+", required=True, metavar="K")
-    command.add_argument("--seed", type=int, nargs="+", default=[TrainConfig.seed], metavar="S")
-    command.add_argument("--epochs", type=int, default=TrainConfig.epochs)
-    command.add_argument("--batch-size", type=int, default=TrainConfig.batch_size)
-    command.add_argument("--learning-rate", type=float, default=TrainConfig.learning_rate)
-    command.add_argument("--precision", help="float32 or bfloat16; by default bfloat16 on NVIDIA GPUs, else float32")
-    command.add_argument("--stream", action="store_true", help="for images that exceed the device's memory")
-    command.add_argument("--data", metavar="FOLDER", help="data folder; by default VAELIB_DATA, or ~/.cache/vaelib")
-    command.add_argument("--skip-damaged", action="store_true", help="omit damaged photographs of CelebA")
-    command.add_argument("--runs", metavar="FOLDER", help="folder of runs; by default VAELIB_RUNS, or runs")
-    command.add_argument("--device", help="cpu, cuda or mps; by default cuda if available, else cpu")
+    about = "train and evaluate the paper's model with each latent dimension and seed"
+    parser.add_argument("command", choices=["train"], help=about)
+    parser.add_argument("dataset", help="data set, such as mnist, celeba or digits")
+    parser.add_argument("--latent-dim", type=int, nargs="+", required=True, metavar="K")
+    parser.add_argument("--seed", type=int, nargs="+", default=[TrainConfig.seed], metavar="S")
+    parser.add_argument("--epochs", type=int, default=TrainConfig.epochs)
+    parser.add_argument("--batch-size", type=int, default=TrainConfig.batch_size)
+    parser.add_argument("--learning-rate", type=float, default=TrainConfig.learning_rate)
+    parser.add_argument("--precision", help="float32 or bfloat16; by default bfloat16 on NVIDIA GPUs, else float32")
+    parser.add_argument("--stream", action="store_true", help="for images that exceed the device's memory")
+    parser.add_argument("--data", metavar="FOLDER", help="data folder; by default VAELIB_DATA, or ~/.cache/vaelib")
+    parser.add_argument("--skip-damaged", action="store_true", help="omit damaged photographs of CelebA")
+    parser.add_argument("--runs", metavar="FOLDER", help="folder of runs; by default VAELIB_RUNS, or runs")
+    parser.add_argument("--device", help="cpu, cuda or mps; by default cuda if available, else cpu")
     options = parser.parse_args()
     try:
-        options.function(options)
+        train(options)
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         parser.exit(1, f"error: {error}\n")
     except KeyboardInterrupt:

@@ -81,7 +81,7 @@ def train(
     ValueError
         If a file of weights is damaged, or all images have the same labels.
     """
-    device, root = runs.choose_device(device), Path(root or runs.default_root()).expanduser()
+    device, root = runs.choose_device(device), files.expanded(root or runs.default_root())
     if (data.train.labels == data.train.labels[:1]).all():
         raise ValueError(f"all training images of {data.name!r} have the same labels; expected different ones")
     paths = {seed: root / f"classifier-{data.name}-{data.fingerprint}-s{seed}.safetensors" for seed in seeds}

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
-from threading import get_ident
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, SoftFileLock, Timeout
@@ -14,9 +13,16 @@ from filelock import FileLock, SoftFileLock, Timeout
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-# The errors of file systems that can't sync. A failing disk has others
-UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
-_HELD: dict[tuple[int, Path], os.stat_result] = {}  # the folders that each thread holds, with their lock files
+_HELD: dict[Path, os.stat_result] = {}  # the folders that this process holds, with their lock files
+
+
+def expanded(path: Path | str) -> Path:
+    """Return a path with the home folder for ~. Raises OSError if there is no such home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        where = "as an argument, or by the variable VAELIB_DATA or VAELIB_RUNS"
+        raise OSError(f"the home folder in {path} is unknown; name a folder without ~ {where}") from error
 
 
 def exists(path: Path) -> bool:
@@ -47,10 +53,10 @@ def place(temporary: Path, path: Path) -> None:
     Raises
     ------
     RuntimeError
-        If this thread holds the file's folder, and the folder was replaced by another one.
+        If this process holds the file's folder, and the folder was replaced by another one.
     """
     _sync(temporary, os.O_RDWR)
-    held = _HELD.get((get_ident(), path.parent.absolute()))
+    held = _HELD.get(path.parent.absolute())
     if held and not os.path.samestat(held, (path.parent / ".lock").stat()):
         raise RuntimeError(f"{path.parent} was moved away and made again while in use; stop one of its two users")
     temporary.replace(path)
@@ -62,8 +68,8 @@ def _sync(path: Path, flags: int) -> None:
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
+    except OSError as error:  # many file systems can't sync, and have other errors than a failing or full disk
+        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
             raise
     finally:
         os.close(descriptor)
@@ -75,7 +81,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
 
     Parameters
     ----------
-    folder : the folder to hold
+    folder : the folder to hold; created if necessary
     wait : whether to wait while another thread or process holds it
 
     Raises
@@ -83,18 +89,19 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     RuntimeError
         If another thread or process holds it, and `wait` is False.
     OSError
-        If the folder can't be locked.
+        If the folder can't be made or locked.
     """
-    path, held = folder / ".lock", (get_ident(), folder.absolute())
+    path, held = folder / ".lock", folder.absolute()
     lock = FileLock(path, timeout=-1 if wait else 0, mode=0o666)
     in_use = f"{folder} is in use by another process or thread; wait until it has finished"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise RuntimeError(in_use) from None
     except OSError as error:
-        why = f"{folder} cannot be locked ({error.strerror or error}); use a folder on another disk"
-        raise type(error)(f"{why}, for runs by VAELIB_RUNS") from error
+        why = f"{folder} cannot be made or locked ({error.strerror or error}); choose another folder"
+        raise type(error)(f"{why}, for runs by `root`, --runs or VAELIB_RUNS") from error
     try:
         _HELD[held] = path.stat()
         # On file systems without locks, filelock writes a mark into the file and removes it later

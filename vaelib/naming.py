@@ -24,23 +24,21 @@ from torch import Tensor, nn
 
 ADAM = "torch.optim.adam.Adam(fused=True)"
 PAPER = {"builder": "vaelib.models.build", "objective": "vaelib.objective.negative_elbo"}
-INSTALLED = tuple(sysconfig.get_path(each) + os.sep for each in ("stdlib", "purelib", "platlib"))
+INSTALLED = (sysconfig.get_path("stdlib"), str(Path(__file__).parent) + os.sep, "<frozen", "<__array")  # of NumPy
 
 # Names that records of version 0.1.0 still use
 RENAMED = {
-    "vaelib.likelihoods.": "vaelib.decoders.",
-    "vaelib.posteriors.": "vaelib.encoders.",
-    "vaelib.models.mlp(likelihood=": "vaelib.models.mlp(decoder=",
-    "vaelib.models.mlp(posterior=": "vaelib.models.mlp(encoder=",
-    "vaelib.models.conv(likelihood=": "vaelib.models.conv(decoder=",
-    "vaelib.models.conv(posterior=": "vaelib.models.conv(encoder=",
+    r"vaelib\.likelihoods\.": "vaelib.decoders.",
+    r"vaelib\.posteriors\.": "vaelib.encoders.",
+    r"(vaelib\.models\.(mlp|conv))\(likelihood=": r"\1(decoder=",
+    r"(vaelib\.models\.(mlp|conv))\(posterior=": r"\1(encoder=",
 }
 
 
 def current_name(name: str) -> str:
     """Return the present name of a function that a record names."""
     for old, new in RENAMED.items():
-        name = name.replace(old, new)
+        name = re.sub(old, new, name)
     return name
 
 
@@ -63,22 +61,14 @@ def qualified_name(function: Callable) -> str:
     if is_dataclass(function) and not isinstance(function, type):
         arguments = [f"{each.name}={_value(getattr(function, each.name))}" for each in fields(function)]
         return f"{qualified_name(type(function))}({', '.join(arguments)})"
-    instance = getattr(function, "__self__", None)
-    bound = inspect.ismethod(function) and not isinstance(instance, type)
-    if bound or not hasattr(function, "__qualname__"):
-        owner = type(instance if bound else function).__name__
+    name = getattr(function, "__qualname__", f"<an object of {type(function).__name__}>")
+    if "<" in name or (inspect.ismethod(function) and not isinstance(function.__self__, type)):
         raise ValueError(
-            f"expected a function or a class, and found {'a method of ' if bound else ''}an object of {owner}, which "
-            "can't be recorded by name; give the function that makes it, with arguments fixed by functools.partial, "
+            f"{name} can't be recorded by name: it's a lambda, a method, an object, or defined within a function; "
+            "define it by `def` at the top level of a module or notebook, and fix its arguments by functools.partial, "
             "or make its class a dataclass"
         )
-    name = f"{function.__module__}.{function.__qualname__}"
-    if "<" in name:
-        raise ValueError(
-            f"{function!r} can't be recorded by its import path; define it by `def` at the top level of a module or "
-            "notebook, and fix its arguments by functools.partial"
-        )
-    return name
+    return f"{function.__module__}.{name}"
 
 
 def record(config: Any, data: Mapping[str, Any], functions: Mapping[str, Callable | None], meaning: str) -> dict:
@@ -120,8 +110,8 @@ def folder_name(record: Mapping[str, Any], defaults: Mapping[str, Any], stands: 
     """
     settings, meaning = record["settings"], record["meaning"]
     parts = ["{}-k{latent_dim}-e{epochs}-s{seed}".format(record["data"]["name"], **settings)]
-    short = {"batch_size": "b", "learning_rate": "r", "precision": "", "max_grad_norm": "clip"}
-    for key, letters in (short | {"patience": "patience"}).items():
+    short = {"batch_size": "b", "learning_rate": "r", "precision": "", "max_grad_norm": "clip", "patience": "patience"}
+    for key, letters in short.items():
         if (value := settings[key]) != defaults[key]:
             parts.append(f"{letters}{value}" if isinstance(value, str) else f"{letters}{value:g}")
     for key, function in record["functions"].items():
@@ -130,10 +120,10 @@ def folder_name(record: Mapping[str, Any], defaults: Mapping[str, Any], stands: 
             parts.append(re.sub(r"[^\w.=-]+", "_", without_modules).strip("_"))
     if meaning:
         parts.append(meaning if stands else meaning[:8])
-    whole = "-".join(parts)
-    if len(whole.encode()) <= 200:  # file systems take 255
-        return whole
-    return f"{whole.encode()[:180].decode(errors='ignore')}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
+    whole = "-".join(parts).encode()
+    if len(whole) > 200:  # file systems take 255
+        whole = f"{whole[:180].decode(errors='ignore')}-{hashlib.sha256(whole).hexdigest()[:16]}".encode()
+    return os.fsdecode(whole)  # the same bytes in every locale
 
 
 def meaning(*functions: Callable | None) -> str:
@@ -200,13 +190,9 @@ class _Reader:
             return f"{getattr(value, '__module__', None)}.{value.__qualname__}"
         if hasattr(value, "fingerprint"):  # a data set; its images are already hashed
             return value.fingerprint
-        if isinstance(value, nn.Module):
-            return self.hash(_state(value))
-        if is_dataclass(value) or not _is_installed(sys.modules.get(type(value).__module__)):
-            return self.hash(object.__getstate__(value))  # type: ignore[attr-defined]
-        if hasattr(value, "__dict__"):  # its repr may omit or round values
-            return self.hash(_state(value))
-        return re.sub("0x[0-9a-fA-F]+", "", repr(value))  # without its address
+        if _is_installed(sys.modules.get(type(value).__module__)) and not hasattr(value, "__dict__"):
+            return re.sub("0x[0-9a-fA-F]+", "", repr(value))  # without its address
+        return self.hash(_state(value))  # a repr may omit or round values
 
     def _class(self, kind: type) -> object:
         name = f"{kind.__module__}.{kind.__qualname__}"
@@ -249,29 +235,36 @@ class _Reader:
 
 def _state(value: Any) -> dict[str, Any]:
     """Return an object's attributes without its mode and cached properties, which change during use."""
-    kept = (key for key in vars(value) if key != "training" and not hasattr(getattr(type(value), key, None), "__get__"))
-    return {key: vars(value)[key] for key in kept}
+    state = object.__getstate__(value)  # type: ignore[attr-defined]
+    attributes, slots = state if isinstance(state, tuple) else (state, None)
+    kept = dict(attributes or {})
+    if isinstance(value, nn.Module):
+        del kept["training"]
+    for key in attributes or ():
+        inherited = getattr(type(value), key, None)
+        if hasattr(inherited, "__get__") and not callable(inherited):  # a function can be a default
+            del kept[key]
+    return kept | (slots or {})
 
 
 def _trees(function: Any) -> list[ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Return the syntax tree of a function. For a lambda, return the trees of all lambdas that begin in its line."""
-    code, advice = function.__code__, "give the run a name that stands for them: train(..., name=...)"
+    """Return the syntax tree of a function, and of others that begin in its line, such as lambdas."""
+    code, found = function.__code__, []
     linecache.checkcache(code.co_filename)
     text = "".join(linecache.getlines(code.co_filename, function.__globals__))
-    tree, codes = _parsed(text)
-    begun = {each.co_firstlineno for each in codes if _essence(each) == _essence(code)}  # lines may have moved
-    found = [
-        each
-        for each in ast.walk(tree)
-        if isinstance(each, ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef)
-        and min(part.lineno for part in (each, *getattr(each, "decorator_list", []))) in begun
-        and getattr(each, "name", "<lambda>") == code.co_name
-    ]
+    with suppress(SyntaxError, ValueError):
+        tree, codes = _parsed(text)
+        begun = {each.co_firstlineno for each in codes if _essence(each) == _essence(code)}  # lines may have moved
+        for each in ast.walk(tree):
+            if isinstance(each, ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef):
+                first = [each, *getattr(each, "decorator_list", [])]
+                if min(part.lineno for part in first) in begun and getattr(each, "name", "<lambda>") == code.co_name:
+                    found.append(each)
     if not found:
-        why = "has changed since it was imported; start Python again" if text else "is missing"
         raise ValueError(
-            f"the source code of {function.__module__}.{function.__qualname__} {why}, so it can't be recorded; define "
-            f"functions in a file or a notebook, or {advice}"
+            f"the source code of {function.__module__}.{function.__qualname__} is missing, or has changed since it was "
+            "imported, so it can't be recorded; start Python again, define functions in a file or a notebook, or give "
+            "the run a name that stands for them: train(..., name=...)"
         )
     return found
 
@@ -279,26 +272,19 @@ def _trees(function: Any) -> list[ast.Lambda | ast.FunctionDef | ast.AsyncFuncti
 @lru_cache(maxsize=32)
 def _parsed(text: str) -> tuple[ast.AST, list[CodeType]]:
     """Return the syntax tree and all code objects of a file or a notebook's cell."""
-    try:
-        compiled = compile(text, "", "exec", dont_inherit=True, flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    except (SyntaxError, ValueError):
-        return ast.Module([], []), []
+    compiled = compile(text, "", "exec", dont_inherit=True, flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     return ast.parse(text), _codes(compiled)
-
-
-def _inner(code: CodeType) -> list[CodeType]:
-    return [each for each in code.co_consts if isinstance(each, CodeType)]
 
 
 def _codes(code: CodeType) -> list[CodeType]:
     """Return a code object and all code objects in it."""
-    return [code, *(each for inner in _inner(code) for each in _codes(inner))]
+    return [code, *(each for inner in code.co_consts if isinstance(inner, CodeType) for each in _codes(inner))]
 
 
 def _essence(code: CodeType) -> object:
     """Return the content of a code object, without its position."""
-    constants = [(type(each), each) for each in code.co_consts if not isinstance(each, CodeType)]
-    return code.co_name, code.co_code, code.co_names, constants, [_essence(each) for each in _inner(code)]
+    constants = [_essence(each) if isinstance(each, CodeType) else (type(each), each) for each in code.co_consts]
+    return code.co_name, code.co_code, code.co_names, constants
 
 
 def _plain(tree: object) -> object:
@@ -325,11 +311,11 @@ def _is_written(key: str, member: Any) -> bool:
 def _is_installed(place: ModuleType | str | None) -> bool:
     """Return whether a module or a file belongs to Python, this package, or another installed package."""
     if isinstance(place, ModuleType):
-        if place.__name__.partition(".")[0] in (__package__, "torch", *sys.builtin_module_names):
+        if place.__name__.partition(".")[0] in ("torch", *sys.builtin_module_names):
             return True
         place = getattr(place, "__file__", None)
-    own, path = str(Path(__file__).parent) + os.sep, place or ""
-    return path.startswith(("<frozen", "<__array", own, *INSTALLED)) or "dist-packages" in path
+    path = place or ""
+    return path.startswith(INSTALLED) or "site-packages" in path or "dist-packages" in path
 
 
 def _value(value: object) -> str:

@@ -24,8 +24,9 @@ import json
 import math
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import mean, stdev
@@ -43,8 +44,7 @@ from .training import TrainConfig, adam
 RECORD, WEIGHTS = "run.json", "model.safetensors"
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint"
 OLD = ("evaluation.json", "SHA256SUMS")  # files of complete runs, other than CONFIG and METRICS, before RECORD existed
-ADVICE = "take an undamaged copy, or delete the run's folder to train it again"
-GO_ON = "delete that file, and `train` resumes the run"
+DEFAULTS = asdict(TrainConfig(1))
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,12 @@ class Run:
         FileNotFoundError
             If only the run's record is there, not its weights.
         ValueError
-            If the run was read without its builder, or the weights don't belong to this run.
+            If another function built the model (the message names it), or the weights don't belong to this run.
         """
-        if not self.builder:
-            raise ValueError(f"{self.folder} was read without the function that built its model; give it to `load`")
         path = self.folder / WEIGHTS
         if not files.exists(path):
             raise FileNotFoundError(f"{path} doesn't exist: a record alone has a run's metrics, not its weights")
-        return storage.load(path, device, self.builder, self.record.get("weights"))
+        return storage.load(path, device, self.builder or models.build, self.record.get("weights"))
 
     def dumps(self) -> str:
         """Return the text of `run.json`: tables of names and values, a line per epoch, and a checksum of both."""
@@ -167,31 +165,30 @@ def train(
     OSError
         If the run's folder can't be made or written.
     """
-    if not isinstance(data, Dataset) or not isinstance(config, TrainConfig):
+    given = {"data": data, "config": config, "name": name, "tags": tags or {}}
+    kinds = {"data": Dataset, "config": TrainConfig, "name": str, "tags": Mapping}
+    if wrong := [
+        f"{key} is a {type(each).__name__}" for key, each in given.items() if not isinstance(each, kinds[key])
+    ]:
         raise ValueError(
-            f"expected a data set, such as vaelib.data.load('digits'), and TrainConfig(latent_dim=...), "
-            f"not {type(data).__name__} and {type(config).__name__}"
+            f"{', '.join(wrong)}; expected a data set, such as data.load('digits'), TrainConfig(latent_dim=...), a "
+            "name as a string, and tags as a dict"
         )
-    device = choose_device(device)
     if not re.fullmatch(r"[\w.=-]*", name):
         raise ValueError(f"a name becomes part of a folder's, so it has letters, digits, . - _ = only: {name!r}")
+    device = choose_device(device)
     functions = {"builder": builder, "objective": objective, "schedule": schedule, "optimizer": optimizer}
     known = {"name": data.name, "fingerprint": data.fingerprint, "image_shape": list(data.image_shape)}
     known["origin"] = data.origin
     record = naming.record(config, known, functions, name or naming.meaning(*functions.values()))
-    folder = Path(root or default_root()).expanduser().absolute() / naming.folder_name(record, DEFAULTS, bool(name))
+    folder = files.expanded(root or default_root()).absolute() / naming.folder_name(record, DEFAULTS, bool(name))
     if not is_complete(folder):
         model = _build(data, config, device, builder, objective, schedule, optimizer)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            where = "choose another folder for the runs (argument `root`, --runs, or VAELIB_RUNS)"
-            raise type(error)(f"{folder} cannot be made ({error.strerror}); {where}") from error
         with files.locked(folder):
             if not is_complete(folder):  # another process may have completed it meanwhile
-                record = _claim(folder, record, tags, device)
-                options = (objective, schedule, on_epoch, checkpoint_seconds, optimizer, record["meaning"], stream)
-                _complete(folder, model, data, record, config, builder, *options)
+                begun = _claim(folder, record, tags or {}, device)
+                options = (objective, schedule, on_epoch, checkpoint_seconds, optimizer, begun["meaning"], stream)
+                _complete(folder, model, data, begun, config, builder, *options)
     run = load(folder, builder)
     _refuse_another(folder, run.record, record)
     return run
@@ -207,32 +204,26 @@ def _build(data: Dataset, config: TrainConfig, device: torch.device, builder: Ca
         called = "builder, called as builder(image_shape, latent_dim),"
         model = attempt(called, builder, data.image_shape, config.latent_dim)
     if not isinstance(models.unwrap(model), models.VAE):
-        made = f"{naming.qualified_name(builder)} must build a vaelib.models.VAE"
-        raise ValueError(f"{made}, not a {type(model).__name__}")
+        raise ValueError(f"the builder must build a vaelib.models.VAE, not a {type(model).__name__}")
     objective, *others = functions
-    built = model.state_dict().keys()
     check_run(model.to(device), data, config, training.is_mixed(config, device), training.make(objective), *others)
-    if model.state_dict().keys() != built:
-        raise ValueError("the model makes modules or weights when it is called; make all of them in its builder")
     storage.serialize(model, builder)  # so that a model that can't be stored fails before training
     return model
 
 
-def _claim(folder: Path, record: dict, tags: Mapping[str, str] | None, device: torch.device) -> dict:
+def _claim(folder: Path, record: dict, tags: Mapping[str, str], device: torch.device) -> dict:
     """Write the run's configuration, or compare it with the one on disk and note that the run is resumed."""
-    place = {package: _package_version(package) for package in ("vaelib", "torch", "torchvision", "numpy")}
-    place |= {"python": platform.python_version(), "device": device_name(device)}
-    place["float32_matmul_precision"] = torch.get_float32_matmul_precision()
     begun = next((path for path in (folder / CONFIG, folder / RECORD) if files.exists(path)), None)
     if begun is None:
-        record |= {"environment": place} | ({"tags": {str(key): str(tags[key]) for key in tags}} if tags else {})
+        record |= {"environment": environment(device)}
+        if tags:
+            record["tags"] = {str(key): str(value) for key, value in tags.items()}
     else:
-        found = _read(begun, GO_ON)
+        found = _read(begun)
         _refuse_another(folder, found, record)
         outdated = ("metrics", "evaluation", "weights") if begun.name == RECORD else ()  # of deleted weights
-        record = {key: value for key, value in found.items() if key not in outdated}
-        record.setdefault("meaning", "")
-        record["resumed"] = [*record.get("resumed", []), place]
+        record = {"meaning": ""} | {key: value for key, value in found.items() if key not in outdated}
+        record["resumed"] = [*record.get("resumed", []), environment(device)]
     _write_config(folder, record)
     return record
 
@@ -265,9 +256,7 @@ def _complete(
             "the images where they are (stream=True), or use 'cpu'"
         ) from error
     except KeyboardInterrupt as stop:
-        saved = "the last checkpoint" if files.exists(folder / CHECKPOINT) else "the start, because nothing was saved"
-        goes_on = "evaluate the trained model" if files.exists(path) else f"resume from {saved}"
-        stop.add_note(f"{folder.name} was stopped; run this again to {goes_on}")
+        stop.add_note(f"{folder.name} was stopped; run this again to resume from its last checkpoint, if it has one")
         raise
     if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
         raise ValueError(
@@ -280,9 +269,8 @@ def _complete(
     if not math.isclose(metrics["test_elbo"], last, rel_tol=tolerance):
         raise ValueError(
             f"{folder.name} is trained, with a test ELBO of {last:.6g} nats, but the model in {path} has "
-            f"{metrics['test_elbo']:.6g}: a value that it uses isn't stored with its weights, such as a Python "
-            f"attribute, a buffer with persistent=False, or a constant that the builder draws; make it a buffer. (Or "
-            f"another thread draws random numbers; stop it, or give it its own torch.Generator)"
+            f"{metrics['test_elbo']:.6g}: a value that it uses isn't stored with its weights, such as an attribute or "
+            "a constant that the builder draws; make it a buffer. (Or another thread draws random numbers; stop it)"
         )
     files.write(folder / RECORD, Run(folder, config, record, lines, metrics).dumps())
     for leftover in (*(folder / name for name in (CHECKPOINT, METRICS, CONFIG, *OLD)), *folder.glob("*.part")):
@@ -308,16 +296,16 @@ def load(path: Path | str, builder: Callable[..., models.VAE] | None = models.bu
     Parameters
     ----------
     path : the run's folder, or a record with or without ".json"
-    builder : the function that built its model, if it isn't the paper's. None if you don't need the model
+    builder : the function that built its model, if it isn't the paper's. You need it for `Run.model` only
 
     Raises
     ------
     FileNotFoundError
         If a file is missing, or the run isn't finished.
     ValueError
-        If a file is damaged, or another function built the model (the message names it).
+        If a file is damaged, or another vaelib wrote it.
     """
-    folder = path = Path(path).expanduser().absolute()
+    folder = path = files.expanded(path).absolute()
     if folder.is_dir():
         path = folder / RECORD
     elif folder.suffix == ".json":
@@ -327,19 +315,12 @@ def load(path: Path | str, builder: Callable[..., models.VAE] | None = models.bu
     if files.exists(path) or not files.exists(folder / CONFIG):
         record = _read(path)
     elif files.exists(folder / OLD[0]):
-        path, record = folder / METRICS, _read_old(folder)
+        record = _read_old(folder)
     else:
-        done = len(_lines(folder / METRICS)) if files.exists(folder / METRICS) else 0
-        epochs = _read(folder / CONFIG, GO_ON)["settings"]["epochs"]
-        raise FileNotFoundError(f"{folder} is not finished ({done} of {epochs} epochs); `train` resumes it")
+        raise FileNotFoundError(f"{folder} is not finished; `train` resumes it")
     config, metrics, evaluated = TrainConfig(**record["settings"]), record.pop("metrics"), record.pop("evaluation")
     if len(metrics) != config.epochs and not (config.patience and 0 < len(metrics) < config.epochs):
-        raise ValueError(f"{path} is damaged: {len(metrics)} epochs, not {config.epochs}; {ADVICE}")
-    if builder and record["functions"].get("builder") != naming.qualified_name(builder):
-        raise ValueError(
-            f"{folder} is a run of a model that {record['functions'].get('builder')} built, not "
-            f"{naming.qualified_name(builder)}; give that function as `builder`, or None if you only need the metrics"
-        )
+        raise ValueError(f"{folder} is damaged: {len(metrics)} epochs, not {config.epochs}; take an undamaged copy")
     return Run(folder, config, record, metrics, evaluated, builder)
 
 
@@ -357,12 +338,10 @@ def plus_minus(values: Sequence[float], form: str = ".1f") -> str:
     values = [float(value) for value in values]
     if len(values) == 1:
         return format(values[0], form)
-    form_of_deviation = form.replace("+", "")
-    zero, deviation = format(0.0, form_of_deviation), stdev(values)
-    shown = format(deviation, form_of_deviation)
-    if shown == zero:
-        last = zero.rindex("0")
-        shown = f"<{zero[:last]}1{zero[last + 1 :]}" if deviation else "0"
+    deviation = stdev(values)
+    shown = format(deviation, form.replace("+", ""))
+    if not re.search("[1-9]", shown):
+        shown = re.sub(r"(.*)0", r"<\g<1>1", shown) if deviation else "0"
     return f"{format(mean(values), form)} ± {shown}"
 
 
@@ -371,18 +350,12 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
 
     Raises RuntimeError if the device is missing or of another kind.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if str(device).partition(":")[0] not in ("cpu", "cuda", "mps"):
-        raise RuntimeError(f"the device must be 'cpu', 'cuda' or 'mps', not {str(device)!r}")
-    device = torch.device(device)
-    if device.type in ("cuda", "mps") and not torch.get_device_module(device).is_available():
-        raise RuntimeError(
-            f"device {device.type!r} was asked for, but torch finds no GPU of this kind; use 'cpu', or leave it out"
-        )
-    return device
-
-
-DEFAULTS = asdict(TrainConfig(1))
+    found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    device = str(device or ("cuda" if found["cuda"] else "cpu"))
+    if not found.get(device.partition(":")[0]):
+        there = " and ".join(repr(kind) for kind in found if found[kind])
+        raise RuntimeError(f"the device is {device!r}, but torch finds {there} here; choose one of these")
+    return torch.device(device)
 
 
 def device_name(device: torch.device) -> str:
@@ -392,72 +365,58 @@ def device_name(device: torch.device) -> str:
     return f"{device.type.upper()}, {torch.get_num_threads()} threads"
 
 
-def _package_version(package: str) -> str:
-    """Return the version of a package, such as "0.2.0", or "unknown" if it's imported from a folder."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
+def environment(device: torch.device) -> dict[str, str]:
+    """Return the versions and the device that a record names. A package that isn't installed is "unknown"."""
+    found = dict.fromkeys(("vaelib", "torch", "torchvision", "numpy"), "unknown")
+    for package in found:
+        with suppress(PackageNotFoundError):  # vaelib is imported from a folder
+            found[package] = version(package)
+    found |= {"python": platform.python_version(), "device": device_name(device)}
+    return found | {"float32_matmul_precision": torch.get_float32_matmul_precision()}
 
 
 def _refuse_another(folder: Path, found: dict, expected: dict) -> None:
     if different := naming.difference(naming.identity(found), naming.identity(expected)):
-        raise ValueError(
-            f"{folder} holds a run {different}; delete that folder, or choose another one for runs (argument `root`, "
-            f"or VAELIB_RUNS)"
-        )
+        raise ValueError(f"{folder} holds a run {different}; delete it, or choose another `root`, or VAELIB_RUNS")
 
 
-def _read(path: Path, advice: str = ADVICE) -> dict:
-    """Read a run's record, or the configuration of an incomplete run."""
-    record = _parse(path.read_bytes(), path, advice)
-    without = path.name == CONFIG and record.keys().isdisjoint(("sha256", "meaning"))  # that of version 0.1.0
-    if record.pop("sha256", None) != _checksum(record) and not without:
-        raise ValueError(f"{path} is damaged: its checksum does not match; {advice}")
-    record.setdefault("functions", naming.PAPER)  # the first records don't name functions, because all were the paper's
-    parts: dict[str, type] = {"settings": dict, "functions": dict, "data": dict}
-    parts |= {"metrics": list, "evaluation": dict} if path.name != CONFIG else {}
-    if wrong := [part for part, kind in parts.items() if not isinstance(record.get(part), kind)]:
-        raise ValueError(f"{path} is damaged: {', '.join(wrong)} missing; {advice}")
-    if record["settings"].get("block", 0) is None:  # version 0.1.0 recorded it even if unused
-        del record["settings"]["block"]
-    if unknown := record["settings"].keys() - {each.name for each in fields(TrainConfig)}:
-        raise ValueError(
-            f"{path} was written by another vaelib ({record.get('environment')}), with settings that this "
-            f"one ({_package_version('vaelib')}) does not have: {', '.join(sorted(unknown))}; use that one"
-        )
+@contextmanager
+def _refusing_damage(path: Path) -> Iterator[None]:
     try:
+        yield
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged, or was written by another version of vaelib ({error!r}); take an undamaged copy, use "
+            "that version, or delete it, and `train` resumes the run or trains it again"
+        ) from error
+
+
+def _read(path: Path) -> dict:
+    """Read a run's record, or the configuration of an incomplete run."""
+    with _refusing_damage(path):
+        record = json.loads(path.read_bytes())
+        without = path.name == CONFIG and record.keys().isdisjoint(("sha256", "meaning"))  # that of version 0.1.0
+        if record.pop("sha256", None) != _checksum(record) and not without:
+            raise ValueError("its checksum does not match")
+        if record["settings"].get("block", 0) is None:  # version 0.1.0 recorded it even if unused
+            del record["settings"]["block"]
         TrainConfig(**record["settings"])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}); {advice}") from error
-    record["functions"] = {key: name and naming.current_name(str(name)) for key, name in record["functions"].items()}
+        functions = record.get("functions", naming.PAPER)  # the first records don't name the paper's
+        record["functions"] = {key: name and naming.current_name(name) for key, name in functions.items()}
+        naming.identity(record)
     return record
 
 
 def _read_old(folder: Path) -> dict:
-    """Read a complete run of version 0.1.0: three files, and perhaps a fourth with their checksums."""
-    sums = (folder / OLD[1]).read_text("utf-8") if files.exists(folder / OLD[1]) else ""
-    for name in (CONFIG, METRICS, OLD[0]):
-        if sums and f"{storage.sha256(folder / name)}  {name}" not in sums:
-            raise ValueError(f"{folder / name} is damaged: its checksum is not in {OLD[1]}; {ADVICE}")
-    weights = re.findall(f"(.*)  {WEIGHTS}", sums)
-    figures = _parse((folder / OLD[0]).read_bytes(), folder / OLD[0], ADVICE)
-    read = _read(folder / CONFIG) | {"metrics": _lines(folder / METRICS), "evaluation": figures}
-    return read | ({"weights": weights[0]} if weights else {})
-
-
-def _lines(path: Path) -> list[dict]:
-    return [_parse(line, path, GO_ON) for line in path.read_bytes().splitlines()]
-
-
-def _parse(text: bytes, path: Path, advice: str) -> dict:
-    try:
-        parsed = json.loads(text)
-        if not isinstance(parsed, dict):
-            raise ValueError("expected a table of names and values")
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}); {advice}") from error
-    return parsed
+    """Read a complete run of version 0.1.0: three files, and perhaps a fourth with the checksums of all."""
+    record, sums = _read(folder / CONFIG), folder / OLD[1]
+    with _refusing_damage(folder):
+        for line in sums.read_text("utf-8").splitlines() if files.exists(sums) else ():
+            checksum, name = line.split("  ")
+            if storage.sha256(folder / name) != checksum:
+                raise ValueError(f"the checksum of {name} does not match")
+        metrics = [json.loads(line) for line in (folder / METRICS).read_bytes().splitlines()]
+        return record | {"metrics": metrics, "evaluation": json.loads((folder / OLD[0]).read_bytes())}
 
 
 def _checksum(record: dict) -> str:

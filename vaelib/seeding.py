@@ -48,7 +48,9 @@ def seeded(seed: int | States, device: torch.device | str = "cpu") -> Iterator[S
     device = torch.device(device)
     with _LOCK, torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
         if isinstance(seed, dict):
-            _restore(seed, device)
+            torch.set_rng_state(seed["cpu"].cpu())
+            if device.type != "cpu":
+                torch.get_device_module(device).set_rng_state(seed[device.type].cpu(), device)
         else:
             _start(whole_number("seed", seed, least=0), device)
         after: States = {}
@@ -66,12 +68,6 @@ def _start(seed: int, device: torch.device) -> None:
         module = torch.get_device_module(device)
         with module.device(device):
             module.manual_seed(seed)
-
-
-def _restore(states: States, device: torch.device) -> None:
-    torch.set_rng_state(states["cpu"].cpu())
-    if device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(states[device.type].cpu(), device)
 
 
 def state(device: torch.device) -> States:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -38,10 +37,11 @@ def serialize(model: VAE, builder: Callable[..., VAE] = build) -> bytes:
     """Return the bytes that `save` writes. Raises like `save`. Shared weights are stored for each module."""
     model, twin = unwrap(model), unwrap(_build(builder, model.image_shape, model.latent_dim))
     places = [{id(one), *(each.data_ptr() for each in one.parameters() if each.numel())} for one in (model, twin)]
-    if places[0] & places[1]:
-        raise ValueError(f"{qualified_name(builder)} must make a new model at each call, but made one twice")
-    if architecture(twin) != architecture(model):
-        raise ValueError(f"this model is not what {qualified_name(builder)} builds; give its own function as `builder`")
+    if places[0] & places[1] or architecture(twin) != architecture(model):
+        raise ValueError(
+            f"{qualified_name(builder)} must build a new model with the modules and weights of this one; give its own "
+            "function as `builder`, and make all modules and weights there, not before or when the model is called"
+        )
     recipe = {"builder": qualified_name(builder), "image_shape": [*model.image_shape], "latent_dim": model.latent_dim}
     try:
         tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
@@ -78,18 +78,14 @@ def load(
         message names it).
     """
     path, advice = Path(path), "take an undamaged copy, or delete the file and train again"
-    if files.exists(path) and not path.is_file():
-        raise ValueError(f"{path} is a folder or a device, not a file of weights")
-    if checksum and sha256(path) != checksum:
+    if files.exists(path) and not path.is_file():  # a pipe would never end
+        raise ValueError(f"{path} is not a file of weights")
+    if checksum not in (None, sha256(path)):
         raise ValueError(f"{path} is damaged, or of another run: its checksum doesn't match the record; {advice}")
     try:
         tensors, metadata = read(path)
         recipe = json.loads(metadata["vaelib"])
         name, shape, latent_dim = current_name(recipe["builder"]), tuple(recipe["image_shape"]), recipe["latent_dim"]
-        sizes = (*shape, latent_dim)
-        possible = shape and all(isinstance(size, int) and 0 < size < 2**31 for size in sizes)
-        if not possible or math.prod(sizes) > 2**40:
-            raise ValueError(f"no images have the shape {shape} and {latent_dim!r} latent dimensions")
         if recipe["sha256"] != tensor_digest(tensors):
             raise ValueError("its checksum does not match")
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -99,16 +95,16 @@ def load(
             f"{path} holds weights of a model that {name} built, not {qualified_name(builder)}; "
             f"give that function as `builder`"
         )
-    expected = found = {name: (*each.shape,) for name, each in tensors.items()}
+    found = expected = {name: (*each.shape,) for name, each in tensors.items()}
     # Shapes first, before memory is used for them. A builder that needs values fails here, and is called again below
     with suppress(Exception), torch.device("meta"):
         expected = architecture(_build(builder, shape, latent_dim))[1]
-    if found != expected:
-        raise ValueError(f"{path} does not fit what {qualified_name(builder)} builds; {advice}")
-    model = _build(builder, shape, latent_dim)
     try:
+        if found != expected:
+            raise ValueError("other weights or shapes")
+        model = _build(builder, shape, latent_dim)
         unwrap(model).load_state_dict(tensors)  # copied into float32
-    except RuntimeError as error:
+    except Exception as error:  # a builder can raise anything
         raise ValueError(f"{path} does not fit what {qualified_name(builder)} builds ({error}); {advice}") from error
     unwrap(model).latent_dim = latent_dim
     return model.to(device).eval()

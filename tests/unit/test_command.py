@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from vaelib import TrainConfig, __main__, runs
 
@@ -69,8 +68,7 @@ def test_unknown_data_are_one_line_on_standard_error():
         ("--latent-dim", 0, "latent_dim must be a whole number of at least 1 and below 2**31, not 0"),
         ("--seed", -1, "seed must be a whole number of at least 0 and below 2**31, not -1"),
         ("--data", ".", "digits comes with the package, so it can't be read from a folder; omit --data"),
-        ("--device", "xpu", "must be 'cpu', 'cuda' or 'mps', not 'xpu'"),
-        pytest.param("--device", "cuda", "no GPU", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU")),
+        ("--device", "xpu", "the device is 'xpu', but torch finds 'cpu'"),
         ("--runs", "file", "file"),
     ],
 )

@@ -1,6 +1,5 @@
 """A model's weights on disk: whole or refused by name, and the same model when they are loaded."""
 
-import os
 import re
 from functools import partial
 
@@ -103,29 +102,13 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, saved, damage):
 def test_a_missing_file_is_named_and_a_folder_is_none(tmp_path):
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "model.safetensors"))):
         storage.load(tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=re.escape(f"{tmp_path} is a folder")):
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path} is not a file of weights")):
         storage.load(tmp_path)
-
-
-def test_a_failed_save_leaves_the_folder_as_it_was(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError("no space left")
-
-    storage.save(models.mlp((1, 2, 2), 2), tmp_path / "good.safetensors")
-    before = (tmp_path / "good.safetensors").read_bytes()
-    monkeypatch.setattr(os, "replace", refuse)
-    for name in ("good.safetensors", "new.safetensors"):
-        with pytest.raises(OSError, match="no space left"):
-            storage.save(models.mlp((1, 2, 2), 3), tmp_path / name)
-    assert [path.name for path in tmp_path.iterdir()] == ["good.safetensors"]
-    assert (tmp_path / "good.safetensors").read_bytes() == before
 
 
 def test_a_model_is_saved_and_loaded_with_its_own_builder_only(tmp_path):
     for model in (models.mlp((1, 4, 4), 2, decoder=decoders.ContinuousBernoulli), small((1, 4, 4), 2)):
-        with pytest.raises(
-            ValueError, match=r"not what vaelib.models.build builds; give its own function as `builder`"
-        ):
+        with pytest.raises(ValueError, match=r"vaelib.models.build must build .*; give its own function as `builder`"):
             storage.save(model, tmp_path / "model")
     assert not list(tmp_path.iterdir())
     storage.save(small((1, 4, 4), 2), tmp_path / "model", small)
@@ -207,7 +190,7 @@ def _late(image_shape, latent_dim):
 
 
 def test_a_model_that_makes_weights_when_it_is_called_is_refused(tiny, tmp_path):
-    with pytest.raises(ValueError, match="makes modules or weights when it is called; make all of them in its builder"):
+    with pytest.raises(ValueError, match="make all modules and weights there, not before or when"):
         runs.train(tiny, TrainConfig(2), tmp_path, "cpu", builder=_late)
 
 

@@ -196,6 +196,5 @@ def _part(folder: str) -> tuple[str, str] | None:
 
 def _plain(name: str) -> str:
     """Replace blanks and the like in a folder's name by hyphens, and non-letters such as emoji by a checksum."""
-    return re.sub(
-        r"[^\w.-]+", lambda it: "-" if it[0].isascii() else f"{zlib.crc32(os.fsencode(it[0])):08x}", name or "images"
-    )
+    name = os.fsencode(name or "images").decode(errors="backslashreplace")  # the same in every locale
+    return re.sub(r"[^\w.-]+", lambda it: "-" if it[0].isascii() else f"{zlib.crc32(it[0].encode()):08x}", name)

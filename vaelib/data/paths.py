@@ -17,7 +17,7 @@ ADVICE = "or name another folder (argument `folder`, or VAELIB_DATA)"
 
 def root(folder: str | Path | None = None) -> Path:
     """Return the absolute data folder: the argument, else the variable VAELIB_DATA, else `~/.cache/vaelib`."""
-    return Path(folder).expanduser().absolute() if folder else named("VAELIB_DATA", HOME)
+    return files.expanded(folder).absolute() if folder else named("VAELIB_DATA", HOME)
 
 
 def named(variable: str, otherwise: str | Path) -> Path:
@@ -28,10 +28,7 @@ def named(variable: str, otherwise: str | Path) -> Path:
     """
     project = Path(__file__).resolve().parents[2]
     inside = (project / "pyproject.toml").exists() and Path.cwd().is_relative_to(project)
-    try:
-        return (project if inside else Path.cwd()) / Path(os.environ.get(variable) or otherwise).expanduser()
-    except RuntimeError as error:
-        raise OSError(f"the home folder is unknown ({error}); set the variable {variable} to a folder") from error
+    return (project if inside else Path.cwd()) / files.expanded(os.environ.get(variable) or otherwise)
 
 
 def say(text: str) -> None:
