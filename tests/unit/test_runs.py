@@ -19,7 +19,14 @@ import torch
 from conftest import interrupt, same_runs, stop_after
 from torch import nn
 from torch.distributions import Independent, StudentT
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    ExponentialLR,
+    LambdaLR,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+)
 
 from vaelib import TrainConfig, burda, data, evaluation, files, models, objective, priors, runs, storage, training
 from vaelib.data import Dataset, Split, images
