@@ -246,6 +246,7 @@ figure
 # :file: ../live/clouds.html
 # ```
 #
+# (vae-lines)=
 # ## Twenty lines
 #
 # Here is a whole VAE with its training. In seconds, it learns scikit-learn's small digits
