@@ -7,8 +7,8 @@ from pathlib import Path
 
 LIMITS = {  # lines of code in each folder
     "vaelib": 3425,  # target: 2,150 + 5%
-    "book/machinery": 1640,  # target: 950 + 5%
-    "tests": 7855,  # target: 6,500 + 10%
+    "book/machinery": 1670,  # target: 950 + 5%
+    "tests": 7899,  # target: 6,500 + 10%
 }
 UNCOUNTED = {"readability.py"}
 SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}

@@ -26,6 +26,12 @@ QUICK = [
 QUICK_RUN = re.compile(rf"\b(?:{'|'.join(QUICK)})\b")
 EMBEDDED = re.compile(r"\b(?:digits|faces(?:-small)?): [\d,]+ training")
 ON_EMBEDDED_DATA = ("factors", "slips")  # pages with a profile that always use drawn faces
+# The cell that a launched notebook needs first: it gets the project, and enters the notebook's folder
+INSTALL = """\
+!git clone -q {address} project && pip install -q ./project tabulate
+%cd project/{folder}
+import sys
+sys.path.insert(0, "../..")"""
 
 
 def notebook(page: str) -> str:
@@ -81,15 +87,6 @@ def forget_launchers(app, config) -> None:
         config.html_theme_options.pop("launch_buttons", None)
 
 
-def installation(name: str, address: str) -> str:
-    """Return the cell that a notebook needs first on a launcher: it gets the project, and enters the notebook's folder."""
-    return f"""\
-!git clone -q {address} project && pip install -q ./project tabulate
-%cd project/{Path(name).parent.as_posix()}
-import sys
-sys.path.insert(0, "../..")"""
-
-
 def add_line(app, doctree) -> None:
     page = app.env.docname
     if Path(app.env.doc2path(page)).suffix != ".ipynb":
@@ -107,7 +104,8 @@ def add_line(app, doctree) -> None:
     section.append(line)
     if (address := app.config.html_theme_options.get("repository_url")) and name == f"{page}.ipynb":
         section.append(nodes.paragraph(text="On Binder, Colab or JupyterHub, run this first:", classes=["notebook"]))
-        section.append(nodes.literal_block(text=installation(name, address), language="ipython"))
+        cell = INSTALL.format(address=address, folder=Path(name).parent.as_posix())
+        section.append(nodes.literal_block(text=cell, language="ipython3"))
 
 
 def offer(app, page, template, context, doctree) -> None:
