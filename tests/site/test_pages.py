@@ -186,7 +186,7 @@ def test_a_notebook_is_saved_from_its_page_on_disk_without_outputs(page):
     for name in ("idea/vae", "runs/paper/mnist-train-k2"):
         page.goto((PAGES / f"{name}.html").as_uri())
         with page.expect_download() as saved:
-            page.get_by_title("Download this page's notebook").click()
+            browsing.button(page, "Download this page's notebook").click()
         original = nbformat.read(ROOT / extension.notebook(f"book/{name}"), 4)
         assert saved.value.suggested_filename == Path(extension.notebook(f"book/{name}")).name
         found = nbformat.read(saved.value.path(), 4)
