@@ -7,7 +7,7 @@ from pathlib import Path
 
 LIMITS = {  # lines of code in each folder
     "vaelib": 3425,  # target: 2,150 + 5%
-    "book/machinery": 1670,  # target: 950 + 5%
+    "book/machinery": 1671,  # target: 950 + 5%
     "tests": 7899,  # target: 6,500 + 10%
 }
 UNCOUNTED = {"readability.py"}

@@ -28,7 +28,8 @@ EMBEDDED = re.compile(r"\b(?:digits|faces(?:-small)?): [\d,]+ training")
 ON_EMBEDDED_DATA = ("factors", "slips")  # pages with a profile that always use drawn faces
 # The cell that a launched notebook needs first: it gets the project, and enters the notebook's folder
 INSTALL = """\
-!git clone -q {address} project && pip install -q ./project tabulate
+!git clone -q {address} project
+!pip install -q ./project tabulate
 %cd project/{folder}
 import sys
 sys.path.insert(0, "../..")"""
