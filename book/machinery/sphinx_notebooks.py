@@ -1,8 +1,8 @@
-"""A Sphinx extension for the pages of notebooks: how to open them, how long they take, and buttons to save and launch them.
+"""A Sphinx extension for notebooks' pages: how to open them, how long they take, and buttons to save and launch them.
 
-A notebook is saved without outputs, by a script, because browsers only show a file that a link on disk points to. The
-buttons that launch it elsewhere need the repository's address in `_config.yml`. The build fails if a published notebook was executed with the quick profile. The links "Previous" and "Next" skip the
-pages of single runs.
+A script saves a notebook, without outputs, because a browser would only show a file on disk. The buttons that launch it
+elsewhere need the repository's address in `_config.yml`. The build fails if a published notebook was executed with the
+quick profile. The links "Previous" and "Next" skip the pages of single runs.
 """
 
 import json
