@@ -54,7 +54,7 @@ def panels(images: Mapping[str, Tensor], columns: int, panels_in_row: int = 3) -
     aspect = (-(-count // columns) * height) / (columns * width)
     figure, axes = _figure(len(images), panels_in_row, WIDTH / panels_in_row * aspect + 0.2)
     for ax, (title, batch) in zip(axes, images.items(), strict=True):
-        ax.set_title(title)
+        ax.set_title(title, fontsize=9)
         _show(ax, batch, columns)
     return figure
 
@@ -74,7 +74,6 @@ def plane(codes: Tensor, labels: Tensor, decoded: Tensor, limit: float, title: s
     left.set(xlim=(-limit, limit), ylim=(-limit, limit), box_aspect=1)
     left.set_title("where the encoder puts test digits", fontsize=9)
     right.set_title("what the decoder paints there", fontsize=9)
-    left.tick_params(labelsize=8)
     _show(right, decoded, math.isqrt(len(decoded)))
     figure.suptitle(title, fontsize=9)
     return figure
@@ -95,7 +94,7 @@ def rows(images: Mapping[str, Tensor]) -> Figure:
     count, _, height, width = next(iter(images.values())).shape
     figure, axes = _figure(len(images), 1, WIDTH / count * height / width + 0.22)
     for ax, (name, batch) in zip(axes, images.items(), strict=True):
-        ax.set_title(name, loc="left")
+        ax.set_title(name, loc="left", fontsize=9)
         _show(ax, batch, count)
     return figure
 
@@ -107,7 +106,8 @@ def _curves(panels: Mapping[str, tuple[Sequence[Mapping[str, float]], str]], **o
         epochs = [line["epoch"] for line in metrics]
         for split, style in (("train", "--"), ("test", "-")):
             ax.plot(epochs, [line[f"{split}_{key}"] for line in metrics], style, label=split)
-        ax.set(title=title, xlabel="epoch")
+        ax.set_title(title, fontsize=9)
+        ax.set_xlabel("epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("nats per image")
     axes[0].legend()
@@ -140,7 +140,8 @@ def over_dimensions(latent_dims: Sequence[int], values: Mapping[str, Sequence[Se
         for position, column in enumerate(columns):
             ax.plot([position] * len(column), column, "o", color="C0", markersize=3)
         ax.set_xticks(range(len(latent_dims)), latent_dims)
-        ax.set(title=title, xlabel="K")
+        ax.set_title(title, fontsize=9)
+        ax.set_xlabel("K")
     return figure
 
 

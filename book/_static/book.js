@@ -32,6 +32,13 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
+// A page's notebook is in a script, which a page on disk may load, unlike any other file
+const loadNotebook = (src) => document.body.append(Object.assign(document.createElement("script"), { src }));
+const saveNotebook = (download, notebook) => {
+  const file = new Blob([JSON.stringify(notebook, null, 1)], { type: "application/x-ipynb+json" });
+  Object.assign(document.createElement("a"), { download, href: URL.createObjectURL(file) }).click();
+};
+
 // A wide formula scrolls sideways, so a keyboard must reach it; MathJax's menu, which the book does without, saw to that.
 addEventListener("load", () => window.MathJax?.startup?.promise.then(() => {
   for (const formula of document.querySelectorAll("mjx-container[display]")) formula.tabIndex = 0;

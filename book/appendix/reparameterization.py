@@ -33,6 +33,8 @@ from torch.distributions import Bernoulli, RelaxedBernoulli
 
 from vaelib import plots
 
+plt.rcParams.update(plots.STYLE)
+
 mean = torch.tensor([0.7, -1.2], dtype=torch.float64)
 sigma = torch.exp(torch.tensor([-0.5, 0.3], dtype=torch.float64))
 c = torch.tensor([-0.3, 0.4], dtype=torch.float64)
@@ -282,16 +284,16 @@ for S in sizes:
         assert abs(squares.mean() - form) < 5 * error
 
 # %% mystnb={"figure": {"caption": "Variance of the derivative in one mean for the quadratic at K = 16, against the number S of averaged draws (lines: closed forms, points: measured). The leave-one-out baseline saves much of the score function's variance, but the path derivative has far less.", "name": "fig-rpa-draws"}, "image": {"alt": "Three falling lines on logarithmic axes: the score function on top, the leave-one-out baseline below it and steeper at first, the path derivative far below both."}} tags=["hide-input"]
-with plt.rc_context(plots.STYLE):
-    figure, panel = plt.subplots(figsize=(4.5, 2.6))
-    for color, (name, rows) in enumerate(over_S.items()):
-        at, form, found, _ = zip(*rows, strict=True)
-        panel.loglog(at, form, color=f"C{color}", label=name)
-        panel.loglog(at, found, "o", color=f"C{color}", markersize=4)
-    panel.set_xticks(sizes, sizes)
-    panel.minorticks_off()
-    panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    panel.set(xlabel="draws S", ylabel="variance")
+figure, panel = plt.subplots(figsize=(4.5, 2.6))
+for color, (name, rows) in enumerate(over_S.items()):
+    at, form, found, _ = zip(*rows, strict=True)
+    panel.loglog(at, form, color=f"C{color}")
+    panel.loglog(at, found, "o", color=f"C{color}", markersize=4)
+    style = {"color": f"C{color}", "va": "center"}
+    panel.text(at[-1], form[-1], f"   {name}", **style)
+panel.set_xticks(sizes, sizes)
+panel.minorticks_off()
+panel.set(xlabel="draws S", ylabel="variance")
 plt.close(figure)
 figure
 

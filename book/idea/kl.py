@@ -158,6 +158,7 @@ from book.machinery import claims, live
 from vaelib import evaluation, objective, plots
 from vaelib.data.digits import small
 
+plt.rcParams.update(plots.STYLE)
 equal = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 float64 = {"dtype": torch.float64}
 generator = torch.Generator().manual_seed(0)
@@ -345,22 +346,21 @@ costs = objective.kl_divergence(
 centred = Normal(torch.zeros_like(along), along)
 levels = [0.1, 0.5, 1, 2, 3, 4, 6, 8]
 spots = [(math.sqrt(2 * level), 1) for level in levels]  # of their labels
-with plt.rc_context(plots.STYLE):
-    figure, (left, right) = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.5))
-    style = {"colors": "C0", "linewidths": 1}
-    contours = left.contour(across, along, costs, levels, **style)
-    left.clabel(contours, fmt="%g", fontsize=7, colors="k", manual=spots)
-    left.plot(0, 1, "ko", markersize=4)
-    left.plot([0] * 6, [0.5**k for k in range(1, 7)], "kx", markersize=4)
-    left.set(yscale="log", xlabel=r"mean $\mu$", ylabel=r"width $\sigma$")
-    right.plot(along, torch_kl(centred, Normal(0, 1)), label="KL(q || p)")
-    tangent = -along.log() - 0.5
-    right.plot(along, tangent, "k:", label=r"$\log(1/\sigma) - 1/2$")
-    backward = torch_kl(Normal(0, 1), centred)
-    right.plot(along, backward, "--", label="KL(p || q)")
-    right.set(xscale="log", ylim=(-0.3, 8), ylabel="nats")
-    right.set_xlabel(r"width $\sigma$, at $\mu = 0$")
-    right.legend()
+figure, (left, right) = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.5))
+style = {"colors": "C0", "linewidths": 1}
+contours = left.contour(across, along, costs, levels, **style)
+left.clabel(contours, fmt="%g", colors="k", manual=spots)
+left.plot(0, 1, "ko", markersize=4)
+left.plot([0] * 6, [0.5**k for k in range(1, 7)], "kx", markersize=4)
+left.set(yscale="log", xlabel=r"mean $\mu$", ylabel=r"width $\sigma$")
+right.plot(along, torch_kl(centred, Normal(0, 1)), label="KL(q || p)")
+tangent = -along.log() - 0.5
+right.plot(along, tangent, "k:", label=r"$\log(1/\sigma) - 1/2$")
+backward = torch_kl(Normal(0, 1), centred)
+right.plot(along, backward, "--", label="KL(p || q)")
+right.set(xscale="log", ylim=(-0.3, 8), ylabel="nats")
+right.set_xlabel(r"width $\sigma$, at $\mu = 0$")
+right.legend()
 plt.close(figure)
 figure
 
@@ -544,8 +544,7 @@ display({live.CLOUDS: data, "text/plain": f"{len(data):,} bytes"}, raw=True)
 
 # %% mystnb={"figure": {"caption": "The encoder's $q$ for 300 test digits: ellipses of one standard deviation, the digit at the mean; dashed, one and two standard deviations of the prior. Above, reconstruction + KL = their sum, in nats per image. Where scripts run, a slider goes through all seven here.", "classes": "live-still", "name": "fig-kl-clouds"}, "image": {"alt": "Four latent planes. At a beta of 0.1 small clouds of digits, spread beyond the prior's circles; at 1 they fill the circles; at 2 they are wide and near the middle; at 64 all ellipses are the prior's circle."}} tags=["remove-input"]
 by_beta = {each["beta"]: each for each in content["models"]}
-with plt.rc_context(plots.STYLE):
-    figure, axes = plt.subplots(1, 4, figsize=(plots.WIDTH, 2.2))
+figure, axes = plt.subplots(1, 4, figsize=(plots.WIDTH, 2.2))
 for ax, beta in zip(axes, (0.1, 1, 2, D), strict=True):
     each = by_beta[beta]
     codes = torch.tensor(each["codes"]).view(-1, 4) / 1000

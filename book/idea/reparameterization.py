@@ -60,6 +60,8 @@ from vaelib.objective import (
     reparameterize,
 )
 
+plt.rcParams.update(plots.STYLE)
+
 # %% [markdown]
 # ## The stochastic node
 #
@@ -366,18 +368,18 @@ print(
 
 
 # %% mystnb={"figure": {"caption": "Variance of the derivative in one mean: closed forms (lines), and 20,000 draws (points). Left: for the quadratic, only the path derivative doesn't get noisier as K grows. Right: for sin \u03c9z, the path derivative is the noisier one from \u03c9 = 2 on.", "name": "fig-rp-toy"}, "image": {"alt": "Two plots on logarithmic axes. Left: against K, the variance of the score function rises with slope two, with a baseline with slope one, and that of the path derivative is flat. Right: against omega, the path derivative starts below the score function, crosses it near one and rises with slope two, while the score function levels off at one half."}} tags=["hide-input"]
-with plt.rc_context(plots.STYLE):
-    figure, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.1))
-    for panel, lines in zip(axes, (over_K, over_omega), strict=True):
-        for color, (name, rows) in enumerate(lines.items()):
-            at, form, found, _ = zip(*rows, strict=True)
-            panel.loglog(at, form, color=f"C{color}", label=name)
-            panel.loglog(at, found, "o", color=f"C{color}", markersize=4)
-        panel.set_xticks(at, at)
-        panel.minorticks_off()
-        panel.legend()
-    axes[0].set(xlabel="dimensions K", ylabel="variance")
-    axes[1].set(xlabel="ω")
+figure, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.1))
+for panel, lines in zip(axes, (over_K, over_omega), strict=True):
+    for color, (name, rows) in enumerate(lines.items()):
+        at, form, found, _ = zip(*rows, strict=True)
+        panel.loglog(at, form, color=f"C{color}")
+        panel.loglog(at, found, "o", color=f"C{color}", markersize=4)
+        style = {"color": f"C{color}", "va": "center"}
+        panel.text(at[-1], form[-1], f"   {name}", **style)
+    panel.set_xticks(at, at)
+    panel.minorticks_off()
+axes[0].set(xlabel="dimensions K", ylabel="variance")
+axes[1].set(xlabel="ω")
 plt.close(figure)
 figure
 
@@ -480,20 +482,19 @@ recorded = {
 clouds = {name: g[:, 0, :2] for name, g in recorded["end"].items()}
 labels = ("score function", "with a baseline", "path")
 limits = [clouds[name].abs().max() * 1.05 for name in ("plain", "baseline")]
-with plt.rc_context(plots.STYLE):
-    figure, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.3))
-    for panel, limit in zip(axes, limits, strict=True):
-        for color, name in enumerate(("plain", "baseline", "path")):
-            points = clouds[name].T
-            style = {"s": 6, "alpha": 0.6, "linewidths": 0}
-            style |= {"color": ("C1", "C2", "C0")[color]}
-            panel.scatter(*points, label=labels[color], **style)
-        panel.set(xlim=(-limit, limit), ylim=(-limit, limit), box_aspect=1)
-        panel.set(xlabel=r"$\partial / \partial \mu_1$")
-    axes[0].set(ylabel=r"$\partial / \partial \mu_2$")
-    axes[1].set_title(f"enlarged {limits[0] / limits[1]:.0f} times")
-    handles = axes[0].get_legend_handles_labels()
-    figure.legend(*handles, markerscale=3, loc="outside right center")
+figure, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.3))
+for panel, limit in zip(axes, limits, strict=True):
+    for color, name in enumerate(("plain", "baseline", "path")):
+        points = clouds[name].T
+        style = {"s": 6, "alpha": 0.6, "linewidths": 0}
+        style |= {"color": ("C1", "C2", "C0")[color]}
+        panel.scatter(*points, label=labels[color], **style)
+    panel.set(xlim=(-limit, limit), ylim=(-limit, limit), box_aspect=1)
+    panel.set(xlabel=r"$\partial / \partial \mu_1$")
+axes[0].set(ylabel=r"$\partial / \partial \mu_2$")
+axes[1].set_title(f"enlarged {limits[0] / limits[1]:.0f} times")
+handles = axes[0].get_legend_handles_labels()
+figure.legend(*handles, markerscale=3, loc="outside right center")
 plt.close(figure)
 figure
 
@@ -737,19 +738,16 @@ elbos = {S: trainings(S) for S in (1, 5)}
 elbos[25] = trainings(25)
 
 # %% mystnb={"figure": {"caption": "Test ELBO with 1, 5 and 25 codes per image (thin lines: seeds, thick lines: their means). Left: after equal passes over the data, the curves are close. Right: for the same number of decoded codes, one code per image is far ahead.", "name": "fig-rp-samples"}, "image": {"alt": "Two plots of the test ELBO. Against passes over the data the three curves lie close together; against decoded codes the curve of one code is far to the left of the others."}} tags=["hide-input"]
-with plt.rc_context(plots.STYLE):
-    figure, axes = plt.subplots(
-        1, 2, figsize=(plots.WIDTH, 2.1), sharey=True
-    )
-    for color, (S, lines) in enumerate(elbos.items()):
-        for panel, cost in zip(axes, (1, S * len(images)), strict=True):
-            at = cost * torch.arange(1, 2 * short_passes + 1) / 2
-            style = {"color": f"C{color}"}
-            panel.plot(at, lines.mean(0), label=f"S = {S}", **style)
-            panel.plot(at, lines.T, linewidth=0.6, alpha=0.6, **style)
-    axes[0].set(xlabel="passes over the data", ylabel="nats per image")
-    axes[1].set(xlabel="codes decoded", xscale="log")
-    axes[0].legend()
+figure, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.1), sharey=True)
+for color, (S, lines) in enumerate(elbos.items()):
+    for panel, cost in zip(axes, (1, S * len(images)), strict=True):
+        at = cost * torch.arange(1, 2 * short_passes + 1) / 2
+        style = {"color": f"C{color}"}
+        panel.plot(at, lines.mean(0), label=f"S = {S}", **style)
+        panel.plot(at, lines.T, linewidth=0.6, alpha=0.6, **style)
+axes[0].set(xlabel="passes over the data", ylabel="nats per image")
+axes[1].set(xlabel="codes decoded", xscale="log")
+axes[0].legend()
 plt.close(figure)
 figure
 

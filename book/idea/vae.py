@@ -44,6 +44,7 @@ from torchvision.utils import make_grid
 
 from vaelib import data, objective, plots, storage
 
+plt.rcParams.update(plots.STYLE)
 published = json.loads(Path("../live/mnist.json").read_bytes())
 chosen = torch.tensor([each["pixels"] for each in published["digits"]])
 chosen = chosen.view(-1, 1, 28, 28) / 255  # the six to choose from
@@ -60,7 +61,7 @@ with torch.inference_mode():
     terms = objective.elbo(x[None], logits, mean, log_variance)
 log_prob, kl = (each.item() for each in terms)
 
-figure = plt.figure(figsize=(6.4, 6.2), layout="constrained")
+figure = plt.figure(figsize=(6.4, 6.2))
 axes = figure.subplot_mosaic(
     [["image x", "plane"], ["copy x̂", "plane"], ["bill", "bill"]],
     width_ratios=(1, 2),
@@ -207,8 +208,7 @@ with torch.inference_mode():
         kl = objective.kl_divergence(mu, 2 * sigma.log()).mean()
         change.append(torch.stack([-log_prob.mean(), kl]))
 change = torch.stack(change[1:]) - change[0]
-with plt.rc_context(plots.STYLE):
-    figure, axes = plt.subplots(figsize=(5.4, 1.5))
+figure, axes = plt.subplots(figsize=(5.4, 1.5))
 for name, part, style, curve in (
     ("reconstruction", "decoder", "-", change[:, 0]),
     ("KL", "encoder", "--", change[:, 1]),
@@ -251,6 +251,7 @@ figure
 # :file: ../live/clouds.html
 # ```
 #
+# (vae-lines)=
 # ## Twenty lines
 #
 # Here is a whole VAE. In seconds, it learns scikit-learn's small digits
@@ -295,10 +296,9 @@ x, test = (
 torch.manual_seed(3)
 z = torch.randn(16, 2)
 costs, sigmas = [], []
-with plt.rc_context(plots.STYLE):
-    figure, axes = plt.subplots(
-        2, 3, figsize=(7, 2.8), height_ratios=(3.2, 1.2)
-    )
+figure, axes = plt.subplots(
+    2, 3, figsize=(7, 2.8), height_ratios=(3.2, 1.2)
+)
 switches = {
     "both bars": (1, 1),
     "no KL": (1, 0),

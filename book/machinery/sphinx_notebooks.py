@@ -1,9 +1,11 @@
-"""A Sphinx extension that adds a line to the end of every notebook's page: its path, how to open it, how long it takes.
+"""A Sphinx extension for notebooks' pages: how to open them, how long they take, and buttons to save and launch them.
 
-The build fails if a published notebook was executed with the quick profile. The links "Previous" and "Next" skip the
-pages of single runs.
+A script saves a notebook, without outputs, because a browser would only show a file on disk. The buttons that launch it
+elsewhere need the repository's address in `_config.yml`. The build fails if a published notebook was executed with the
+quick profile. The links "Previous" and "Next" skip the pages of single runs.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -24,6 +26,13 @@ QUICK = [
 QUICK_RUN = re.compile(rf"\b(?:{'|'.join(QUICK)})\b")
 EMBEDDED = re.compile(r"\b(?:digits|faces(?:-small)?): [\d,]+ training")
 ON_EMBEDDED_DATA = ("factors", "slips")  # pages with a profile that always use drawn faces
+# The cell that a launched notebook needs first: it gets the project, and enters the notebook's folder
+INSTALL = """\
+!git clone -q {address} project
+!pip install -q ./project tabulate
+%cd project/{folder}
+import sys
+sys.path.insert(0, "../..")"""
 
 
 def notebook(page: str) -> str:
@@ -73,6 +82,12 @@ def refuse_quick_numbers(app, env, docnames) -> None:
             )
 
 
+def forget_launchers(app, config) -> None:
+    """Drop the launch buttons as long as the repository's address is empty, because the theme can't."""
+    if not config.html_theme_options.get("repository_url"):
+        config.html_theme_options.pop("launch_buttons", None)
+
+
 def add_line(app, doctree) -> None:
     page = app.env.docname
     if Path(app.env.doc2path(page)).suffix != ".ipynb":
@@ -86,7 +101,31 @@ def add_line(app, doctree) -> None:
     line += nodes.Text(f"{', whose first cell of code holds its parameters' if has_parameters else ''}; ")
     line += [nodes.literal(text="make lab"), nodes.Text(" opens it. See ")]
     line += [addnodes.pending_xref("", nodes.inline(), **link), nodes.Text(f".{duration(Path(name))}")]
-    next(iter(doctree.findall(nodes.section))).append(line)
+    section = next(iter(doctree.findall(nodes.section)))
+    section.append(line)
+    if (address := app.config.html_theme_options.get("repository_url")) and name == f"{page}.ipynb":
+        section.append(nodes.paragraph(text="On Binder, Colab or JupyterHub, run this first:", classes=["notebook"]))
+        cell = INSTALL.format(address=address, folder=Path(name).parent.as_posix())
+        section.append(nodes.literal_block(text=cell, language="ipython3"))
+
+
+def offer(app, page, template, context, doctree) -> None:
+    """Add a button that saves the page's notebook, and keep those that launch it only if it's in the repository."""
+    if Path(app.env.doc2path(page)).suffix != ".ipynb":
+        return
+    name = notebook(page)
+    found = files.read_notebook(Path(app.srcdir, name))
+    for cell in found.cells:
+        if cell.cell_type == "code":
+            cell.update(outputs=[], execution_count=None)
+    path = Path("_static", "notebooks", name).with_suffix(".js")
+    Path(app.outdir, path).parent.mkdir(parents=True, exist_ok=True)
+    Path(app.outdir, path).write_text(f"saveNotebook({json.dumps(Path(name).name)}, {json.dumps(found)});\n", "utf-8")
+    save = {"type": "javascript", "icon": "fas fa-download", "tooltip": "Download this page's notebook"}
+    save |= {"label": "save", "javascript": f"loadNotebook('{context['pathto'](path.as_posix(), 1)}')"}
+    if name != f"{page}.ipynb":
+        context["header_buttons"] = [each for each in context["header_buttons"] if each["label"] != "launch-buttons"]
+    context["header_buttons"].insert(0, save)
 
 
 def leave_runs_out(app, page, template, context, doctree) -> None:
@@ -106,4 +145,6 @@ def setup(app) -> dict:
     app.connect("env-before-read-docs", refuse_quick_numbers)
     app.connect("doctree-read", add_line)
     app.connect("html-page-context", leave_runs_out)
+    app.connect("config-inited", forget_launchers)
+    app.connect("html-page-context", offer, priority=900)  # after the theme's buttons
     return {"parallel_read_safe": True, "parallel_write_safe": True}

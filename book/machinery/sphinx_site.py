@@ -44,15 +44,19 @@ def add_texts(app, pagename, templatename, context, doctree) -> None:
 
 
 def class_figures(app, doctree) -> None:
-    """Put captions next to figures, by the theme's class, and mark plots (mostly white) for dark pages."""
+    """Put captions next to figures, by the theme's class, and mark plots (mostly white) for dark pages.
+
+    A plot is shown at two thirds of its size, where 9 points at 144 dots per inch are 12 pixels.
+    """
     for figure in doctree.findall(nodes.figure):
         figure["classes"].append("margin-caption")
         for image in figure.findall(nodes.image):
             if image["uri"].endswith(".png"):
                 with Image.open(Path(app.srcdir, image["uri"])) as opened:
-                    shades = opened.convert("L").histogram()
+                    shades, width = opened.convert("L").histogram(), opened.width
                 if shades[255] > 0.8 * sum(shades):
                     figure["classes"].append("plot")
+                    image["width"] = f"{width * 2 // 3}px"
 
 
 def set_numbers(app, doctree, page: str) -> None:

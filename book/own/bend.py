@@ -77,7 +77,9 @@ from vaelib import (
 )
 from vaelib.binarization import binarized
 from vaelib.models import VAE, mlp
-from vaelib.plots import rows
+from vaelib.plots import STYLE, rows
+
+plt.rcParams.update(STYLE)
 
 # %% [markdown]
 # ## The interface
@@ -101,7 +103,7 @@ for name, (left, colour, takes, gives) in boxes.items():
     middle = {"ha": "center", "va": "center", "color": colour}
     axes.text(left + 0.8, 1.85, name, weight="bold", **middle)
     axes.text(left + 0.8, 2.85, takes, **middle)
-    axes.text(left + 0.8, 0.85, gives, size=13, **middle)
+    axes.text(left + 0.8, 0.85, gives, **middle)
     arrow = {"arrowstyle": "->", "color": colour}
     if takes:
         ends = (left + 0.8, 2.32), (left + 0.8, 2.7)

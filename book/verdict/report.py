@@ -133,7 +133,7 @@ for name, number in numbers.items():
 # convolutional ({glue:text}`weights_faces` at K = 64). Both have a Bernoulli likelihood, a
 # Gaussian posterior with diagonal covariance, N(0, I) as prior, the KL in closed form, and
 # one posterior sample. A training loop of twenty lines of plain torch ends with the same
-# bits ({doc}`/book/idea/algorithm`).
+# bits ({doc}`/book/appendix/algorithm`).
 #
 # *Data.* We use all of MNIST, 60,000 + 10,000 images. Of CelebA we use the first 9,000
 # images of the official list, at half size: 8,100 for training and 900 for testing. (We

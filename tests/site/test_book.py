@@ -12,9 +12,13 @@ import nbformat
 import papermill
 import pytest
 from conftest import BOOK, ROOT
+from jupyter_book.config import get_final_config
 from jupyter_server.services.contents.largefilemanager import LargeFileManager
 from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
+from sklearn.utils import Bunch
 from sphinx.errors import ExtensionError
+from sphinx_book_theme.header_buttons import update_context_with_repository_info
+from sphinx_book_theme.header_buttons.launch import add_launch_buttons
 
 from book.machinery import __main__ as command_line
 from book.machinery import claims, profiles
@@ -79,6 +83,26 @@ def test_no_book_is_built_of_a_published_page_with_numbers_of_the_quick_profile(
     env = SimpleNamespace(found_docs=["book/mnist/train"], doc2path=lambda _: BOOK / "runs/quick/mnist-train-k2.ipynb")
     with pytest.raises(ExtensionError, match=r"mnist-train-k2.ipynb was .* git checkout .*mnist-train-k2.py"):
         extension.refuse_quick_numbers(SimpleNamespace(srcdir=ROOT), env, [])
+
+
+@pytest.mark.parametrize("address", ["", "https://github.com/someone/vae"])
+def test_a_notebook_can_be_launched_as_soon_as_the_repository_has_an_address(tmp_path, address):
+    settings = tmp_path / "_config.yml"
+    settings.write_text((ROOT / "_config.yml").read_text().replace('{url: "", ', f'{{url: "{address}", '))
+    final, _ = get_final_config(user_yaml=settings, cli_config={"latex_individualpages": False})
+    config = Bunch(html_theme_options=final["html_theme_options"], html_context={})
+    env = SimpleNamespace(metadata={"book/idea/vae": {"kernelspec": {}}}, doc2path=lambda page: f"{page}.ipynb")
+    app = SimpleNamespace(config=config, env=env, builder=None)
+    extension.forget_launchers(app, config)
+    update_context_with_repository_info(app)
+    context = {"pagename": "book/idea/vae", "sourcename": "vae.ipynb", "header_buttons": [], **config.html_context}
+    add_launch_buttons(app, "book/idea/vae", "page.html", context, None)
+    offered = [button["url"] for group in context["header_buttons"] for button in group["buttons"]]
+    launchers = [
+        "https://mybinder.org/v2/gh/someone/vae/main?urlpath=lab/tree/book/idea/vae.ipynb",
+        "https://colab.research.google.com/github/someone/vae/blob/main/book/idea/vae.ipynb",
+    ]
+    assert offered == (launchers if address else [])
 
 
 def test_the_notebooks_that_are_opened_are_copies(tmp_path):

@@ -5,10 +5,13 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
+import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browsing import PHONE
 from conftest import PAGES, ROOT
+
+from book.machinery import sphinx_notebooks as extension
 
 HTML = PAGES.parent
 ALL = sorted(str(path.relative_to(HTML)) for path in [*PAGES.rglob("*.html"), HTML / "search.html"] if path.exists())
@@ -176,6 +179,22 @@ def test_a_notebooks_page_names_the_notebook_and_how_long_it_takes(name):
     assert "Time on one CPU core" in line
 
 
+def test_a_notebook_is_saved_from_its_page_on_disk_without_outputs(page):
+    for name in ("idea/vae", "runs/paper/mnist-train-k2"):
+        page.goto((PAGES / f"{name}.html").as_uri())
+        with page.expect_download() as saved:
+            browsing.button(page, "Download this page's notebook").click()
+        original = nbformat.read(ROOT / extension.notebook(f"book/{name}"), 4)
+        assert saved.value.suggested_filename == Path(extension.notebook(f"book/{name}")).name
+        found = nbformat.read(saved.value.path(), 4)
+        assert [cell.source for cell in found.cells] == [cell.source for cell in original.cells]
+        assert not any(cell.get("outputs") for cell in found.cells)
+
+
+def test_no_page_names_a_service_before_the_repository_has_an_address():
+    assert [name for name in ALL if re.search(r"mybinder|colab\.|git clone -q", SOURCE[name])] == []
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_numbers_in_tables_have_a_true_minus_and_names_no_underscores(name):
     assert re.findall(r"<td[^>]*>(?:<p>)?(?:-\d|[A-Z][a-z]+_[A-Z])", SOURCE[name]) == []
@@ -216,7 +235,7 @@ def test_the_report_prints_on_three_pages(page):
 
 
 def test_the_site_is_small_and_so_is_each_page_with_its_scripts():
-    assert sum(path.stat().st_size for path in HTML.rglob("*") if path.is_file()) < 30e6
+    assert sum(path.stat().st_size for path in HTML.rglob("*") if path.is_file()) < 32e6
     for name in PLAYED:
         scripts = [HTML / "_static" / each for each in re.findall(r"live/[\w-]+\.js", SOURCE[name])]
         assert 0 < sum(path.stat().st_size for path in scripts) < 4e6, name
