@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browsing import PHONE
+from browsing import PHONE, button
 from conftest import PAGES, ROOT
 
 from book.machinery import sphinx_notebooks as extension
@@ -183,7 +183,7 @@ def test_a_notebook_is_saved_from_its_page_on_disk_without_outputs(page):
     for name in ("idea/vae", "runs/paper/mnist-train-k2"):
         page.goto((PAGES / f"{name}.html").as_uri())
         with page.expect_download() as saved:
-            browsing.button(page, "Download this page's notebook").click()
+            button(page, "Download this page's notebook").click()
         original = nbformat.read(ROOT / extension.notebook(f"book/{name}"), 4)
         assert saved.value.suggested_filename == Path(extension.notebook(f"book/{name}")).name
         found = nbformat.read(saved.value.path(), 4)
