@@ -44,14 +44,14 @@ def add_texts(app, pagename, templatename, context, doctree) -> None:
 
 
 def class_figures(app, doctree) -> None:
-    """Put captions next to figures, by the theme's class, and mark plots (mostly white) for dark pages."""
+    """Put captions next to figures, by the theme's class, and mark plots (mostly white, hardly any black) for dark pages."""
     for figure in doctree.findall(nodes.figure):
         figure["classes"].append("margin-caption")
         for image in figure.findall(nodes.image):
             if image["uri"].endswith(".png"):
                 with Image.open(Path(app.srcdir, image["uri"])) as opened:
                     shades = opened.convert("L").histogram()
-                if shades[255] > 0.8 * sum(shades):
+                if shades[255] > 0.7 * sum(shades) and shades[0] < 0.02 * sum(shades):
                     figure["classes"].append("plot")
 
 
