@@ -22,7 +22,13 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const table of document.querySelectorAll(".bd-article table")) {
     const heads = [...table.querySelectorAll("thead th")].map((each) => each.textContent);
     table.classList.toggle("cards", heads.length > 3);
-    for (const cell of table.querySelectorAll("tbody td")) cell.dataset.label = heads[cell.cellIndex] ?? "";
+    let row; // a row without a name of its own goes on with the last one's
+    for (const cell of table.querySelectorAll("tbody td")) {
+      const said = cell.textContent.trim();
+      if (!cell.cellIndex && said) row = said;
+      cell.dataset.label = said || cell.cellIndex ? heads[cell.cellIndex] ?? "" : row;
+      cell.classList.toggle("empty", !said);
+    }
   }
   for (const source of document.querySelectorAll(".citation-list > .citation")) {
     source.setAttribute("role", "listitem");
