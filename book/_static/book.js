@@ -22,6 +22,8 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const table of document.querySelectorAll(".bd-article table")) {
     const heads = [...table.querySelectorAll("thead th")].map((each) => each.textContent);
     table.classList.toggle("cards", heads.length > 3);
+    const box = table.parentElement;
+    box.classList.toggle("full-width", box.scrollWidth > box.clientWidth); // by the theme's class, into the margin
     let row; // a row without a name of its own goes on with the last one's
     for (const cell of table.querySelectorAll("tbody td")) {
       const said = cell.textContent.trim();
