@@ -40,7 +40,11 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
-// A wide formula scrolls sideways, so a keyboard must reach it; MathJax's menu, which the book does without, saw to that.
+// What is wide scrolls sideways, so a keyboard must reach it: plots on a phone, and formulas; MathJax's menu, which the book
+// does without, saw to those.
+addEventListener("load", () => {
+  for (const plot of document.querySelectorAll("figure.plot")) if (plot.scrollWidth > plot.clientWidth) plot.tabIndex = 0;
+});
 addEventListener("load", () => window.MathJax?.startup?.promise.then(() => {
   for (const formula of document.querySelectorAll("mjx-container[display]")) formula.tabIndex = 0;
 }));
