@@ -46,5 +46,8 @@ addEventListener("load", () => {
   for (const plot of document.querySelectorAll("figure.plot")) if (plot.scrollWidth > plot.clientWidth) plot.tabIndex = 0;
 });
 addEventListener("load", () => window.MathJax?.startup?.promise.then(() => {
-  for (const formula of document.querySelectorAll("mjx-container[display]")) formula.tabIndex = 0;
+  for (const formula of document.querySelectorAll("mjx-container[display]")) {
+    formula.tabIndex = 0;
+    formula.classList.toggle("wide", formula.scrollWidth > formula.clientWidth);
+  }
 }));
