@@ -10,9 +10,16 @@ from sphinx.errors import ExtensionError
 
 ENTRY = re.compile(r"^(\w[\w, ]*) : (.+)")
 NUMBER = re.compile(r"[+−-]?\d[\d,.]*(e[+-]\d+)?%?( (± |to )?[<+−-]?[\d.]+%?| \[.*\])*")
-MINUS = re.compile(r"(?<![\w)-])-(?=\d)")
-POWER = re.compile(r"\b(\d(?:\.\d+)?)e([+-]\d+)")
+ALIGNED = re.compile(r"[+−-]?[\d,]+((?:\.\d+)?(?: ± [\d.]+)?)")
+SPACES = str.maketrans("0123456789±. ", "\u2007" * 11 + "\u2008\u00a0")  # as wide
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+PRINTED = {
+    re.compile(r"(?<![\w)-])-(?=\d)"): "−",
+    re.compile(r"\b(\d(?:\.\d+)?)e([+-]\d+)"): lambda found: _power(*found.groups()),
+    re.compile(r"(?<=\d) x (?=\d)"): "\u00a0×\u00a0",
+    re.compile(r"(?<=[\dK]) - (?=[\dK])"): "\u00a0–\u00a0",  # between layers
+    re.compile(r"(?<=\w) = (?=[\d−])"): "\u00a0=\u00a0",
+}
 NAME = re.compile(r"[A-Z\d][A-Za-z]*(_[A-Za-z]+)+")  # of CelebA's attributes
 VERBATIM = (nodes.literal, nodes.math, nodes.raw)
 UNUSED = {  # files in _static that pages don't load
@@ -56,7 +63,7 @@ def class_figures(app, doctree) -> None:
 
 
 def set_numbers(app, doctree, page: str) -> None:
-    """Set numbers as in print, with minus signs and powers of ten, aligned in tables, and attributes without _."""
+    """Set numbers as in print: with minus signs, powers of ten and unbroken, in tables aligned; attributes without _."""
     for table in doctree.findall(nodes.table):
         rows = [row.children for row in table.findall(nodes.row)]
         for head, *cells in zip(*rows, strict=False):
@@ -64,16 +71,27 @@ def set_numbers(app, doctree, page: str) -> None:
             if said and all(map(NUMBER.fullmatch, said)):
                 for cell in (head, *cells):
                     cell["classes"].append("number")
+                _align([cell for cell in cells if cell.astext()])
     prose = [each for kind in (nodes.paragraph, nodes.caption) for each in doctree.findall(kind)]
     for text in [text for each in prose for text in each.findall(nodes.Text)]:
         if text.parent and not isinstance(text.parent, VERBATIM):  # paragraphs in paragraphs were done already
-            new = text.replace("_", " ") if NAME.fullmatch(text) else POWER.sub(_power, MINUS.sub("−", text))
+            new = text.replace("_", " ") if NAME.fullmatch(text) else text
+            for pattern, printed in PRINTED.items():
+                new = pattern.sub(printed, new)
             text.parent.replace(text, nodes.Text(new))
 
 
-def _power(found: re.Match) -> str:
-    factor = "" if found[1] == "1" else f"{found[1]} × "
-    return f"{factor}10{str(int(found[2])).translate(RAISED)}"
+def _align(cells: list[nodes.entry]) -> None:
+    """Bring decimal points in line: after its number a cell gets spaces as wide as what longer ones have there."""
+    found = [ALIGNED.fullmatch(cell.astext()) for cell in cells]
+    if all(found):
+        longest = max((each[1] for each in found), key=len)
+        for cell, each in zip(cells, found, strict=True):
+            cell[0] += nodes.Text(longest[len(each[1]) :].translate(SPACES))
+
+
+def _power(factor: str, exponent: str) -> str:
+    return f"{'' if factor == '1' else f'{factor} × '}10{str(int(exponent)).translate(RAISED)}"
 
 
 def remove_unused(app, error) -> None:
