@@ -23,6 +23,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const heads = [...table.querySelectorAll("thead th")].map((each) => each.textContent);
     table.classList.toggle("cards", heads.length > 3);
     const box = table.parentElement;
+    table.classList.toggle("wide", table.offsetWidth > 544); // the column's width
     box.classList.toggle("full-width", box.scrollWidth > box.clientWidth); // by the theme's class, into the margin
     let row; // a row without a name of its own goes on with the last one's
     for (const cell of table.querySelectorAll("tbody td")) {
