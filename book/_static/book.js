@@ -33,6 +33,9 @@ document.addEventListener("DOMContentLoaded", () => {
       cell.classList.toggle("empty", !said);
     }
   }
+  if (matchMedia("(max-width: 575px)").matches) { // plots scroll sideways there, so a keyboard must reach them
+    for (const plot of document.querySelectorAll("figure.plot")) plot.tabIndex = 0;
+  }
   for (const source of document.querySelectorAll(".citation-list > .citation")) {
     source.setAttribute("role", "listitem");
   }
@@ -41,11 +44,7 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
-// What is wide scrolls sideways, so a keyboard must reach it: plots on a phone, and formulas; MathJax's menu, which the book
-// does without, saw to those.
-addEventListener("load", () => {
-  for (const plot of document.querySelectorAll("figure.plot")) if (plot.scrollWidth > plot.clientWidth) plot.tabIndex = 0;
-});
+// A wide formula scrolls sideways, so a keyboard must reach it; MathJax's menu, which the book does without, saw to that.
 addEventListener("load", () => window.MathJax?.startup?.promise.then(() => {
   for (const formula of document.querySelectorAll("mjx-container[display]")) {
     formula.tabIndex = 0;

@@ -75,7 +75,8 @@ def _place(value: float, bound: float, way: int) -> float:
 
 
 def _row(judgement: claims.Judgement) -> str:
-    marks, places = "", []
+    marks = ""
+    places: list[float] = []
     for key, condition in judgement.rule["conditions"].items():
         way, bound = (1, condition["above"]) if "above" in condition else (-1, condition["below"])
         low, high = (_place(end, bound, way) if isfinite(end) else 0 for end in judgement.interval(key))

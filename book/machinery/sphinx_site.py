@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from docutils import nodes
@@ -13,7 +14,7 @@ NUMBER = re.compile(r"[+−-]?\d[\d,.]*(e[+-]\d+)?%?( (± |to )?[<+−-]?[\d.]+%
 ALIGNED = re.compile(r"[+−-]?[\d,]+((?:\.\d+)?(?: ± [\d.]+)?)")
 SPACES = str.maketrans("0123456789±. ", "\u2007" * 11 + "\u2008\u00a0")  # as wide
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-PRINTED = {
+PRINTED: dict[re.Pattern, str | Callable] = {
     re.compile(r"(?<![\w)-])-(?=\d)"): "−",
     re.compile(r"\b(\d(?:\.\d+)?)e([+-]\d+)"): lambda found: _power(*found.groups()),
     re.compile(r"(?<=\d) x (?=\d)"): "\u00a0×\u00a0",
@@ -83,11 +84,11 @@ def set_numbers(app, doctree, page: str) -> None:
 
 def _align(cells: list[nodes.entry]) -> None:
     """Bring decimal points in line: after its number a cell gets spaces as wide as what longer ones have there."""
-    found = [ALIGNED.fullmatch(cell.astext()) for cell in cells]
-    if all(found):
-        longest = max((each[1] for each in found), key=len)
-        for cell, each in zip(cells, found, strict=True):
-            cell[0] += nodes.Text(longest[len(each[1]) :].translate(SPACES))
+    tails = [found[1] for cell in cells if (found := ALIGNED.fullmatch(cell.astext()))]
+    if len(tails) == len(cells):
+        longest = max(tails, key=len, default="")
+        for cell, tail in zip(cells, tails, strict=True):
+            cell[0] += nodes.Text(longest[len(tail) :].translate(SPACES))
 
 
 def _power(factor: str, exponent: str) -> str:
