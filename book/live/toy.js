@@ -118,7 +118,7 @@
     waiting ||= visible;
   }
 
-  let last = 0;
+  let last = 0; // when the last frame was drawn
   function frame(now) {
     waiting = false;
     if (now - last < 45) return wake();
@@ -233,6 +233,7 @@
 
   function run() {
     if (since >= LAST) since = AGAIN;
+    if (!running) last = performance.now(); // or the time at rest would be due
     running = true;
     find("run").textContent = "Pause";
     say("A digit gets its colour when its neighbours are of its kind.");
