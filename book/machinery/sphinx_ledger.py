@@ -81,7 +81,8 @@ def _row(judgement: claims.Judgement) -> str:
         way, bound = (1, condition["above"]) if "above" in condition else (-1, condition["below"])
         low, high = (_place(end, bound, way) if isfinite(end) else 0 for end in judgement.interval(key))
         x = _place(mean(judgement.values[key]), bound, way)
-        y = 8 - 3 * sum(abs(x - other) < 6 for other in places)  # or a dot hides another one
+        near = sum(abs(x - other) < 6 for other in places)
+        y = 8 + (-1) ** near * 3 * ((near + 1) // 2)  # or a dot hides another one: up and down in turn
         places.append(x)
         shade = {True: "met", False: "missed", None: "open"}[judgement.met[key]]
         marks += f'<g class="{shade}"><path d="M{low:.0f} {y}H{high:.0f}"/><circle cx="{x:.0f}" cy="{y}" r="3"/></g>'
