@@ -22,7 +22,19 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const table of document.querySelectorAll(".bd-article table")) {
     const heads = [...table.querySelectorAll("thead th")].map((each) => each.textContent);
     table.classList.toggle("cards", heads.length > 3);
-    for (const cell of table.querySelectorAll("tbody td")) cell.dataset.label = heads[cell.cellIndex] ?? "";
+    const box = table.parentElement;
+    table.classList.toggle("wide", table.offsetWidth > 544); // the column's width
+    box.classList.toggle("full-width", box.scrollWidth > box.clientWidth); // by the theme's class, into the margin
+    let row; // a row without a name of its own goes on with the last one's
+    for (const cell of table.querySelectorAll("tbody td")) {
+      const said = cell.textContent.trim();
+      if (!cell.cellIndex && said) row = said;
+      cell.dataset.label = said || cell.cellIndex ? heads[cell.cellIndex] ?? "" : row;
+      cell.classList.toggle("empty", !said);
+    }
+  }
+  if (matchMedia("(max-width: 575px)").matches) { // plots scroll sideways there, so a keyboard must reach them
+    for (const plot of document.querySelectorAll("figure.plot")) plot.tabIndex = 0;
   }
   for (const source of document.querySelectorAll(".citation-list > .citation")) {
     source.setAttribute("role", "listitem");
@@ -41,5 +53,8 @@ const saveNotebook = (download, notebook) => {
 
 // A wide formula scrolls sideways, so a keyboard must reach it; MathJax's menu, which the book does without, saw to that.
 addEventListener("load", () => window.MathJax?.startup?.promise.then(() => {
-  for (const formula of document.querySelectorAll("mjx-container[display]")) formula.tabIndex = 0;
+  for (const formula of document.querySelectorAll("mjx-container[display]")) {
+    formula.tabIndex = 0;
+    formula.classList.toggle("wide", formula.scrollWidth > formula.clientWidth);
+  }
 }));

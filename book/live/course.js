@@ -41,15 +41,15 @@ const course = (() => {
     return learner.step(state.layers, select(chosen), noise(state, chosen.length, noisy), { beta, rate });
   }
 
-  // A plane that reaches as far as `limit` in each direction: both axes, and circles at one, two and three standard
-  // deviations of the prior. `place` says where on the canvas a code is.
+  // A plane that reaches as far as `limit` in each direction: both axes, and those of the circles at one, two and three
+  // standard deviations of the prior that fit. `place` says where on the canvas a code is.
   function scenery(canvas, limit) {
     const { context, width } = page.sharpen(canvas);
     const place = ([x, y]) => [(x / limit + 1) * (width / 2), (1 - y / limit) * (width / 2)];
     context.strokeStyle = getComputedStyle(canvas).color;
     context.globalAlpha = 0.35;
     context.beginPath();
-    for (let radius = 1; radius <= 3; radius++) {
+    for (let radius = 1; radius <= Math.min(3, limit); radius++) {
       context.moveTo(...place([radius, 0]));
       context.arc(width / 2, width / 2, (radius / limit) * (width / 2), 0, 2 * Math.PI);
     }

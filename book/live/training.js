@@ -189,8 +189,11 @@
       context.setLineDash([]);
     }
     context.strokeStyle = style.getPropertyValue("--line");
+    const [{ test: first }] = state.history;
+    context.textAlign = "left";
+    if (first[index] > high) context.fillText(`↑ ${first[index].toFixed(1)}`, LEFT + 4, TOP + 6);
     context.beginPath();
-    context.rect(LEFT, 0, width, y(low));
+    context.rect(LEFT, TOP, width, y(low) - TOP);
     context.clip(); // the first prices are beyond the edge
     for (const [set, thickness] of [["train", 1], ["test", 2.5]]) {
       const points = state.history.filter((each) => Number.isFinite(each[set][index]));
@@ -198,7 +201,7 @@
     }
     const last = state.history.at(-1);
     const [trained, tested] = [last.train[index], last.test[index]].map((price) => price.toFixed(2));
-    find(`${name}-price`).textContent = state.updates ? `train ${trained}, test ${tested}` : `test ${tested}`;
+    find(`${name}-price`).textContent = Number.isFinite(last.train[index]) ? `train ${trained}, test ${tested}` : `test ${tested}`;
 
     function line(points, thickness, alpha) {
       Object.assign(context, { lineWidth: thickness, globalAlpha: alpha });

@@ -80,18 +80,22 @@ def _place(value: float, bound: float, way: int) -> float:
 
 def _row(judgement: claims.Judgement) -> str:
     marks = ""
+    places: list[float] = []
     for key, condition in judgement.rule["conditions"].items():
         way, bound = (1, condition["above"]) if "above" in condition else (-1, condition["below"])
         low, high = (_place(end, bound, way) if isfinite(end) else 0 for end in judgement.interval(key))
         x = _place(mean(judgement.values[key]), bound, way)
+        near = sum(abs(x - other) < 6 for other in places)
+        y = 8 + (-1) ** near * 3 * ((near + 1) // 2)  # or a dot hides another one: up and down in turn
+        places.append(x)
         shade = {True: "met", False: "missed", None: "open"}[judgement.met[key]]
-        marks += f'<g class="{shade}"><path d="M{low:.0f} 8H{high:.0f}"/><circle cx="{x:.0f}" cy="8" r="4"/></g>'
+        marks += f'<g class="{shade}"><path d="M{low:.0f} {y}H{high:.0f}"/><circle cx="{x:.0f}" cy="{y}" r="3"/></g>'
     mark, shade = SIGNS[judgement.verdict]
     return (
         f'<details class="claim {shade}" id="{judgement.claim.lower()}"><summary><b aria-hidden="true">{mark}</b>'
         f"<span>{escape(judgement.rule['plain'])} <small>{judgement.claim}</small></span>"
         f'<svg viewBox="0 0 100 16" aria-hidden="true"><path d="M0 8H100M50 0V16"/>{marks}</svg>'
-        f"<strong>{judgement.label}</strong></summary>"
+        f"<strong>{judgement.label.replace(', exploratory', ' <small>exploratory</small>')}</strong></summary>"
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from docutils import nodes
@@ -10,9 +11,16 @@ from sphinx.errors import ExtensionError
 
 ENTRY = re.compile(r"^(\w[\w, ]*) : (.+)")
 NUMBER = re.compile(r"[+−-]?\d[\d,.]*(e[+-]\d+)?%?( (± |to )?[<+−-]?[\d.]+%?| \[.*\])*")
-MINUS = re.compile(r"(?<![\w)-])-(?=\d)")
-POWER = re.compile(r"\b(\d(?:\.\d+)?)e([+-]\d+)")
+ALIGNED = re.compile(r"[+−-]?[\d,]+((?:\.\d+)?(?: ± [\d.]+)?)")
+SPACES = str.maketrans("0123456789±. ", "\u2007" * 11 + "\u2008\u00a0")  # as wide
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+PRINTED: dict[re.Pattern, str | Callable] = {
+    re.compile(r"(?<![\w)-])-(?=\d)"): "−",
+    re.compile(r"\b(\d(?:\.\d+)?)e([+-]\d+)"): lambda found: _power(*found.groups()),
+    re.compile(r"(?<=\d) x (?=\d)"): "\u00a0×\u00a0",
+    re.compile(r"(?<=[\dK]) - (?=[\dK])"): "\u00a0–\u00a0",  # between layers
+    re.compile(r"(?<=\w) = (?=[\d−])"): "\u00a0=\u00a0",
+}
 NAME = re.compile(r"[A-Z\d][A-Za-z]*(_[A-Za-z]+)+")  # of CelebA's attributes
 VERBATIM = (nodes.literal, nodes.math, nodes.raw)
 UNUSED = {  # files in _static that pages don't load
@@ -44,7 +52,7 @@ def add_texts(app, pagename, templatename, context, doctree) -> None:
 
 
 def class_figures(app, doctree) -> None:
-    """Put captions next to figures, by the theme's class, and mark plots (mostly white) for dark pages.
+    """Put captions next to figures, by the theme's class, and mark plots (mostly white, hardly black) for dark pages.
 
     A plot is shown at two thirds of its size, where 9 points at 144 dots per inch are 12 pixels.
     """
@@ -54,13 +62,13 @@ def class_figures(app, doctree) -> None:
             if image["uri"].endswith(".png"):
                 with Image.open(Path(app.srcdir, image["uri"])) as opened:
                     shades, width = opened.convert("L").histogram(), opened.width
-                if shades[255] > 0.8 * sum(shades):
+                if shades[255] > 0.7 * sum(shades) and shades[0] < 0.02 * sum(shades):
                     figure["classes"].append("plot")
                     image["width"] = f"{width * 2 // 3}px"
 
 
 def set_numbers(app, doctree, page: str) -> None:
-    """Set numbers as in print, with minus signs and powers of ten, aligned in tables, and attributes without _."""
+    """Set numbers as in print: with minus signs, powers of ten and unbroken, in tables aligned; attributes without _."""
     for table in doctree.findall(nodes.table):
         rows = [row.children for row in table.findall(nodes.row)]
         for head, *cells in zip(*rows, strict=False):
@@ -68,16 +76,27 @@ def set_numbers(app, doctree, page: str) -> None:
             if said and all(map(NUMBER.fullmatch, said)):
                 for cell in (head, *cells):
                     cell["classes"].append("number")
+                _align([cell for cell in cells if cell.astext()])
     prose = [each for kind in (nodes.paragraph, nodes.caption) for each in doctree.findall(kind)]
     for text in [text for each in prose for text in each.findall(nodes.Text)]:
         if text.parent and not isinstance(text.parent, VERBATIM):  # paragraphs in paragraphs were done already
-            new = text.replace("_", " ") if NAME.fullmatch(text) else POWER.sub(_power, MINUS.sub("−", text))
+            new = text.replace("_", " ") if NAME.fullmatch(text) else text
+            for pattern, printed in PRINTED.items():
+                new = pattern.sub(printed, new)
             text.parent.replace(text, nodes.Text(new))
 
 
-def _power(found: re.Match) -> str:
-    factor = "" if found[1] == "1" else f"{found[1]} × "
-    return f"{factor}10{str(int(found[2])).translate(RAISED)}"
+def _align(cells: list[nodes.entry]) -> None:
+    """Bring decimal points in line: after its number a cell gets spaces as wide as what longer ones have there."""
+    tails = [found[1] for cell in cells if (found := ALIGNED.fullmatch(cell.astext()))]
+    if len(tails) == len(cells):
+        longest = max(tails, key=len, default="")
+        for cell, tail in zip(cells, tails, strict=True):
+            cell[0] += nodes.Text(longest[len(tail) :].translate(SPACES))
+
+
+def _power(factor: str, exponent: str) -> str:
+    return f"{'' if factor == '1' else f'{factor} × '}10{str(int(exponent)).translate(RAISED)}"
 
 
 def remove_unused(app, error) -> None:

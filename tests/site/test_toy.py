@@ -58,6 +58,15 @@ def test_a_grey_heap_separates_by_itself_and_comes_to_rest(toy):
     assert text(page, "run") == "Pause"
 
 
+def test_on_a_slow_machine_a_frame_takes_all_the_steps_that_are_due(toy):
+    page = toy()
+    page.clock.run_for(300)
+    before = int(text(page, "updates"))
+    for _ in range(5):
+        page.clock.fast_forward(150)
+    assert int(text(page, "updates")) - before > 30
+
+
 def test_what_one_draws_finds_its_place(toy):
     page = toy()
     page.clock.run_for(6000)

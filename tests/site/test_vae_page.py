@@ -220,6 +220,15 @@ def chapter(opened):
     return lambda name: opened(f"idea/{name}", **PHONE)
 
 
+def test_on_a_phone_the_whole_machine_is_on_one_screen_and_the_plane_leaves_the_thumb_a_margin(opened):
+    page = opened("idea/vae", viewport={"width": 390, "height": 844}, has_touch=True)
+    image, plane, pay = (page.locator(place).bounding_box() for place in ("#vae-x", "#vae-q", ".vae-pay"))
+    assert image["y"] > 0
+    assert plane["x"] > 44
+    assert plane["y"] + plane["height"] < pay["y"]
+    assert pay["y"] + pay["height"] <= 844
+
+
 def log_likelihood(model, x, z):
     with torch.inference_mode():
         logits = torch.cat([model.decoder.logits(part[:, None]).flatten(1) for part in z.split(2000)])

@@ -1,0 +1,33 @@
+"""What the book's extension for Sphinx makes of numbers."""
+
+import pytest
+from docutils import nodes
+from docutils.utils import new_document
+
+from book.machinery import sphinx_site
+
+
+@pytest.mark.parametrize(
+    ("written", "printed"),
+    [
+        ("With K = 2, -3 and 2.5e+3", "With K_=_2, −3 and 2.5 × 10³"),
+        ("a 32 x 32 x 24 map", "a 32_×_32_×_24 map"),
+        ("784 - 512 - K", "784_–_512_–_K"),
+    ],
+)
+def test_numbers_are_set_as_in_print(written, printed):
+    document = new_document("page")
+    document += nodes.paragraph(text=written)
+    sphinx_site.set_numbers(None, document, "page")
+    assert document.astext() == printed.replace("_", "\u00a0")
+
+
+def test_decimal_points_of_a_column_stand_in_line():
+    document, body = new_document("page"), nodes.tbody()
+    document += nodes.table("", body)
+    for text in ("head", "-143.7", "2", "", "5248.3 ± 0.6"):
+        body += nodes.row("", nodes.entry("", nodes.paragraph(text=text)))
+    sphinx_site.set_numbers(None, document, "page")
+    _, *cells = [row.astext() for row in body]
+    as_wide = str.maketrans("\u2007\u2008\u00a0", "0. ")
+    assert [cell.translate(as_wide) for cell in cells] == ["−143.7 0 0.0", "2.0 0 0.0", "", "5248.3 ± 0.6"]
