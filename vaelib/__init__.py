@@ -70,8 +70,6 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-# On the CPU, numbers too small for float32's normal range (Adam's moments of weights whose gradient has died) make
-# training half as fast as it could be. Rounding them to zero changes no result that float32 can show. Threads inherit
 # On the CPU, numbers below float32's normal range slow training down to half its speed. They occur in Adam's moments of
 # weights whose gradient is zero. Rounding them to zero changes no result that float32 can show. Threads inherit this
 # setting when they start, so we set it before torch starts any.

@@ -159,7 +159,7 @@ class VAE(nn.Module):
         x = self.preprocess(x.clone())  # a copy, because in-place preprocessing must not change the data
         parts = self.decoder.modules() if isinstance(self.decoder, nn.Module) else [self.decoder]
         support = next((part.support for part in parts if hasattr(part, "support")), None)
-        if support is None or torch.compiler.is_compiling() or (self.training and x.device.type != "cpu"):
+        if support is None or not len(x) or torch.compiler.is_compiling() or (self.training and x.device.type != "cpu"):
             return x
         low, high = (each.item() for each in x.aminmax())
         least, most = getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf)

@@ -113,7 +113,7 @@ def folder_name(record: Mapping[str, Any], defaults: Mapping[str, Any], stands: 
     short = {"batch_size": "b", "learning_rate": "r", "precision": "", "max_grad_norm": "clip", "patience": "patience"}
     for key, letters in short.items():
         if (value := settings[key]) != defaults[key]:
-            parts.append(f"{letters}{value}" if isinstance(value, str) else f"{letters}{value:g}")
+            parts.append(letters + str(value).removesuffix(".0"))
     for key, function in record["functions"].items():
         if function and not stands and function != PAPER.get(key):
             without_modules = re.sub(r"\b(\w+\.)+(?=[A-Za-z_])", "", function)
@@ -226,11 +226,14 @@ class _Reader:
                         found.append((name, self._global(module, attributes | taken)))
         return list(map(_plain, trees)), self.each((function.__defaults__, function.__kwdefaults__)), closure, found
 
-    def _global(self, value: Any, attributes: set[str]) -> object:
+    def _global(self, value: Any, attributes: set[str], *within: ModuleType) -> object:
         """Hash a global. For a custom module, hash only the attributes that the function uses."""
         if not isinstance(value, ModuleType) or _is_installed(value):
             return self.hash(value)
-        return [(name, self._global(vars(value)[name], attributes)) for name in sorted(attributes & vars(value).keys())]
+        if value in within:  # modules can import each other
+            return value.__name__
+        used = sorted(attributes & vars(value).keys())
+        return [(name, self._global(vars(value)[name], attributes, *within, value)) for name in used]
 
 
 def _state(value: Any) -> dict[str, Any]:

@@ -75,6 +75,8 @@ class TrainConfig:
         for name, least in {"latent_dim": 1, "epochs": 1, "seed": 0, "batch_size": 1, "patience": 1}.items():
             if name in given:
                 object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
+        if self.seed >= 2**30:  # a run has two generators, with seeds of twice this size
+            raise ValueError(f"seed must be below 2**30, not {self.seed}")
         for name in given & {"learning_rate", "max_grad_norm"}:
             object.__setattr__(self, name, positive_number(name, getattr(self, name)))
         if self.precision not in (None, "float32", "bfloat16"):

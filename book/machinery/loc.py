@@ -6,10 +6,10 @@ import tokenize
 from pathlib import Path
 
 LIMITS = {  # lines of code in each folder
-    "vaelib": 3160,  # target: 2,150 + 5%
-    "book/machinery": 1045,  # target: 950 + 5%
+    "vaelib": 3165,  # target: 2,150 + 5%
+    "book/machinery": 1065,  # target: 950 + 5%
     "book/experiments": 505,  # target: 480
-    "tests": 7650,  # target: 6,500 + 10%
+    "tests": 7710,  # target: 6,500 + 10%
 }
 UNCOUNTED = {"readability.py"}
 SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}

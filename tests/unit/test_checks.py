@@ -195,7 +195,7 @@ def _no_optimizer(weights, lr):
         ({"builder": models.conv, "config": ONE_EACH}, "batch norm needs at least two images per batch"),
         ({"builder": models.conv, "data": _one}, "batch norm needs at least two images per batch"),
         ({"objective": Mutable()}, r"Mutable can change in training.*freeze the dataclass, or make it an nn\.Module"),
-        ({"objective": Geco()}, "expected a function or a class, and found an object of Geco"),
+        ({"objective": Geco()}, "<an object of Geco> can't be recorded by name"),
         ({"objective": objective.BetaELBO}, r"is a class; give an instance of it: BetaELBO\(...\)"),
         ({"objective": _scalar}, r"must return one loss per image, a tensor of shape \(2,\), not torch.Size\(\[\]\)"),
         ({"objective": _three}, "must return one loss per image.*not <class 'tuple'>"),

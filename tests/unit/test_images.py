@@ -195,7 +195,7 @@ def test_images_are_cropped_to_the_middle(tmp_path):
 def test_subfolders_are_classes_and_every_tenth_image_is_for_testing(tmp_path, capsys):
     _greys(tmp_path / "pets", [f"{kind}/{n:02}.png" for kind in ("cats", "dogs") for n in range(15)])
     mine = data.image_folder(tmp_path / "pets", 8, grey=True)
-    assert (mine.name, mine.names, len(mine.train), len(mine.test)) == ("pets-8x8", ("cats", "dogs"), 27, 3)
+    assert (mine.name, mine.names, len(mine.train), len(mine.test)) == ("pets-8x8-grey", ("cats", "dogs"), 27, 3)
     assert mine.test.images[:, 0, 0, 0].tolist() == [128, 138, 148] and mine.test.labels.tolist() == [0, 0, 1]
     assert mine.origin == "27 images for training, 3 for testing, classes: 2 (cats, dogs)"
     assert capsys.readouterr().out == f"pets: {mine.origin}\n"

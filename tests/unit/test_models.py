@@ -114,6 +114,11 @@ def test_images_of_another_shape_or_type_are_refused_with_the_expected_one(build
                 function(wrong)
 
 
+def test_no_images_have_no_codes():
+    model = small(SHAPE, 2).eval()
+    assert [len(model.encode(torch.zeros(0, *SHAPE))[0]), len(model.decode(torch.zeros(0, 2)))] == [0, 0]
+
+
 @pytest.mark.parametrize(
     "wrong", [torch.zeros(2, 3), torch.zeros(2), torch.zeros(()), torch.zeros(1, 2, 2), torch.zeros(2, 2).long()]
 )

@@ -1,5 +1,6 @@
 """What a run is: the meaning of functions changes with what they do, and with nothing else."""
 
+import importlib
 import importlib.util
 import linecache
 import sys
@@ -238,3 +239,15 @@ def test_the_state_of_an_object_that_a_function_reads_counts_and_use_does_not_ch
     if isinstance(thing, torch.nn.Module):
         thing.eval()
     assert before == meaning(thing) == meaning(make(0.5)) != meaning(make(3.0))
+
+
+def test_modules_that_import_each_other_have_a_meaning(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine_one.py").write_text(
+        "import mine_two\n\ndef f(x):\n    return mine_two.mine_one.mine_two.by * x\n"
+    )
+    (tmp_path / "mine_two.py").write_text("import mine_one\n\nby = 2\n")
+    one = importlib.import_module("mine_one")
+    before = naming.meaning(one.f)
+    one.mine_two.by = 3
+    assert naming.meaning(one.f) != before

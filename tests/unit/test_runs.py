@@ -663,6 +663,8 @@ def test_schedules_of_torchs_are_resumed(tiny, tmp_path, monkeypatch, schedule):
 
 def test_names_tell_the_sign_of_an_argument_and_not_how_a_number_was_written():
     settings = TrainConfig(latent_dim=2)
+    near = [TrainConfig(2, learning_rate=1e-3 * (1 + n * 1e-9), batch_size=10**6 + n) for n in (1, 2)]
+    assert len({runs.name("tiny", each) for each in near}) == 2
     less, more = (runs.name("tiny", settings, objective=partial(_scaled, by)) for by in (-1, 1))
     assert "scaled_-1-" in less and "scaled_1-" in more
     for whole, number in (

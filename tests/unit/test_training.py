@@ -65,6 +65,7 @@ def checkpoint(fit, tmp_path):
         ("seed", [-1, 2.5, "three", True, None], "a whole number of at least 0 and below 2**31"),
         ("latent_dim batch_size", [2**31, 10**20], "a whole number of at least 1 and below 2**31"),
         ("seed", [2**31, 10**20], "a whole number of at least 0 and below 2**31"),
+        ("seed", [2**30], "below 2**30"),  # an odd and an even seed are derived from it
         ("learning_rate max_grad_norm", [0, -1e-3, math.nan, math.inf, "fast", True], "a positive number"),
         ("precision", ["float16", 16, torch.bfloat16, ""], "'float32', 'bfloat16' or None"),
     ],

@@ -99,7 +99,8 @@ def image_folder(
         origin += f"; left out: {some(left_out)} files"
     say(f"{path.name}: {origin}")
     splits = (Split(torch.stack([pixels[row] for row in rows]), labels[rows]) for rows in (train, test))
-    return Dataset(name or f"{_plain(path.name)}-{height}x{width}", *splits, tuple(names), origin=origin)
+    name = name or f"{_plain(path.name)}-{height}x{width}{'-grey' if grey else ''}"
+    return Dataset(name, *splits, tuple(names), origin=origin)
 
 
 def _files(path: Path) -> tuple[list[Path], list[str]]:
