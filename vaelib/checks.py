@@ -121,17 +121,16 @@ def check_model(
     x = (torch.zeros(2, *model.image_shape) if x is None else x[:2]).to(device)
     given = model.labels(None if labels is None else labels[:2].to(device), len(x))
     with evaluating(model), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-        with seeded(0, device):
-            seen = model.prepare(x)
-        whole = torch.arange(len(x), device=device)
-        q, results = _results(model, seen, given, whole)
-        _, alone = _results(model, seen, given, torch.zeros_like(whole))
-    for module, value in results.items():
-        if not torch.allclose(value[0], alone[module][0], rtol=1e-4, atol=1e-3, equal_nan=True):
-            raise ValueError(
-                f"the {module} mixes the images of a batch in evaluation mode; make it treat each image separately. "
-                f"(Or another thread draws random numbers; stop it, or give it its own torch.Generator)"
-            )
+        rows = torch.arange(len(x), device=device)
+        q, results = _results(model, x, given, rows)
+        for row in (0, len(x) - 1):  # each image next to itself
+            _, alone = _results(model, x, given, torch.full_like(rows, row))
+            for module, value in results.items():
+                if not torch.allclose(value[row], alone[module][row], rtol=1e-4, atol=1e-3, equal_nan=True):
+                    raise ValueError(
+                        f"the {module} mixes the images of a batch in evaluation mode; make it treat each image "
+                        "separately. (Or another thread draws random numbers; stop it, or give it a torch.Generator)"
+                    )
     model.latent_dim = q.event_shape[0]
     if isinstance(model.prior, Vamp) and model.prior.encoder is not model.encoder:
         raise ValueError("the VampPrior uses another encoder than the model; make it from the model's encoder")
@@ -140,10 +139,11 @@ def check_model(
 
 
 def _results(model: VAE, x: Tensor, labels: tuple[Tensor, ...], rows: Tensor) -> tuple[Distribution, dict[str, Tensor]]:
-    """Check what the three modules return for these rows. Returns the posterior, and encoder's and decoder's values."""
+    """Check what the three modules return for these rows. Returns the posterior, and the values of each part."""
     device, batch = x.device, (len(rows),)
     x, *given = (each[rows] for each in (x, *labels))
     with seeded(0, device):  # the same noise for each batch, in case a module is random
+        x = model.prepare(x)
         q = attempt("encoder", call, model.encoder, device, x, *given)
         _expect("encoder", q, batch, None)
         p = attempt("prior", call, model.prior, device, *given)
@@ -165,7 +165,8 @@ def _results(model: VAE, x: Tensor, labels: tuple[Tensor, ...], rows: Tensor) ->
     # Non-finite codes mean that training diverged, which is reported elsewhere
     if z.isfinite().all() and not mean.isfinite().all():
         raise ValueError("expected a finite mean of the decoder's distribution, because it is the image shown")
-    return q, {"encoder": torch.cat([z, log_posterior[:, None]], 1), "decoder": log_likelihood}
+    values = {"preprocess": x.flatten(1), "encoder": torch.cat([z, log_posterior[:, None]], 1), "prior": log_prior}
+    return q, values | {"decoder": log_likelihood}
 
 
 def _check_objective(

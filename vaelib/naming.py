@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import sysconfig
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
@@ -131,8 +132,8 @@ def meaning(*functions: Callable | None) -> str:
 
     The hash is computed from syntax trees, so comments and docstrings don't count. It includes everything that the
     functions read: defaults, closures, globals, base classes and other functions, hashed in the same way. It doesn't
-    depend on the version of Python. It ignores environment variables, files, `globals()[...]` and `sys.modules[...]`.
-    Pass such values as arguments.
+    depend on the version of Python. It ignores environment variables, files, `sys.argv`, `globals()[...]`,
+    `sys.modules[...]`, and what `getattr` and `vars` read from your own modules. Pass such values as arguments.
 
     Raises
     ------
@@ -173,7 +174,10 @@ class _Reader:
         if isinstance(value, set | frozenset):
             return sorted(self.each(value))
         if isinstance(value, dict):
-            return self.each(value.keys()), self.each(value.values())
+            factory = [self.hash(value.default_factory)] if isinstance(value, defaultdict) else []
+            return self.each(value.keys()), self.each(value.values()), *factory
+        if isinstance(value, torch.Generator):
+            return value.initial_seed()
         if isinstance(value, partial):
             return self.each((value.func, value.args, value.keywords))
         names = {property: ("fget", "fset"), cached_property: ("func",)}
@@ -211,8 +215,10 @@ class _Reader:
         self.own = True
         trees, names = _trees(function), {name for code in _codes(function.__code__) for name in code.co_names}
         nodes = [node for tree in trees for node in ast.walk(tree)]
-        changed = {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
-        names = {node.id for node in nodes if isinstance(node, ast.Name)} & names - changed
+        declared = {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
+        read = [node for node in nodes if isinstance(node, ast.Name)]
+        changed = declared & {node.id for node in read if not isinstance(node.ctx, ast.Load)}
+        names = {node.id for node in read} & names - changed
         attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
         around = function.__globals__
         found = [(name, self._global(around[name], attributes)) for name in sorted(names & around.keys())]
@@ -224,6 +230,8 @@ class _Reader:
                     with suppress(ImportError):
                         module = importlib.import_module(name, around.get("__package__"))
                         found.append((name, self._global(module, attributes | taken)))
+        if attributes := {key: each for key, each in vars(function).items() if key != "__wrapped__"}:
+            found.append(("__dict__", self.hash(attributes)))
         return list(map(_plain, trees)), self.each((function.__defaults__, function.__kwdefaults__)), closure, found
 
     def _global(self, value: Any, attributes: set[str], *within: ModuleType) -> object:

@@ -349,14 +349,15 @@ Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
 # %% [markdown]
 # ## Verdict on claims C9 and C10
 #
-# **C9 is not decided.** With K = 2, the samples have little of the real variance, but there
-# is only one run. The codes predict the light's direction less well than we ask, and they
-# predict the brightness better. **C10 is not decided.** With 96 dimensions, the interval of
+# **C9 is not decided, but can't hold.** With K = 2, the codes predict the brightness better
+# than the light from left to right, so one condition is missed. Samples have 43% of the real
+# variance, and the R² of the light's direction is 0.23, but both intervals contain our bounds.
+# **C10 is not decided.** With 96 dimensions, the interval of
 # the distance contains our bound. The pass rates come from one run.
 #
 # | limit | what it could change |
 # |---|---|
-# | one run at K = 2, 8 and 16, two at 32 and 96 | C9, and whether 96 dimensions are worse (C10) |
+# | one run at K = 8 and 16, two at 32 and 96 | whether 96 dimensions are worse (C10) |
 # | one classifier | distances and pass rates |
 # | a twentieth of the paper's images | all values, especially at a large K |
 #
@@ -369,25 +370,12 @@ Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
 #   or top to bottom.
 # - They predict the light from left to right better than any other property.
 #
-# (± is the standard deviation over five parts of the test images.)
+# Three new seeds decide, trained after we wrote the rules. Their samples come from the normal
+# distribution that fits the training codes, because those of the prior show only the middle of
+# the codes. A regression on the training codes predicts each property of the test images.
 
 # %% tags=["hide-input"]
-least = min(models)
-invented = models[least].sample(test_count, seed=0)
-varied = invented.var(0).sum() / pixels.var(0).sum()
-sideways = "right half less left half"
-directions = [sideways, "lower half less upper half"]
-light = max((told[name] for name in directions), key=sum)
-other = max(told.keys() - {sideways}, key=lambda name: sum(told[name]))
-on = f"{photos.name}, {count:,} + {test_count:,} images"
-claims.judge(
-    "C9",
-    f"{on}, K = {least}",
-    trained[least],
-    variance=varied,
-    light=light,
-    ahead=[a - b for a, b in zip(told[sideways], told[other], strict=True)],
-)
+claims.published("C9")
 
 # %% [markdown]
 # Claim C10 is that *very many dimensions are distinctly worse than 32 to 64, because of
@@ -398,11 +386,12 @@ claims.judge(
 # %% tags=["hide-input"]
 most = max(models)
 mean_distance = {K: sum(each) / len(each) for K, each in frechet.items()}
-rivals = [K for K in models if 32 <= K < most] or [least]
+rivals = [K for K in models if 32 <= K < most] or [min(models)]
 rival = min(mean_distance[K] for K in rivals)
 claims.judge(
     "C10",
-    f"{on}, K = {', '.join(map(str, models))}",
+    f"{photos.name}, {count:,} + {test_count:,} images,"
+    f" K = {', '.join(map(str, models))}",
     [run for each in trained.values() for run in each],
     worse=[each / rival for each in frechet[most]],
     dead=fifths[most][-1] / fifths[most][0],

@@ -22,7 +22,7 @@
 # way, the *score function*, differentiates the density of the draw instead.
 #
 # This page derives both, and judges two claims of the paper. The first holds: the reparameterized gradient is usable where the naive
-# one isn't, because that has over 25,000 times the variance. (Subtracting the mean of other draws, a *baseline*, makes it
+# one isn't, because on MNIST that has 5,323 times the variance. (Subtracting the mean of other draws, a *baseline*, makes it
 # usable too.) The second, that one code per image is enough, is not decided. After equal passes over the data, 25 codes gain 3.5
 # nats, about 1% of the loss, but in batches of 16 images, and the claim is about batches of a hundred.
 # {doc}`../appendix/reparameterization` has longer proofs.
@@ -626,14 +626,12 @@ for name, elbo in reached.items():
 #
 # The paper doesn't define "usable". We judge by the variance without a baseline, because an estimator with one is not naive. If the
 # ratio exceeds 25, the score function with 25 codes per image, the most that we train with, is still noisier than the path derivative
-# with one.
+# with one. Above, we used small digits. The verdict is about all of MNIST: models with K = 2 that we trained in batches of 128, with
+# three new seeds, after we had written the rules. Each ratio is the least of four, for means and log-variances after one epoch and
+# after ten. **C3 holds.**
 
 # %% tags=["hide-input"]
-lowest = min(
-    low for (*_, kind), (_, low, _) in ratios.items() if kind == "plain"
-)
-on = f"{digits.name}, {len(images):,} training images, K = {latent_dim}"
-claims.judge("C3", on, z=largest, plain=lowest)
+claims.published("C3")
 
 # %% [markdown]
 # ## Is one code per image enough?
@@ -768,6 +766,7 @@ ahead = [
     elbos[1][:, -1].mean() - elbos[S][:, half].mean()
     for S, half in at.items()
 ]
+on = f"{digits.name}, {len(images):,} training images, K = {latent_dim}"
 claims.judge("C1", on, share=most, gain=gain, ahead=min(ahead))
 
 # %% [markdown]

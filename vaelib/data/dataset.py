@@ -121,8 +121,9 @@ class Dataset:
             if not fits:
                 span = f", from {labels.min()} to {labels.max()}" if labels.dtype == torch.int64 else ""
                 kind = f"{labels.dtype} of shape {tuple(labels.shape)}{span}"
-                needed = f"whole numbers (N,) from 0 to {count - 1}, or torch.bool (N, {count})"
-                raise ValueError(f"the {part} labels are {kind}; {count} names=(...) need {needed}")
+                advice = f"{count} names=(...) need integers (N,) from 0 to {count - 1}, or torch.bool (N, {count})"
+                advice = advice if count else "give names=(...), one for each class or attribute"
+                raise ValueError(f"the {part} labels are {kind}; {advice}")
         images = {part: {hash(row.tobytes()) for row in _bytes(each.images)} for part, each in self.splits().items()}
         for part, other in combinations(images, 2):
             if shared := images[part] & images[other]:
@@ -151,10 +152,12 @@ class Dataset:
         return named if self.validation is None else named | {"validation": self.validation}
 
     def hold_out(self, count: int, seed: int = 0) -> "Dataset":
-        """Move `count` random training images to the validation split."""
+        """Move `count` random training images to the validation split. Raises ValueError if there is one already."""
         count, seed = whole_number("count", count), whole_number("seed", seed, least=0)
         if count >= len(self.train):
             raise ValueError(f"expected to hold out from 1 to {len(self.train) - 1} training images, not {count}")
+        if self.validation is not None:
+            raise ValueError(f"{self.name!r} already has a validation split of {len(self.validation)} images")
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed), device="cpu")
         held, kept = order[:count], order[count:].sort()[0]
         validation, train = (Split(self.train.images[rows], self.train.labels[rows]) for rows in (held, kept))

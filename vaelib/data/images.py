@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from .. import progress
+from ..files import expanded
 from ..objective import positive_number, whole_number
 from .dataset import Dataset, Split
 from .paths import leave_out, say, some
@@ -71,7 +72,7 @@ def image_folder(
     """
     if not str(path):
         raise ValueError("the folder's name is empty; expected the path of a folder of images")
-    path = Path(path).expanduser().absolute()
+    path = expanded(path).absolute()
     sides = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
     height, width = (whole_number("size, or each of (height, width),", side) for side in sides)
     maximum = None if maximum is None else positive_number("maximum", maximum)
