@@ -230,8 +230,8 @@ class _Reader:
                     with suppress(ImportError):
                         module = importlib.import_module(name, around.get("__package__"))
                         found.append((name, self._global(module, attributes | taken)))
-        if attributes := {key: each for key, each in vars(function).items() if key != "__wrapped__"}:
-            found.append(("__dict__", self.hash(attributes)))
+        if own := {key: each for key, each in vars(function).items() if key != "__wrapped__"}:
+            found.append(("__dict__", self.hash(own)))
         return list(map(_plain, trees)), self.each((function.__defaults__, function.__kwdefaults__)), closure, found
 
     def _global(self, value: Any, attributes: set[str], *within: ModuleType) -> object:

@@ -10,7 +10,6 @@ tensor of shape (R,), R = 1 + RESAMPLES. Its first value counts each item once.
 
 import argparse
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -44,7 +43,7 @@ class Trained:
     seed: int
     used: dict[str, str]
 
-    def __call__(self, name: str, latent_dim: int, epochs: int = 0, **functions: Callable) -> models.VAE:
+    def __call__(self, name: str, latent_dim: int, epochs: int = 0, **functions: Any) -> models.VAE:
         config = TrainConfig(latent_dim, epochs or EPOCHS[name], self.seed)
         tags = {"rules": claims.digest(claims.next_rules())}
         run = runs.train(dataset(name), config, checkpoint_seconds=60, tags=tags, **functions)

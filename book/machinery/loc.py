@@ -8,7 +8,7 @@ from pathlib import Path
 LIMITS = {  # lines of code in each folder
     "vaelib": 3180,  # target: 2,150 + 5%
     "book/machinery": 1065,  # target: 950 + 5%
-    "book/experiments": 610,  # the measures of C1, C3 and C9 are among them
+    "book/experiments": 621,  # the measures of C1, C3 and C9 are among them
     "tests": 7740,  # target: 6,500 + 10%
 }
 UNCOUNTED = {"readability.py"}

@@ -250,8 +250,9 @@ def test_newcomers_get_one_sentence_and_the_verdict_of_each_claim():
 def test_a_row_of_the_ledger_has_a_dot_for_each_condition_on_its_side_of_the_bound_and_unfolds_to_the_rest(claim):
     judged = claims.judgement(claim, BOOK)
     row = ledger._row(judged)
-    assert row.endswith(f"<strong>{judged.label}</strong></summary>") and f"<small>{claim}</small></span>" in row
-    dots = re.findall(r'<g class="(\w+)"><path d="M([\d-]+) 8H([\d-]+)"/><circle cx="(\d+)"', row)
+    label = re.search(r"<strong>(.*)</strong></summary>$", row)[1].replace(" <small>", ", ").replace("</small>", "")
+    assert label == judged.label and f"<small>{claim}</small></span>" in row
+    dots = re.findall(r'<g class="(\w+)"><path d="M([\d-]+) \d+H([\d-]+)"/><circle cx="(\d+)"', row)
     assert len(dots) == len(judged.met)
     for (shade, *places), met in zip(dots, judged.met.values(), strict=True):
         low, high, middle = map(int, places)

@@ -370,7 +370,7 @@ def test_the_camera_if_there_is_one_is_looked_through_until_the_picture_is_taken
     faces.wait_for_function("!stream.active")
 
 
-@pytest.mark.parametrize("path", (BOOK / "live").glob("*.js"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((BOOK / "live").glob("*.js")), ids=lambda path: path.stem)
 def test_names_are_no_markup(path):  # those of somebody's attributes may hold tags
     for markup in re.findall(r"(?:inner|outer)HTML\s*\+?=\s*`(.*?)`", path.read_text("utf-8"), re.DOTALL):
         assert not re.search(r"\$\{[^}]*(name|title|label)", markup)
