@@ -56,6 +56,8 @@ def test_a_grey_heap_separates_by_itself_and_comes_to_rest(toy):
     assert page.evaluate("asked.length + document.getAnimations().length") == 0
     page.locator("#toy-speed").select_option("parts")
     assert text(page, "run") == "Pause"
+    page.locator("#toy-speed").select_option("fast")  # the address keeps it for the next page
+    page.clock.run_for(1000)
 
 
 def test_on_a_slow_machine_a_frame_takes_all_the_steps_that_are_due(toy):

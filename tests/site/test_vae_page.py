@@ -222,6 +222,7 @@ def chapter(opened):
 
 def test_on_a_phone_the_whole_machine_is_on_one_screen_and_the_plane_leaves_the_thumb_a_margin(opened):
     page = opened("idea/vae", viewport={"width": 390, "height": 844}, has_touch=True)
+    page.locator("#vae").evaluate("(it) => it.scrollIntoView({ behavior: 'instant' })")
     image, plane, pay = (page.locator(place).bounding_box() for place in ("#vae-x", "#vae-q", ".vae-pay"))
     assert image["y"] > 0
     assert plane["x"] > 44
