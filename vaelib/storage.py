@@ -80,7 +80,7 @@ def load(
     path, advice = Path(path), "take an undamaged copy, or delete the file and train again"
     if files.exists(path) and not path.is_file():  # a pipe would never end
         raise ValueError(f"{path} is not a file of weights")
-    if checksum not in (None, sha256(path)):
+    if checksum and sha256(path) != checksum:
         raise ValueError(f"{path} is damaged, or of another run: its checksum doesn't match the record; {advice}")
     try:
         tensors, metadata = read(path)

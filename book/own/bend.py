@@ -699,10 +699,12 @@ print(x.unique().numel(), "grey levels,", binary.preprocess(x).unique())
 # %% [markdown]
 # ## After each epoch
 #
-# `on_epoch` is called with the model, in evaluation mode, and the epoch's line
-# of metrics. Here it writes a table of a metric that the package doesn't
-# record. If a stop interrupts an epoch, the epoch is repeated, and so is the
-# call.
+# `on_epoch` is called with a copy of the model, in evaluation mode, and the
+# epoch's line of metrics. Changes to the copy don't change the training. Here
+# it writes a table of a metric that the package doesn't record. If a stop
+# interrupts an epoch, the epoch is repeated, and so is the call. Checkpoints
+# don't contain what `on_epoch` keeps, so a running average of the weights
+# belongs into the model.
 
 
 # %%

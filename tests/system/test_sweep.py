@@ -140,7 +140,7 @@ def test_what_is_damaged_is_made_again_or_a_failure_that_stops_no_other(tmp_path
     (jobs[1].run / "metrics.jsonl").write_text('{"epo')
     failures = sweep(jobs, 2)
     assert set(failures) == {jobs[1], jobs[3]}
-    assert f"{jobs[1].run / 'metrics.jsonl'} is damaged" in str(failures[jobs[1]])
+    assert f"{jobs[1].run} is damaged" in str(failures[jobs[1]])
     assert f"{jobs[3].notebook} isn't a notebook, or is damaged" in str(failures[jobs[3]])
     assert [job.finished for job in jobs] == [True, False, True, False]
     assert any(output.output_type == "error" for output in nbformat.read(jobs[1].failure, 4).cells[-1].outputs)
@@ -225,7 +225,7 @@ def test_a_damaged_run_or_page_is_named(project, monkeypatch, capsys):
         return capsys.readouterr().err
 
     metrics.write_text('{"epo')
-    assert f"{metrics} is damaged" in refused() and not Path("book/records").exists()
+    assert f"{metrics.parent} is damaged" in refused() and not Path("book/records").exists()
     metrics.write_text(before)
     assert f"{broken} contains a damaged picture" in refused()
     assert page.stat().st_size < size / 2

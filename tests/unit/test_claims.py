@@ -69,9 +69,10 @@ def test_the_interval_is_students(values):
 
 
 def test_an_exact_value_is_its_own_interval():
-    judged = claims.judge("C3", "test data", z=5.1, plain=26)
-    assert judged.interval("plain") == (26, 26) and judged.met == {"z": False, "plain": True}
-    assert judged.table().count("| exact ") == 2
+    judged = claims.judge("C2", "test data", quadrature=1e-9, relative=1e-13, worst=0.5)
+    assert judged.interval("worst") == (0.5, 0.5)
+    assert judged.met == {"quadrature": False, "relative": True, "worst": True}
+    assert judged.table().count("| exact ") == 3
 
 
 def test_the_value_is_a_mean_with_its_spread_in_the_form_of_the_rules():

@@ -207,7 +207,7 @@ def test_a_dataset_refuses_a_name_that_is_no_part_of_a_folders(name):
 @pytest.mark.parametrize(
     ("labels", "found"),
     [
-        (torch.tensor([0, 1, 2, 3]), "torch.int64 of shape (4,), from 0 to 3; 3 names=(...) need whole numbers"),
+        (torch.tensor([0, 1, 2, 3]), "torch.int64 of shape (4,), from 0 to 3; 3 names=(...) need integers"),
         (torch.tensor([-1, 1, 1, -1]), "from -1 to 1"),
         (torch.zeros(4), "torch.float32 of shape (4,)"),
         (torch.zeros(4, 1, dtype=torch.int64), "torch.int64 of shape (4, 1)"),
