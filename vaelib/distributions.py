@@ -135,8 +135,8 @@ def kl_by_dimension(q: Distribution, p: Distribution) -> Tensor | None:
     Tensor of shape (..., K), or None
         In nats, by dimension, if the dimensions are independent. Of shape (..., 1) if only the total has a closed form
     """
-    if type(q) is DiagonalNormal and type(p) in (DiagonalNormal, StandardNormal):
-        return objective.kl_by_dimension(*_standardized(q, p))  # type: ignore[arg-type]
+    if type(q) is DiagonalNormal and (type(p) is DiagonalNormal or type(p) is StandardNormal):
+        return objective.kl_by_dimension(*_standardized(q, p))
     bases = [each.base_dist for each in (q, p) if type(each) is Independent and each.reinterpreted_batch_ndims == 1]
     if len(bases) == 2:
         q, p = bases

@@ -222,13 +222,13 @@ def call(module: Any, device: torch.device, *inputs: Tensor) -> Distribution:
         return module(*inputs)
 
 
-def draw(q: Distribution, reparameterized: bool = True) -> tuple[Tensor, Tensor]:
+def draw(q: Any, reparameterized: bool = True) -> tuple[Tensor, Tensor]:
     """Draw a sample z and compute log q(z), both at once if the distribution can.
 
     An inverse autoregressive flow needs this: the density of a given code takes K passes.
     """
     if reparameterized and (type(q) is DiagonalNormal or _draws_both(type(q))):
-        return q.rsample_and_log_prob()  # type: ignore[attr-defined]
+        return q.rsample_and_log_prob()
     z = q.rsample() if reparameterized and q.has_rsample else q.sample()
     return z, q.log_prob(z)
 

@@ -246,7 +246,7 @@ class _Reader:
 
 def _state(value: Any) -> dict[str, Any]:
     """Return an object's attributes without its mode and cached properties, which change during use."""
-    state = object.__getstate__(value)  # type: ignore[attr-defined]
+    state = object.__getstate__(value)
     attributes, slots = state if isinstance(state, tuple) else (state, None)
     kept = dict(attributes or {})
     if isinstance(value, nn.Module):

@@ -218,6 +218,24 @@ def lines(x: Sequence[float], curves: Mapping[str, Sequence[float]], xlabel: str
     return figure
 
 
+def laws(panel: Axes, curves: Mapping[str, Sequence[tuple[float, ...]]]) -> None:
+    """Draw closed forms as lines and measurements as points, on logarithmic axes, with a name at each line's end.
+
+    Parameters
+    ----------
+    panel : to draw in
+    curves : from names to rows of x, closed form and measurement; further values in a row are ignored
+    """
+    ticks = sorted({row[0] for rows in curves.values() for row in rows})
+    for color, (name, rows) in enumerate(curves.items()):
+        x, form, measured, *_ = zip(*rows, strict=True)
+        panel.loglog(x, form, color=f"C{color}")
+        panel.loglog(x, measured, "o", color=f"C{color}", markersize=4)
+        panel.text(x[-1], form[-1], f"   {name}", color=f"C{color}", va="center")
+    panel.set_xticks(ticks, ticks)
+    panel.minorticks_off()
+
+
 def matrix(values: Tensor, rows: Sequence[str], columns: Sequence[str], label: str, height: float = 4) -> Figure:
     """Draw a table of numbers as colours, with white at zero.
 

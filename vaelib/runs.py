@@ -165,15 +165,14 @@ def train(
     OSError
         If the run's folder can't be made or written.
     """
-    given = {"data": data, "config": config, "name": name, "tags": tags or {}}
-    kinds = {"data": Dataset, "config": TrainConfig, "name": str, "tags": Mapping}
-    if wrong := [
-        f"{key} is a {type(each).__name__}" for key, each in given.items() if not isinstance(each, kinds[key])
-    ]:
-        raise ValueError(
-            f"{', '.join(wrong)}; expected a data set, such as data.load('digits'), TrainConfig(latent_dim=...), a "
-            "name as a string, and tags as a dict"
-        )
+    for key, value, kind, example in (
+        ("data", data, Dataset, "data.load('digits')"),
+        ("config", config, TrainConfig, "TrainConfig(latent_dim=2)"),
+        ("name", name, str, "'mine'"),
+        ("tags", tags or {}, Mapping, "{'machine': 'mine'}"),
+    ):
+        if not isinstance(value, kind):
+            raise ValueError(f"{key} must be a {kind.__name__}, such as {example}, not a {type(value).__name__}")
     if not re.fullmatch(r"[\w.=-]*", name):
         raise ValueError(f"a name becomes part of a folder's, so it has letters, digits, . - _ = only: {name!r}")
     device = choose_device(device)

@@ -149,7 +149,7 @@ def fit(
     check_run(model, data, config, mixed, made, schedule, optimizer)
     folder.mkdir(parents=True, exist_ok=True)
     if mixed:  # otherwise each bfloat16 convolution would transpose its input and output
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        nn.utils.convert_conv2d_weight_memory_format(plain, torch.channels_last)
     images = _Images(data.train, config.batch_size, device, plain.conditional, stream)
     functions = {"objective": objective, "schedule": schedule, "optimizer": optimizer}
     meaning = naming.meaning(*functions.values()) if meaning is None else meaning

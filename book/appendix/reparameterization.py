@@ -285,14 +285,7 @@ for S in sizes:
 
 # %% mystnb={"figure": {"caption": "Variance of the derivative in one mean for the quadratic at K = 16, against the number S of averaged draws (lines: closed forms, points: measured). The leave-one-out baseline saves much of the score function's variance, but the path derivative has far less.", "name": "fig-rpa-draws"}, "image": {"alt": "Three falling lines on logarithmic axes: the score function on top, the leave-one-out baseline below it and steeper at first, the path derivative far below both."}} tags=["hide-input"]
 figure, panel = plt.subplots(figsize=(4.5, 2.6))
-for color, (name, rows) in enumerate(over_S.items()):
-    at, form, found, _ = zip(*rows, strict=True)
-    panel.loglog(at, form, color=f"C{color}")
-    panel.loglog(at, found, "o", color=f"C{color}", markersize=4)
-    style = {"color": f"C{color}", "va": "center"}
-    panel.text(at[-1], form[-1], f"   {name}", **style)
-panel.set_xticks(sizes, sizes)
-panel.minorticks_off()
+plots.laws(panel, over_S)
 panel.set(xlabel="draws S", ylabel="variance")
 plt.close(figure)
 figure

@@ -44,6 +44,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import cross_val_score
 from tabulate import tabulate
 
+from book.experiments import verdicts
 from book.machinery import claims, profiles
 from vaelib import data, evaluation, features, plots, progress, runs
 from vaelib.objective import reparameterize
@@ -162,21 +163,7 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".1f"))
 smallest = models[min(models)]
 codes = evaluation.encode(smallest, photos.test.images)[0]
 pixels = data.to_float(photos.test.images)
-grey = pixels.mean(1)  # (N, H, W)
-middle = grey[:, 16:48, 12:36].mean((1, 2))
-edge = torch.cat([grey[:, :16, :6], grey[:, :16, -6:]], 2).mean((1, 2))
-statistics = {
-    "brightness": grey.mean((1, 2)),
-    "contrast": grey.flatten(1).std(1),
-    "right half less left half": grey[:, :, 24:].mean((1, 2))
-    - grey[:, :, :24].mean((1, 2)),
-    "lower half less upper half": grey[:, 32:].mean((1, 2))
-    - grey[:, :32].mean((1, 2)),
-    "face (middle) brightness": middle,
-    "background (upper corners) brightness": edge,
-    "background less face": edge - middle,
-    "red less blue": (pixels[:, 0] - pixels[:, 2]).mean((1, 2)),
-}
+statistics = verdicts.properties(pixels)
 
 # %% tags=["hide-input"]
 told = {}

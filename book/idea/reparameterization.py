@@ -370,14 +370,7 @@ print(
 # %% mystnb={"figure": {"caption": "Variance of the derivative in one mean: closed forms (lines), and 20,000 draws (points). Left: for the quadratic, only the path derivative doesn't get noisier as K grows. Right: for sin \u03c9z, the path derivative is the noisier one from \u03c9 = 2 on.", "name": "fig-rp-toy"}, "image": {"alt": "Two plots on logarithmic axes. Left: against K, the variance of the score function rises with slope two, with a baseline with slope one, and that of the path derivative is flat. Right: against omega, the path derivative starts below the score function, crosses it near one and rises with slope two, while the score function levels off at one half."}} tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.1))
 for panel, lines in zip(axes, (over_K, over_omega), strict=True):
-    for color, (name, rows) in enumerate(lines.items()):
-        at, form, found, _ = zip(*rows, strict=True)
-        panel.loglog(at, form, color=f"C{color}")
-        panel.loglog(at, found, "o", color=f"C{color}", markersize=4)
-        style = {"color": f"C{color}", "va": "center"}
-        panel.text(at[-1], form[-1], f"   {name}", **style)
-    panel.set_xticks(at, at)
-    panel.minorticks_off()
+    plots.laws(panel, lines)
 axes[0].set(xlabel="dimensions K", ylabel="variance")
 axes[1].set(xlabel="ω")
 plt.close(figure)

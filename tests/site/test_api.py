@@ -21,7 +21,7 @@ SESSION = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
 WITHIN = {"CodeMixture", "IndependentBernoulli", "architecture", "at_least_float32", "batches", "best_epoch", "call"}
 WITHIN |= {"check_bound", "code_mixture", "densities", "device_name", "draw", "eval_batch_size", "evaluating", "make"}
 WITHIN |= {"full_precision", "is_mixed", "options", "plane", "serialize", "sha256", "whole_number"}
-WITHIN |= {"attempt", "environment", "positive_number", "read", "tensor_digest"}
+WITHIN |= {"attempt", "environment", "laws", "positive_number", "read", "tensor_digest"}
 
 
 def test_the_examples_of_the_api_page_run(tmp_path, monkeypatch):
