@@ -147,8 +147,8 @@ class Judgement:
 
     @property
     def cannot_hold(self) -> bool:
-        """Whether it is not decided, but can't become "holds", because a condition is missed."""
-        return self.verdict == "not decided" and False in self.met.values()
+        """Whether it is not decided on fresh seeds, but can't become "holds", because a condition is missed."""
+        return self.verdict == "not decided" and not self.exploratory and False in self.met.values()
 
     @property
     def label(self) -> str:

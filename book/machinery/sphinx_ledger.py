@@ -69,7 +69,8 @@ def _count(judgements: list[claims.Judgement]) -> str:
     count = Counter(each.verdict for each in judgements)
     verdicts = ", ".join(f"“{name}” for {count[name]}" for name in SIGNS)
     missed = sum(each.cannot_hold for each in judgements)
-    return f"**Our verdicts on {len(judgements)} claims: {verdicts}.** Of the last, {missed} miss a condition and can't hold."
+    told = f" Of the last, {missed} miss a condition and can't hold." if missed else ""
+    return f"**Our verdicts on {len(judgements)} claims: {verdicts}.**{told}"
 
 
 def _place(value: float, bound: float, way: int) -> float:

@@ -59,7 +59,8 @@ def test_a_mistake_in_the_claims_is_told_by_file_claim_and_condition(tmp_path, m
     ],
 )
 def test_a_claim_holds_if_all_conditions_are_met_and_is_not_decided_unless_one_is_missed(values, verdict):
-    assert judge(**values).label == f"{verdict}, exploratory"
+    assert judge(**values, errors={"kept": 0.0}).label == verdict
+    assert judge(**values).label == f"{verdict.partition(', but')[0]}, exploratory"  # new seeds may find otherwise
 
 
 @pytest.mark.parametrize("values", [[1.0, 2.0], [0.3, 0.1, 0.4, 0.1, 0.5]])
