@@ -28,7 +28,8 @@ from . import gradients
 RECORDS = Path(__file__).parents[1] / "records"
 RESAMPLES = 1000
 MOST = 2000  # number of images, and of draws, in a kernel distance
-IMAGES, DRAWS, CLASSIFIERS, DIRECTIONS = range(4)  # the resampled items, and the seeds of their resamples
+# The resampled items, and the seeds of their resamples
+IMAGES, DRAWS, CLASSIFIERS, DIRECTIONS, TRAINING, FAR = range(6)
 EPOCHS = {"mnist": 10, "celeba": 30}
 LIGHT = ("right half less left half", "lower half less upper half")
 APPEARANCE = ("Pale_Skin", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Eyeglasses", "Wearing_Hat")
@@ -38,18 +39,22 @@ dataset = cache(data.load)
 
 @dataclass(frozen=True)
 class Trained:
-    """Call it to train a model with this seed, and to write its run's record. It remembers the runs' fingerprints."""
+    """Call it to get a model trained with this seed. It remembers the runs' fingerprints."""
 
     seed: int
     used: dict[str, str]
 
     def __call__(self, name: str, latent_dim: int, epochs: int = 0, **functions: Any) -> models.VAE:
+        return self.run(name, latent_dim, epochs, **functions).model()
+
+    def run(self, name: str, latent_dim: int, epochs: int = 0, **functions: Any) -> runs.Run:
+        """Train the model, write its run's record, and return the run."""
         config = TrainConfig(latent_dim, epochs or EPOCHS[name], self.seed)
         tags = {"rules": claims.digest(claims.next_rules())}
         run = runs.train(dataset(name), config, checkpoint_seconds=60, tags=tags, **functions)
         files.write(RECORDS / "fresh" / f"{run.folder.name}.json", run.dumps())
         self.used[run.folder.name] = claims.fingerprint(run)
-        return run.model()
+        return run
 
 
 @cache
@@ -127,12 +132,12 @@ def kernel_distance(name: str, samples: Tensor) -> Tensor:
 
 
 def passes(name: str, samples: Tensor) -> Tensor:
-    """Compute the share of samples that are closer to some test image than its nearest neighbour, in features, (R,)."""
+    """Tell which samples are closer to some test image than its nearest neighbour, in C classifiers' features, (N, C)."""
     found = []
     for network, (tests, _) in zip(features.load(dataset(name)), real(name), strict=True):
         radius = torch.cdist(tests, tests).kthvalue(2, dim=1).values  # the first is the image itself
         found.append((torch.cdist(features.extract(network, samples), tests) < radius).any(1))
-    return over_classifiers(mean(torch.stack(found, 1), DRAWS))
+    return torch.stack(found, 1)
 
 
 @torch.no_grad()
@@ -186,9 +191,9 @@ def late(values: list[Tensor]) -> Tensor:
     return (best - values[1]) / (best - values[0])
 
 
-def elbos(model: models.VAE) -> Tensor:
-    """Compute the ELBO of each test digit, (N,), nats."""
-    reconstruction, kl = evaluation.elbo(model, dataset("mnist").test.images)
+def elbos(model: models.VAE, split: str = "test") -> Tensor:
+    """Compute the ELBO of each digit of a split, (N,), nats."""
+    reconstruction, kl = evaluation.elbo(model, dataset("mnist").splits()[split].images)
     return reconstruction - kl
 
 
@@ -244,6 +249,20 @@ def c5(trained: Trained) -> dict[str, Tensor]:
     return {key: late([row[key] for row in rows]) for key in rows[0]}
 
 
+def c6(trained: Trained) -> dict[str, Tensor]:
+    gaps, tests, lost = {}, {}, {}
+    for K in (1, 2, 4, 8, 16, 64):
+        run = trained.run("mnist", K, epochs=100)
+        each = elbos(run.model())
+        tests[K] = mean(each, IMAGES)
+        gaps[K] = mean(elbos(run.model(), "train"), TRAINING) - tests[K]
+        course = [line["test_elbo"] for line in run.metrics]
+        lost[K] = max(course) - course[-1]
+    behind = torch.stack([*tests.values()]).amax(0) - tests[64]
+    overfitted = [lost[K] for K in lost if gaps[K][0] > 1]
+    return {"gap": gaps[64] - gaps[2], "behind": behind, "lost": torch.full_like(behind, max(overfitted))}
+
+
 def c7(trained: Trained) -> dict[str, Tensor]:
     photos = dataset("celeba")
     originals, average = data.to_float(photos.test.images), data.to_float(photos.train.images).mean(0)
@@ -289,6 +308,24 @@ def c9(trained: Trained) -> dict[str, Tensor]:
     }
 
 
+def c10(trained: Trained) -> dict[str, Tensor]:
+    photos, distances, draws = dataset("celeba"), {}, torch.Generator().manual_seed(0)
+    for K in (2, 8, 16, 32, 64, 96):
+        distances[K] = kernel_distance("celeba", trained("celeba", K).sample(len(photos.test), seed=0))
+    best = partial(min, key=lambda K: distances[K][0])
+    middle, model = distances[best((32, 64))], trained("celeba", 96)
+    encoded = reparameterize(*evaluation.encode(model, photos.train.images), draws)
+    codes = torch.randn(5 * len(photos.test), 96, generator=draws)
+    order = torch.cdist(codes, encoded).amin(1).argsort()
+    fifth = len(codes) // 5
+    near, far = (passes("celeba", decode(model, codes[each])).float() for each in (order[:fifth], order[-fifth:]))
+    return {
+        "worse": distances[96] / middle,
+        "best": distances[best((2, 8, 16, 96))] - middle,
+        "dead": over_classifiers(mean(far, FAR)) / over_classifiers(mean(near, DRAWS)),
+    }
+
+
 def c11(trained: Trained) -> dict[str, Tensor]:
     photos, model = dataset("celeba"), trained("celeba", 64)
     codes, unseen = (evaluation.encode(model, each.images)[0] for each in (photos.train, photos.test))
@@ -325,7 +362,7 @@ def c12(trained: Trained) -> dict[str, Tensor]:
     return {"explained": faces, "degraded": faces - digits}
 
 
-MEASURES = {"C1": c1, "C3": c3, "C4": c4, "C5": c5, "C7": c7, "C8": c8, "C9": c9, "C11": c11, "C12": c12}
+MEASURES = {f.__name__.upper(): f for f in (c1, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12)}
 
 
 def decide(claim: str) -> claims.Judgement:
