@@ -10,7 +10,8 @@ tensor of shape (R,), R = 1 + RESAMPLES. Its first value counts each item once.
 
 import argparse
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from book.machinery import claims
 from vaelib import TrainConfig, attributes, data, evaluation, features, files, models, runs
 from vaelib.objective import MeanELBO, reparameterize
 
-from . import gradients
+from . import gradients, likelihoods
 
 RECORDS = Path(__file__).parents[1] / "records"
 RESAMPLES = 1000
@@ -48,10 +49,13 @@ class Trained:
         return self.run(name, latent_dim, epochs, **functions).model()
 
     def run(self, name: str, latent_dim: int, epochs: int = 0, **functions: Any) -> runs.Run:
-        """Train the model, write its run's record, and return the run."""
+        """Train a model, write its run's record, and return the run."""
         config = TrainConfig(latent_dim, epochs or EPOCHS[name], self.seed)
         tags = {"rules": claims.digest(claims.next_rules())}
-        run = runs.train(dataset(name), config, checkpoint_seconds=60, tags=tags, **functions)
+        return self.keep(runs.train(dataset(name), config, checkpoint_seconds=60, tags=tags, **functions))
+
+    def keep(self, run: runs.Run) -> runs.Run:
+        """Write a run's record, and return the run."""
         files.write(RECORDS / "fresh" / f"{run.folder.name}.json", run.dumps())
         self.used[run.folder.name] = claims.fingerprint(run)
         return run
@@ -214,6 +218,42 @@ def properties(images: Tensor) -> dict[str, Tensor]:
     }
 
 
+def sharpness(images: Tensor) -> Tensor:
+    """Compute the standard deviation of the Laplacian of images (N, 1, H, W), (R,)."""
+    values = likelihoods.laplacian(images)
+    return (mean(values.square().mean(1), IMAGES) - mean(values.mean(1), IMAGES).square()).sqrt()
+
+
+def likelihood(kind: str, model: models.VAE, name: str = "mnist") -> dict[str, Tensor]:
+    """Measure a model of `likelihoods` on all test images, and samples with drawn pixels and without, (R,) each."""
+    images = dataset(name).test.images
+    reconstruction, kl = evaluation.elbo(model, images)
+    averages, drawn = likelihoods.sample(model, MOST)
+    found = {
+        "kl": mean(kl, IMAGES),
+        "sharpness": sharpness(copies(model, images)) / sharpness(data.to_float(images)),
+        "distance": kernel_distance(name, drawn),
+        "distance_of_means": kernel_distance(name, averages),
+    }
+    if kind in likelihoods.WITH_BITS:
+        found["bits"] = mean(likelihoods.bits(kind, reconstruction - kl, images[0].numel()), IMAGES)
+    return found
+
+
+def agreement(trained: Trained, kinds: Iterable[str], keys: tuple[str, str]) -> dict[str, Tensor]:
+    """Compute the rank correlation of two measures over likelihoods, and add all measures to the runs' records."""
+    rows = []
+    for kind in kinds:
+        run = likelihoods.train(kind, trained.seed, dataset("mnist"))
+        found = likelihood(kind, run.model())
+        values = {key: value[0].item() for key, value in found.items()} | likelihoods.sigma(run.model())
+        trained.keep(replace(run, evaluation=run.evaluation | values))
+        rows.append(torch.stack([found[key] for key in keys]))
+    ranks = torch.stack(rows, 2).argsort(2).argsort(2).double()  # (2, R, likelihoods)
+    first, second = ranks - ranks.mean(2, keepdim=True)
+    return {"agree": (first * second).sum(1) / first.square().sum(1)}
+
+
 def c1(trained: Trained) -> dict[str, Tensor]:
     many: dict[str, Any] = {"objective": MeanELBO(25)}
     one, several, early = (trained("mnist", 2, **each) for each in ({}, many, many | {"epochs": 1}))
@@ -362,14 +402,22 @@ def c12(trained: Trained) -> dict[str, Tensor]:
     return {"explained": faces, "degraded": faces - digits}
 
 
-MEASURES = {f.__name__.upper(): f for f in (c1, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12)}
+def b2(trained: Trained) -> dict[str, Tensor]:
+    return agreement(trained, likelihoods.WITH_BITS, ("bits", "distance"))
+
+
+def b3(trained: Trained) -> dict[str, Tensor]:
+    return agreement(trained, likelihoods.BUILDERS, ("kl", "sharpness"))
+
+
+MEASURES = {f.__name__.upper(): f for f in (c1, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, b2, b3)}
 
 
 def decide(claim: str) -> claims.Judgement:
     """Train the models that a claim's rules require, and measure the claim for each seed."""
     rules = claims.next_rules()
     on = rules["claims"][claim]["data"]
-    seeds = rules["seeds"]["mnist" if on.startswith("MNIST") else "faces"]
+    seeds = rules["seeds"]["beyond" if claim.startswith("B") else "mnist" if on.startswith("MNIST") else "faces"]
     used: dict[str, str] = {}
     found = [MEASURES[claim](Trained(seed, used)) for seed in seeds[: 3 if "three of the seeds" in on else None]]
     values, errors = {}, {}
