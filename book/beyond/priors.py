@@ -616,7 +616,7 @@ claims.judge(
 # | limit | what it could change |
 # |---|---|
 # | We trained each model and fitted each prior once. ± covers only draws of samples. | The verdict on faces, where 15% and 17% are close to a fifth. Hardly the 73%. |
-# | One classifier measures the distances, and selects the best priors. | The same: with the classifier of {doc}`likelihoods`, this faces model's distance is 14.18, not 16.13. |
+# | One classifier measures the distances, and selects the best priors. | The same. |
 # | With K = 2, codes of training images lower the distance by only 14%. | No fitted prior can pass the rule there. |
 # | VampPriors of digits had ten epochs and 100 images. | Larger ones, trained longer {cite}`tomczak2018vampprior`, may gain more. |
 # | The second VAE is small, and the decoder's variance isn't learned. | The second VAE's place: {cite}`dai2019diagnosing` learn the variance. |

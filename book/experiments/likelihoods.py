@@ -9,18 +9,20 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from book.machinery.claims import digest, next_rules
-from vaelib import TrainConfig, data, decoders, models, runs
+from vaelib import TrainConfig, data, decoders, evaluation, files, models, objective, runs
 from vaelib.seeding import seeded
 
 PUBLISHED = Path(__file__).parents[1] / "records" / "beyond" / "likelihoods.safetensors"
 FIRST = 10  # of the seeds
-EVALUATED = 500  # number of test images of a run's own evaluation, which draws 200 codes for each
-SHOWN = 8  # number of reconstructions, and of samples, in the figure
+EVALUATED = 500  # number of test images in a run's own evaluation, which draws 200 codes for each
+CHECKED = "Gaussian, σ learned"  # the page recomputes log p(x) of this likelihood's model
+SHOWN = 6  # number of reconstructions, and of samples, in the figure
 
 
 class Dequantized(models.VAE):
@@ -57,10 +59,10 @@ BUILDERS: dict[str, Callable[..., models.VAE]] = {
 WITH_BITS = [name for name in BUILDERS if name != "Bernoulli"]
 
 
-def train(name: str, seed: int, digits: data.Dataset, epochs: int = 10) -> runs.Run:
+def train(name: str, seed: int, digits: data.Dataset, epochs: int = 10, evaluated: int = EVALUATED) -> runs.Run:
     """Train a likelihood's model with K = 16."""
-    test = data.Split(digits.test.images[:EVALUATED], digits.test.labels[:EVALUATED])
-    images = data.Dataset(f"{digits.name}-test{EVALUATED}", digits.train, test, digits.names, origin=digits.origin)
+    test = data.Split(digits.test.images[:evaluated], digits.test.labels[:evaluated])
+    images = data.Dataset(f"{digits.name}-test{evaluated}", digits.train, test, digits.names, origin=digits.origin)
     tags = {"rules": digest(next_rules())}
     config = TrainConfig(16, epochs, seed)
     return runs.train(images, config, builder=BUILDERS[name], checkpoint_seconds=60, tags=tags)
@@ -102,3 +104,30 @@ def laplacian(images: Tensor) -> Tensor:
     """Compute four times each inner pixel minus its four neighbours, (N, M), of images (N, 1, H, W)."""
     around = torch.tensor([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]])
     return conv2d(images, around[None, None]).flatten(1)
+
+
+def pictures(name: str, model: models.VAE, images: Tensor) -> dict[str, Tensor]:
+    """Return a few reconstructions, mean images of samples, and samples with drawn pixels, uint8."""
+    with seeded(0):
+        codes = objective.reparameterize(*evaluation.encode(model, images[:SHOWN]))
+    averages, drawn = sample(model, SHOWN)
+    with torch.no_grad():
+        copies = model.decode(codes)
+    found = {"reconstructions": copies, "mean images": averages, "drawn pixels": drawn}
+    return {f"{name}: {key}": (255 * each).round().byte() for key, each in found.items()}
+
+
+def publish(digits: data.Dataset) -> None:
+    """Write pictures of the first seed, and one decoder in half precision with the posteriors of some test images."""
+    found: dict[str, Tensor] = {}
+    for name in BUILDERS:
+        found |= pictures(name, train(name, FIRST, digits).model(), digits.test.images)
+    model = train(CHECKED, FIRST, digits).model()
+    found |= {key: weights.half() for key, weights in model.decoder.state_dict().items()}
+    means, log_variances = evaluation.encode(model, digits.test.images[:EVALUATED])
+    found |= {"posterior mean": means.half(), "posterior log-variance": log_variances.half()}
+    files.write(PUBLISHED, safetensors.torch.save(found))
+
+
+if __name__ == "__main__":
+    publish(data.load("mnist"))

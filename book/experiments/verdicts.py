@@ -240,6 +240,13 @@ def likelihood(kind: str, model: models.VAE, name: str = "mnist") -> dict[str, T
     return found
 
 
+def rank_correlation(x: Tensor, y: Tensor) -> Tensor:
+    """Compute Spearman's rank correlation of different values (R, M), (R,)."""
+    ranks = torch.stack([x, y]).argsort(2).argsort(2).double()
+    first, second = ranks - ranks.mean(2, keepdim=True)
+    return (first * second).sum(1) / first.square().sum(1)
+
+
 def agreement(trained: Trained, kinds: Iterable[str], keys: tuple[str, str]) -> dict[str, Tensor]:
     """Compute the rank correlation of two measures over likelihoods, and add all measures to the runs' records."""
     rows = []
@@ -249,9 +256,7 @@ def agreement(trained: Trained, kinds: Iterable[str], keys: tuple[str, str]) -> 
         values = {key: value[0].item() for key, value in found.items()} | likelihoods.sigma(run.model())
         trained.keep(replace(run, evaluation=run.evaluation | values))
         rows.append(torch.stack([found[key] for key in keys]))
-    ranks = torch.stack(rows, 2).argsort(2).argsort(2).double()  # (2, R, likelihoods)
-    first, second = ranks - ranks.mean(2, keepdim=True)
-    return {"agree": (first * second).sum(1) / first.square().sum(1)}
+    return {"agree": rank_correlation(*torch.stack(rows, 2))}
 
 
 def c1(trained: Trained) -> dict[str, Tensor]:

@@ -1,13 +1,15 @@
 """Verdicts of fresh seeds: what is resampled, and what is computed from each resample."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from book.experiments import verdicts
+from book.experiments import likelihoods, verdicts
 from book.machinery import claims
 from vaelib import features, runs
 
@@ -53,6 +55,25 @@ def test_the_kernel_distance_is_that_of_the_package():
 
 def test_the_gain_that_comes_late_is_told_apart_from_the_first():
     assert verdicts.late([torch.tensor([value]) for value in (0.0, 6.0, 10.0, 8.0)]).item() == pytest.approx(0.4)
+
+
+def test_rank_correlations_of_resamples_are_spearmans():
+    found = verdicts.rank_correlation(X[:, :5], Y[:, :5])
+    expected = [spearmanr(x, y).statistic for x, y in zip(X[:, :5], Y[:, :5], strict=True)]
+    assert found.tolist() == pytest.approx(expected)
+
+
+def test_dequantization_is_undone_by_rounding_down_and_a_uniform_density_needs_eight_bits():
+    levels = torch.arange(256.0).view(1, 1, 16, 16)
+    spread = likelihoods.Dequantized.preprocess(None, levels / 255)
+    assert torch.equal((256 * spread).floor().clamp(max=255), levels)
+    assert likelihoods.bits("Gaussian, σ = 1", torch.zeros(3), 784).tolist() == pytest.approx([8.0] * 3)
+    assert likelihoods.bits("logistic mixture", torch.tensor(-784 * math.log(256)), 784).item() == pytest.approx(8)
+
+
+def test_an_edge_is_sharper_than_a_ramp():
+    ramp = torch.linspace(0, 1, 8).expand(1, 1, 8, 8)
+    assert likelihoods.laplacian(ramp).std() < 1e-6 < likelihoods.laplacian(ramp.round()).std()
 
 
 @pytest.mark.parametrize("path", VERDICTS, ids=lambda path: path.stem)
