@@ -17,10 +17,10 @@
 # # Blur and the likelihood
 #
 # **Does a likelihood that needs fewer bits make nearer samples, and where does blur come from?**
-# Fewer bits go with nearer samples, if pixels are drawn from the likelihood: the rank correlation
-# of bits and of the samples' distance from test images is {glue:text}`bits_and_distance` over
-# five likelihoods. The more nats a code has, the sharper are reconstructions: over six likelihoods,
-# this rank correlation is {glue:text}`kl_and_sharpness`.
+# Fewer bits go with nearer samples: over five likelihoods, the rank correlation of bits and of the
+# samples' distance from test images is {glue:text}`bits_and_distance`. Reconstructions are sharper
+# the more nats a code has: over six likelihoods, this rank correlation is
+# {glue:text}`kl_and_sharpness`.
 #
 # The paper finds its faces too smooth, and names "Gaussian or mixed Gaussian" outputs as future
 # work. We compare six likelihoods on digits. They differ only in the decoder's last layer.
@@ -70,8 +70,8 @@ print(f"{digits.name}: {count:,} training and {test_count:,} test images")
 # with u uniform in [0, 1). All our bits come from the ELBO, so they are upper bounds. A uniform
 # distribution needs 8 bits.
 #
-# **The Bernoulli likelihood has no bits,** because it isn't a density of grey values. Its
-# integral over [0, 1] isn't 1, and depends on p:
+# **We can't give bits for the Bernoulli likelihood,** because it isn't a density of grey values.
+# Its integral over [0, 1] isn't 1, and depends on p:
 
 # %% tags=["hide-input"]
 x = torch.linspace(0, 1, 10_001)
@@ -125,9 +125,9 @@ if profile == "paper":
 #   {doc}`/book/mnist/samples`. *Drawn* pixels come from the likelihood. *Mean* images are what
 #   this book shows elsewhere.
 #
-# The table shows the mean ± standard deviation over seeds. A dash marks what a likelihood lacks.
-# There is no standard protocol for grey MNIST and a fully connected model, so no published number
-# stands beside these bits.
+# The table shows the mean ± standard deviation over seeds. A dash means that the number doesn't
+# exist for this likelihood. Grey MNIST with a fully connected model lacks a standard protocol, so
+# we don't compare these bits with published numbers.
 
 
 # %% tags=["hide-input"]
@@ -222,8 +222,8 @@ plt.show()
 # %% [markdown]
 # ## The verdict
 #
-# We ask that the rank correlation of bits and distance is below 0.5 (B2), and that of KL and
-# sharpness above 0.8 (B3). Samples are drawn from the likelihood, because bits score the
+# We ask that the rank correlation of bits and distance is below 0.5 (B2), and the rank correlation
+# of KL and sharpness above 0.8 (B3). Samples are drawn from the likelihood, because bits score the
 # distribution that such samples come from. The intervals cover seeds, test images, draws and
 # classifiers. See the {doc}`ledger </book/verdict/claims>` for all verdicts.
 

@@ -97,7 +97,9 @@ numbers = {
     "torch": records[0].record["environment"]["torch"],
     "claims": str(len(judged)),
     "elbo": f"{-elbo:.2f} ± {deviation:.2f}",
-    "fresh": str(len(fresh)),
+    "fresh": str(
+        len({name for each in judged if each.errors for name in each.runs})
+    ),
     "away": f"{abs(144.87 + elbo):.2f}",
     "seeds": str(len(two)),
     "within": f"{t.ppf(0.975, len(two) - 1) * deviation * (1 + 1 / len(two)) ** 0.5:.2f}",
