@@ -1,9 +1,9 @@
 """Train one decoder in many ways: `python -m book.experiments.inference rates exact:10 aevb:10-60000`.
 
-All models are of binary digits of half the width and height. Each training sees ten million images, in batches of 100.
-Its record in book/records/inference has log p(x) against the number of images seen and against seconds. It is named
-after its method, its seed and its number of training images. If it was stopped, the next call resumes it. `rates`
-chooses each method's learning rate by shorter trainings, with a seed that is not used afterwards.
+All models are of binary digits of half the width and height. A run sees ten million images in batches of 100. Its record
+in book/records/inference has log p(x) against the number of images and against seconds. It is named after its method,
+its seed and its number of training images. If it was stopped, the next call resumes it. `rates` chooses each method's
+learning rate from shorter runs, with a seed that no other run uses.
 
 Eight of the methods differ in three choices: how we average over an image's posterior (exactly, or by one drawn code),
 which shape it has (any, or Gaussian), and whose it is (the image's own, or an encoder's). Exact EM has the first of each
@@ -108,7 +108,7 @@ def best_gaussian(model: VAE, x: Tensor, grid: Tensor, steps: int = 4) -> Diagon
 
 @dataclass
 class Codes:
-    """What a method needs beside the model: the grid, and for Monte Carlo EM each image's code and HMC's step size."""
+    """A grid of codes and, for Monte Carlo EM, each image's code and HMC's step size."""
 
     grid: Tensor
     kept: Tensor
@@ -124,7 +124,7 @@ Loss = Callable[[VAE, Tensor, Tensor, Codes], Tensor]
 
 
 def exact(model: VAE, x: Tensor, which: Tensor, codes: Codes) -> Tensor:
-    """Return -log p(x), whose gradient is that of exact EM with one update for each batch."""
+    """Return -log p(x). Exact EM with one update for each batch follows its gradient."""
     return -baselines.grid_log_joint(model, x, codes.shifted()).logsumexp(1)
 
 
@@ -193,8 +193,8 @@ METHODS: dict[str, tuple[Loss, type]] = {
 class Training:
     """One training: `method:seed-images`, with `K3` for three latent dimensions, and `@other` to start from a decoder.
 
-    With `start`, a method's decoder is the one that another method ended with, for a fifth of the length. An encoder
-    is first trained alone, for a tenth of that.
+    `start` names the method whose last decoder is the first one here. Such a run has a fifth of the length, and trains
+    its encoder alone in the first tenth.
     """
 
     method: str
@@ -211,7 +211,7 @@ class Training:
 
     @property
     def steps(self) -> int:
-        """A fifth of the length after another training, and a tenth of it to choose a rate."""
+        """The number of batches. Runs that start from another one, or choose a rate, are shorter."""
         return LENGTH // BATCH // (5 if self.start else 10 if self.rate else 1)
 
     def path(self, name: str | None = None) -> Path:
@@ -243,7 +243,7 @@ class State:
             self.model.load_state_dict(self.model.state_dict() | kept)
 
     def content(self) -> dict:
-        """Return what a checkpoint stores."""
+        """Return the content of a checkpoint."""
         state: dict = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         state |= {"kept": self.codes.kept, "step_size": self.codes.step_size, "random": torch.get_rng_state()}
         return state | {"step": self.step, "seconds": self.seconds, "course": self.course}
