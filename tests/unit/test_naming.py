@@ -271,7 +271,9 @@ def test_modules_that_import_each_other_have_a_meaning(tmp_path, monkeypatch):
 def test_the_state_that_a_function_reads_is_part_of_its_meaning(tmp_path, monkeypatch, body, before, after):
     def meaning(name, line):
         monkeypatch.syspath_prepend(tmp_path)
-        (tmp_path / f"{name}.py").write_text(f"import collections, numpy, random, torch, types\ndef f(x):\n    {body}\n{line}\n")
+        (tmp_path / f"{name}.py").write_text(
+            f"import collections, numpy, random, torch, types\ndef f(x):\n    {body}\n{line}\n"
+        )
         function = importlib.import_module(name).f
         function.__module__ = "state"
         return naming.meaning(function)
@@ -282,5 +284,5 @@ def test_the_state_that_a_function_reads_is_part_of_its_meaning(tmp_path, monkey
 @pytest.mark.parametrize("tensor", [torch.eye(2).to_sparse(), torch.zeros(2, device="meta")])
 def test_a_tensor_without_a_row_of_values_has_no_meaning(monkeypatch, tensor):
     monkeypatch.setitem(globals(), "THING", tensor)
-    with pytest.raises(ValueError, match="can't record a tensor that is sparse.*make it dense"):
+    with pytest.raises(ValueError, match=r"can't record a tensor that is sparse.*make it dense"):
         naming.meaning(_reads_a_global)
