@@ -182,9 +182,8 @@ def _check_objective(
 
     with evaluating(model):
         tried = terms(model, **asked)
-    without = " (terms.kl is None, because this KL has no closed form; terms.divergence is always there)"
-    called = f"objective, called as objective(terms, fraction){'' if tried.kl is not None else without},"
-    loss = attempt(called, copy.deepcopy(objective), tried, 0.0)
+    hint = " with terms.kl None, so use terms.divergence," if tried.kl is None else ""
+    loss = attempt(f"objective, called as objective(terms, fraction),{hint}", copy.deepcopy(objective), tried, 0.0)
     shape = getattr(loss, "shape", type(loss))
     if shape != x.shape[:1]:
         raise ValueError(f"the objective must return one loss per image, a tensor of shape ({len(x)},), not {shape}")

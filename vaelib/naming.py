@@ -162,10 +162,9 @@ class _Reader:
         """Hash the content of a value or an object, or the source code of a function or a class."""
         if id(value) not in self.known:
             self.known[id(value)] = "itself", value  # for cycles, while its content is hashed
-            parts = [self.hash(type(value)), self._content(value)]
-            if isinstance(value, PLAIN) and (attributes := _state(value)):  # of a subclass, or set on a tensor
-                parts.append(self.hash(attributes))
-            self.known[id(value)] = hashlib.sha256(repr((*parts,)).encode()).hexdigest(), value
+            attributes = _state(value) if isinstance(value, PLAIN) else {}  # of a subclass, or set on a tensor
+            parts = self.hash(type(value)), self._content(value), *([self.hash(attributes)] if attributes else [])
+            self.known[id(value)] = hashlib.sha256(repr(parts).encode()).hexdigest(), value
         return self.known[id(value)][0]
 
     def each(self, values: Iterable) -> list[str]:
