@@ -1,5 +1,6 @@
 """Training from the command line."""
 
+import os
 import re
 import subprocess
 import sys
@@ -52,6 +53,15 @@ def test_the_command_trains_and_evaluates(monkeypatch, capsys, tmp_path):
     assert run.config == TrainConfig(latent_dim=2, epochs=1)
     told = f"digits-k2-e1-s0: test ELBO {run.evaluation['test_elbo']:.2f} nats, in {run.folder}\n"
     assert capsys.readouterr().out == told
+
+
+def test_a_closed_pipe_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "vaelib", "--version"]
+    result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_unknown_data_are_one_line_on_standard_error():

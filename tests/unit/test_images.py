@@ -121,12 +121,12 @@ def test_deep_pixels_are_scaled_to_white(tmp_path, suffix, kind, white, maximum,
 @pytest.mark.parametrize(
     ("image", "maximum", "found"),
     [
-        (np.zeros((8, 8), np.float32), None, "pixels of kind F; set `maximum` to their value of white"),
-        (np.zeros((8, 8), np.int32), None, "pixels of kind I; set `maximum`"),
+        (np.zeros((8, 8), np.float32), None, "pixels of kind F up to 0.0; set `maximum` to their value of white"),
+        (np.zeros((8, 8), np.int32), None, "pixels of kind I up to 0; set `maximum`"),
+        (np.full((8, 8), 4095, np.uint16), None, "pixels of kind I;16 up to 4095; set `maximum`"),
         (np.full((8, 8), np.nan, np.float32), 1, "pixels below 0, above `maximum`, not finite"),
         (np.full((8, 8), -1, np.int32), 4095, "pixels below 0"),  # as Pillow reads unsigned 2**32 - 1
         (np.full((8, 8), 4200, np.uint16), 4095, "pixels below 0, above `maximum`"),
-        (np.zeros((8, 8, 3), np.uint8), 4095, "`maximum` is for files of one channel with more than 8 bits"),
     ],
 )
 def test_pixels_of_an_unknown_scale_are_refused(tmp_path, image, maximum, found):
@@ -135,10 +135,37 @@ def test_pixels_of_an_unknown_scale_are_refused(tmp_path, image, maximum, found)
         data.image_folder(_folder(tmp_path, {"0.tif": image, "1.tif": image}), 8, maximum=maximum)
 
 
+def test_signed_pixels_of_8_bits_are_refused(tmp_path):
+    for n in range(2):
+        _picture().convert("L").save(tmp_path / f"{n}.tif", tiffinfo={339: 2})
+    with pytest.raises(ValueError, match=r"0\.tif \(signed pixels of 8 bits"):
+        data.image_folder(tmp_path, 8)
+
+
+def test_maximum_scales_the_deep_files_only(tmp_path):
+    deep, shallow = (
+        Image.fromarray(np.full((8, 8), white, kind)) for white, kind in ((4095, np.uint16), (255, np.uint8))
+    )
+    folder = _folder(tmp_path, {"0.png": deep, "1.png": shallow})
+    assert (_all(data.image_folder(folder, 8, grey=True, maximum=4095)) == 255).all()
+    (folder / "0.png").unlink()
+    with pytest.raises(ValueError, match="`maximum` is for files of one channel with more than 8 bits"):
+        data.image_folder(folder, 8, maximum=4095)
+
+
+def test_a_file_or_a_size_beyond_memory_is_refused_at_once(tmp_path):
+    with (tmp_path / "0.webp").open("wb") as file:
+        file.truncate(2**30 + 1)  # takes no space on the disk
+    with pytest.raises(ValueError, match=r"0\.webp \(larger than 1 GB"):
+        data.image_folder(tmp_path, 8)
+    with pytest.raises(ValueError, match="size must be at most 8192 pixels, not 40000"):
+        data.image_folder(tmp_path, 40000)
+
+
 def test_what_is_white_at_zero_is_turned(tmp_path):
     for n in range(2):
         Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / f"{n}.tif", tiffinfo={262: 0})
-    assert (data.image_folder(tmp_path, 8).test.images == 255).all()
+    assert (data.image_folder(tmp_path, 8, maximum=65535).test.images == 255).all()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
@@ -341,7 +368,7 @@ def test_unreadable_files_are_named_all_at_once(tmp_path):
     with pytest.raises(ValueError, match=re.escape(f"5 images in {folder.parent} cannot be read; repair")) as error:
         data.image_folder(folder.parent, 16)
     assert all(f"deep/{name}" in str(error.value) for name in ("4.png", "cut.jpg", "text.png", "gone.png", "5.heic"))
-    assert "cut.jpg (empty, damaged or of unknown kind; HEIC needs pillow_heif" in str(error.value)
+    assert "cut.jpg (empty, damaged or of unknown kind; convert HEIC to JPEG" in str(error.value)
     with pytest.warns(UserWarning, match="left out"):
         mine = data.image_folder(folder.parent, 16, skip_damaged=True)
     assert len(_all(mine)) == 4 and "left out: 5 (" in mine.origin

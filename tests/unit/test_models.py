@@ -5,6 +5,7 @@ import re
 from functools import partial
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from conftest import MODELS, LabelPrior, NormalPixels, conditional, exact_log_prob, small
@@ -112,6 +113,13 @@ def test_images_of_another_shape_or_type_are_refused_with_the_expected_one(build
         for function in (model.encode, model.elbo):
             with pytest.raises(ValueError, match=message):
                 function(wrong)
+
+
+@pytest.mark.parametrize("function", ["encode", "posterior", "elbo", "decode"])
+@pytest.mark.parametrize("values", [np.zeros((2, 2), np.float32), [[0.0, 1.0]], None])
+def test_values_that_are_not_a_tensor_are_refused(model, function, values):
+    with pytest.raises(ValueError, match=f"expected a tensor of .*s, not a {type(values).__name__}; see torch.as_tens"):
+        getattr(model, function)(values)
 
 
 def test_no_images_have_no_codes():

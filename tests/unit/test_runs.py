@@ -201,7 +201,12 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(trained, tiny, tmp_pat
         with pytest.raises(KeyboardInterrupt) as stopped:
             runs.train(tiny, trained.config, tmp_path, "cpu")
         if (module, name) != (runs, "load"):  # then all was done
-            assert "run this again" in "".join(stopped.value.__notes__)
+            again = (
+                "resume from its last"
+                if [*tmp_path.glob("*/checkpoint"), *tmp_path.glob("*/*.safetensors")]
+                else "start"
+            )
+            assert f"run this again to {again}" in "".join(stopped.value.__notes__)
     assert not list(tmp_path.rglob("*.part"))
     run = runs.train(tiny, trained.config, tmp_path, "cpu")
     assert same_runs(run, trained)
@@ -772,7 +777,9 @@ class _Heavy(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"data": "digits"}, {"config": 3}, {"config": {"latent_dim": 3}}, {"name": 5}, {"tags": ["a"]}], ids=str
+    "wrong",
+    [{"data": "digits"}, {"config": 3}, {"config": {"latent_dim": 3}}, {"name": 5}, {"tags": ["a"]}, {"on_epoch": 3}],
+    ids=str,
 )
 def test_a_training_asks_for_a_data_set_and_settings_and_texts(tiny, tmp_path, wrong):
     ((key, value),) = wrong.items()

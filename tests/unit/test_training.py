@@ -383,6 +383,14 @@ class Counting(Forgetful):
         return terms.divergence - terms.reconstruction
 
 
+FRACTIONS = []
+
+
+def _listing(terms, fraction):
+    FRACTIONS.append(fraction)
+    return terms.divergence - terms.reconstruction
+
+
 def _drawing(terms, fraction, by):
     """An objective that draws from Python's or NumPy's generator."""
     random.random() if by == "random" else scipy.stats.uniform.rvs()  # which draws from NumPy's global generator
@@ -394,6 +402,7 @@ def _drawing(terms, fraction, by):
     [
         *((partial(Forgetful, kind), f"objective.{kind}") for kind in ("beta", "buffer", "array")),
         (Counting, "objective.losses"),
+        (_listing, "a value that the objective reads"),
         *((partial(_drawing, by=name), f"the state of {name}") for name in ("random", "numpy.random")),
     ],
 )
@@ -401,6 +410,23 @@ def test_state_that_no_checkpoint_holds_is_warned_of_once(fit, objective, what):
     with pytest.warns(UserWarning, match=f"{what} changes in training and is in no checkpoint") as warned:
         fit(objective=objective, checkpoint_seconds=0)
     assert sum("in no checkpoint" in str(each.message) for each in warned) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_on_epoch_may_draw_random_numbers(fit):
+    fit(on_epoch=lambda *_: random.random(), checkpoint_seconds=0)
+
+
+def _summing(terms, fraction):
+    FRACTIONS.append(terms.divergence.mean())
+    return terms.divergence - terms.reconstruction + sum(FRACTIONS)
+
+
+def test_an_objective_that_keeps_a_graph_is_told_to_detach(fit):
+    FRACTIONS.clear()
+    with pytest.raises(RuntimeError, match="second time") as error:
+        fit(objective=_summing, meaning="")
+    assert error.value.__notes__ == ["If the objective keeps a tensor for a later step, it must keep tensor.detach()"]
 
 
 def test_an_early_stop_leaves_a_finished_run_with_the_best_weights(tiny, tmp_path, monkeypatch):
