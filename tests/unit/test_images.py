@@ -121,9 +121,8 @@ def test_deep_pixels_are_scaled_to_white(tmp_path, suffix, kind, white, maximum,
 @pytest.mark.parametrize(
     ("image", "maximum", "found"),
     [
-        (np.zeros((8, 8), np.float32), None, "pixels of kind F up to 0.0; set `maximum` to their value of white"),
-        (np.zeros((8, 8), np.int32), None, "pixels of kind I up to 0; set `maximum`"),
-        (np.full((8, 8), 4095, np.uint16), None, "pixels of kind I;16 up to 4095; set `maximum`"),
+        (np.zeros((8, 8), np.float32), None, "pixels of kind F; set `maximum` to their value of white"),
+        (np.zeros((8, 8), np.int32), None, "pixels of kind I; set `maximum`"),
         (np.full((8, 8), np.nan, np.float32), 1, "pixels below 0, above `maximum`, not finite"),
         (np.full((8, 8), -1, np.int32), 4095, "pixels below 0"),  # as Pillow reads unsigned 2**32 - 1
         (np.full((8, 8), 4200, np.uint16), 4095, "pixels below 0, above `maximum`"),
@@ -151,6 +150,15 @@ def test_maximum_scales_the_deep_files_only(tmp_path):
     (folder / "0.png").unlink()
     with pytest.raises(ValueError, match="`maximum` is for files of one channel with more than 8 bits"):
         data.image_folder(folder, 8, maximum=4095)
+
+
+def test_files_of_16_bits_are_refused_only_if_all_of_them_are_dark(tmp_path):
+    dark, bright = (Image.fromarray(np.full((8, 8), white, np.uint16)) for white in (4095, 65535))
+    folder = _folder(tmp_path, {"0.png": dark, "1.png": _picture()})
+    with pytest.raises(ValueError, match="no pixel of 16 bits is above 4095.0; set `maximum`"):
+        data.image_folder(folder, 8)
+    bright.save(folder / "2.png")
+    assert len(data.image_folder(folder, 8).train) == 2
 
 
 def test_a_file_or_a_size_beyond_memory_is_refused_at_once(tmp_path):

@@ -61,8 +61,8 @@ def image_folder(
     grey : whether to make images with one channel instead of three
     skip_damaged : whether to omit unreadable files, with a warning, instead of raising an error
     maximum : value of white in files of one channel with more than 8 bits, such as 4095 for 12 bits. By default it's
-        65535 for integers of 16 bits. Files of 32 bits or floats require it, and so do files of 16 bits in which all
-        pixels are darker than the middle of this scale. PGM and JPEG 2000 files contain it
+        65535 for integers of 16 bits. Files of 32 bits or floats require it, and so do files of 16 bits if all of them
+        are darker than the middle of this scale. PGM and JPEG 2000 files contain it
 
     Raises
     ------
@@ -81,18 +81,20 @@ def image_folder(
         raise ValueError(f"size must be at most {LARGEST} pixels, not {size}")
     maximum = None if maximum is None else positive_number("maximum", maximum)
     files, others = _files(path)
-    images, damaged, stacks, depths = {}, [], 0, set()
+    images, damaged, stacks, brightest = {}, [], 0, 0.0
     for file in progress.bar(files, desc="reading images", unit="image"):
         try:
-            image, pages, is_deep = _open(path / file, (width, height), "L" if grey else "RGB", maximum)
+            image, pages, white = _open(path / file, (width, height), "L" if grey else "RGB", maximum)
             images[file] = torch.from_numpy(np.array(image)).reshape(height, width, -1).permute(2, 0, 1)
             stacks += pages > 1
-            depths.add(is_deep)
+            brightest = max(brightest, white)
         except Exception as error:  # Pillow's readers raise errors of many kinds
             damaged.append(f"{file} ({HINTS.get(type(error), '')}{' '.join(str(error).split())})")
     leave_out(damaged, path, skip_damaged)
-    if maximum and depths == {False}:
+    if maximum and not brightest:
         raise ValueError("`maximum` is for files of one channel with more than 8 bits; omit it")
+    if not maximum and 0 < brightest < 2**15:
+        raise ValueError(f"no pixel of 16 bits is above {brightest}; set `maximum` to their value of white")
     if len(images) < 2:
         found = f"{len(images)} readable images and {some(others)} other files"
         raise ValueError(f"{path} has {found}; training needs at least 11 files (a file of several pages counts once)")
@@ -130,10 +132,10 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
     return sorted(each.relative_to(path) for each in found), others
 
 
-def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -> tuple[Image.Image, int, bool]:
+def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -> tuple[Image.Image, int, float]:
     """Read an image as viewers show it, with this size (width, height) and mode, "RGB" or "L".
 
-    Also returns its file's number of pages, and whether its file has more than 8 bits per pixel.
+    Also returns its file's number of pages, and its largest pixel if these have more than 8 bits, otherwise 0.
     """
     if file.exists() and not file.is_file():
         raise ValueError("not a file, but a pipe or a device")
@@ -150,13 +152,13 @@ def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -
     hidden = image.info.get("transparency")
     if (image.mode[0] in "IF" and hidden is not None) or (isinstance(hidden, tuple) and max(hidden) > 255):
         raise ValueError("a transparent colour of 16 bits, which Pillow ignores; save the image with an alpha channel")
-    if is_deep := image.mode[0] in "IF":  # more than 8 bits
-        pixels, white = np.asarray(image), 65535 if known else maximum
-        if not white and image.mode.startswith("I;16") and pixels.max() > 32767:
-            white = 65535
-        if not white:
-            raise ValueError(f"pixels of kind {image.mode} up to {pixels.max()}; set `maximum` to their value of white")
-        pixels = pixels * (255 / white)
+    brightest = 0.0
+    if image.mode[0] in "IF":  # more than 8 bits
+        if not (maximum or known or image.mode.startswith("I;16")):
+            raise ValueError(f"pixels of kind {image.mode}; set `maximum` to their value of white")
+        pixels = np.asarray(image)
+        brightest = 65535.0 if known else float(pixels.max())
+        pixels = pixels * (255 / (65535 if known else maximum or 65535))
         if not (pixels.min() >= 0 and pixels.max() <= 255.5):  # also refuses NaN
             raise ValueError("pixels below 0, above `maximum`, not finite, or of 32 unsigned bits; convert them")
         pixels = 255 - pixels if white_is_zero else pixels
@@ -172,7 +174,7 @@ def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -
     if profile:
         with suppress(ImageCms.PyCMSError):  # a damaged profile, or one for another kind of pixels
             image = ImageCms.profileToProfile(image, BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB")
-    return image.convert(mode), pages, is_deep
+    return image.convert(mode), pages, brightest
 
 
 def _split(read: list[Path]) -> tuple[list[int], list[int], list[str], torch.Tensor]:
