@@ -150,9 +150,10 @@ def test_without_scripts_and_on_paper_a_picture_stands_there(visit, opened, name
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_link_of_a_page_leads_somewhere(name):
+def test_every_link_leads_somewhere_and_in_tables_numbers_have_a_true_minus_and_names_no_underscores(name):
     for link in re.findall(r'<a\s[^>]*?href="(?!\w+:)([^"#?]+)', SOURCE[name]):
         assert (HTML / name).parent.joinpath(unquote(link)).exists(), link
+    assert re.findall(r"<td[^>]*>(?:<p>)?(?:-\d|[A-Z][a-z]+_[A-Z])", SOURCE[name]) == []
 
 
 def test_the_book_has_every_page_of_its_table_of_contents_each_with_a_title_of_its_own():
@@ -193,11 +194,6 @@ def test_a_notebook_is_saved_from_its_page_on_disk_without_outputs(page):
 
 def test_no_page_names_a_service_before_the_repository_has_an_address():
     assert [name for name in ALL if re.search(r"mybinder|colab\.|git clone -q", SOURCE[name])] == []
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_numbers_in_tables_have_a_true_minus_and_names_no_underscores(name):
-    assert re.findall(r"<td[^>]*>(?:<p>)?(?:-\d|[A-Z][a-z]+_[A-Z])", SOURCE[name]) == []
 
 
 def test_plots_change_their_colours_in_the_dark_and_photographs_do_not():

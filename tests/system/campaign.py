@@ -145,6 +145,16 @@ def train(dataset: Dataset, root: Path, settings: TrainConfig = SETTINGS) -> dic
 # Killed
 
 
+def kernels(folder: Path) -> list[str]:
+    """The processes that work in a folder, as kernels do in their notebook's."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink().is_relative_to(folder):
+                found.append(process.name)
+    return found
+
+
 def kill(table: Table, what: str, work: Callable, expected: object, trials: int, seconds: float, chance, *arguments):
     """Kill work at random moments of its whole length; whoever does it again must come to the same."""
     fresh = 0
@@ -152,8 +162,12 @@ def kill(table: Table, what: str, work: Callable, expected: object, trials: int,
         places = [argument(fresh) if callable(argument) else argument for argument in arguments]
         started = child(work, *places)
         time.sleep(chance.uniform(0, 1.1 * seconds))
-        os.killpg(started[0], signal.SIGKILL)
-        left = ended(started)
+        os.killpg(started[0], signal.SIGKILL)  # a sweep's kernels are of other groups, and must notice
+        left, deadline = ended(started), time.monotonic() + 5
+        while (alive := kernels(places[-1])) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if alive:
+            table.add(what, "faults", f"kernels {alive} live on after five seconds")
         if "killed" in left and chance.random() < 0.5:  # it is killed again, where it stands now
             table.add(what, "same")
             continue
@@ -253,32 +267,6 @@ def page(folder: Path) -> object:
     if not job.finished:
         raise ValueError(f"{job.page} is made again")
     return json.loads(job.page.read_text())["cells"]
-
-
-def kernels(folder: Path) -> list[str]:
-    """The processes that work in a folder, as kernels do in their notebook's."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (process / "cwd").readlink().is_relative_to(folder):
-                found.append(process.name)
-    return found
-
-
-def kill_sweeps(table: Table, place: Path, trials: int, chance) -> None:
-    expected, seconds = timed(sweep, place / "whole")
-    for number in range(trials):
-        folder = place / str(number)
-        started = child(sweep, folder)
-        time.sleep(chance.uniform(0.2 * seconds, seconds))
-        os.kill(started[0], signal.SIGKILL)  # the sweep alone: its kernels must notice
-        ended(started)
-        deadline = time.monotonic() + 5
-        while (left := kernels(folder)) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        if left:
-            table.add("sweep killed", "faults", f"kernels {left} live on after five seconds")
-        table.judge("sweep killed", alone(sweep, folder), expected)
 
 
 # Power cuts, and disks
@@ -587,7 +575,9 @@ def main() -> None:
         right, seconds = timed(published, place / "published", place / "book")
         kill(table, "publishing killed", partial(published, place / "published"), right, count(10, 1), seconds, chance,
              lambda number: place / "books" / str(number))  # fmt: skip
-        kill_sweeps(table, place / "sweeps", count(10, 1), chance)
+        right, seconds = timed(sweep, place / "sweeps" / "whole")
+        kill(table, "sweep killed", sweep, right, count(10, 1), seconds, chance,
+             lambda number: place / "sweeps" / str(number))  # fmt: skip
         expected, seconds = timed(train, dataset, place / "again")
         cut_powers(table, place / "layer", dataset, expected, count(20, 3), chance)
         if root_can("which", "mkfs.ext4"):
