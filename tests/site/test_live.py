@@ -81,7 +81,7 @@ def decoded(*codes):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_decoder_in_the_page_is_pytorchs(opened, name):
     model = storage.from_pretrained(name)
-    codes = 1.5 * torch.randn(10, model.latent_dim, generator=torch.manual_seed(0))
+    codes = 1.5 * torch.randn(50, model.latent_dim, generator=torch.manual_seed(0))
     with torch.inference_mode():
         expected = model.decode(codes).flatten(1)
     page = opened(f"live/{MODELS[name]}", **PHONE)

@@ -121,7 +121,7 @@ def test_twice_the_nats_are_twice_the_area(visit, options):
     size = "(it) => [it.clientWidth, it.clientHeight - 28]"  # of the plot
     width, height = page.locator("#price-area").evaluate(size)
     zero, per_nat = round(10 + height * 2.9 / 3.2) + 1, []
-    for mean, sigma in ((1, 0.5), (1.414, 1), (2, 1), (0, 0.1), (3, 0.1), (3, 2), (0, 2), (-2, 0.3)):
+    for mean, sigma in ((1, 0.5), (2, 1), (0, 0.1), (3, 2), (-2, 0.3)):
         slide(page, "#price-mean", mean)
         slide(page, "#price-sigma", torch.tensor(sigma).log().item())
         nats = number(page, "#price-sum")

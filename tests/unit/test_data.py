@@ -437,11 +437,6 @@ def test_a_damaged_file_of_a_rare_sibling_is_told_with_its_folder(tmp_path, rare
 # Which data, and where
 
 
-def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"'cifar'.*digits.*celeba.*mnist"):
-        data.load("cifar")
-
-
 def test_the_argument_names_the_folder_else_the_environment_else_the_users_cache(tmp_path, arrays, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     _lay_out(tmp_path / ".cache" / "vaelib", arrays)
