@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import flipped
+from conftest import celeba_attributes, flipped, lay_out_celeba
 from PIL import Image
 from torchvision.datasets import CelebA
 
@@ -35,25 +35,10 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-def _attributes(count):
-    return np.random.default_rng(0).integers(0, 2, (count, 40), bool)
-
-
 def _lay_out(root, count=20, size=HALF, parts=None):
-    """Images each of one grey, 5 times its number, from 000001.jpg on, and their lists; returns their folder."""
-    folder = root / "celeba"
-    (folder / IMAGES).mkdir(parents=True)
-    names = [f"{number:06}.jpg" for number in range(1, count + 1)]
-    for number, name in enumerate(names, 1):
-        Image.new("RGB", size, (5 * number,) * 3).save(folder / IMAGES / name, quality=95)
-    rows = [
-        " ".join([name, *("1" if v else "-1" for v in row)])
-        for name, row in zip(names, _attributes(count), strict=True)
-    ]
-    (folder / ATTRIBUTES).write_text("\n".join([str(count), " ".join(NAMES) + " ", *rows, ""]))
-    lines = [f"{name} {part}\n" for name, part in zip(names, parts or [0] * count, strict=True)]
-    (folder / PARTITION).write_text("".join(lines))
-    return folder
+    """Images each of one grey, 5 times its number, and their lists; returns their folder."""
+    pictures = (Image.new("RGB", size, (5 * number,) * 3) for number in range(1, count + 1))
+    return lay_out_celeba(root, pictures, parts or [0] * count)
 
 
 def _numbers(split):
@@ -98,7 +83,7 @@ def test_the_official_split_leaves_the_validation_images_out(tmp_path):
     _lay_out(tmp_path, 8, parts=[2, 0, 1, 0, 2, 0, 1, 0])
     faces = data.load("celeba", tmp_path)
     assert (_numbers(faces.train), _numbers(faces.test)) == ([2, 4, 6, 8], [1, 5])
-    expected = _attributes(8)
+    expected = celeba_attributes(8)
     assert faces.train.labels.dtype == torch.bool
     assert np.array_equal(faces.train.labels.numpy(), expected[[1, 3, 5, 7]])
     assert np.array_equal(faces.test.labels.numpy(), expected[[0, 4]])
@@ -196,7 +181,7 @@ def test_a_truncated_jpeg_is_refused_or_skipped(tmp_path, monkeypatch):
     kept = [number for number in range(1, 21) if number not in (3, 5)]
     assert _numbers(faces.train) + _numbers(faces.test) == kept
     labels = torch.cat([faces.train.labels, faces.test.labels]).numpy()
-    assert np.array_equal(labels, _attributes(20)[np.array(kept) - 1])
+    assert np.array_equal(labels, celeba_attributes(20)[np.array(kept) - 1])
     monkeypatch.setattr(celeba, "_decode", None)  # they are decoded once
     with pytest.warns(UserWarning, match="left out"):
         assert celeba.load(str(tmp_path), skip_damaged=True).fingerprint == faces.fingerprint
@@ -350,7 +335,7 @@ def test_a_part_of_the_images_takes_its_part_of_the_lists(tmp_path, capsys):
     (folder / IMAGES / "._000004.jpg").write_bytes(b"what a Macintosh leaves")
     faces = celeba.load(tmp_path)
     assert _numbers(faces.test) == list(range(23, 31))
-    assert np.array_equal(faces.test.labels.numpy(), _attributes(30)[22:])
+    assert np.array_equal(faces.test.labels.numpy(), celeba_attributes(30)[22:])
     assert "25 of the 30 listed images are there" in capsys.readouterr().out
 
 

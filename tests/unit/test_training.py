@@ -363,7 +363,7 @@ def test_every_optimizer_and_schedule_and_an_objective_with_state_resume_bit_for
     config = replace(SETTINGS, max_grad_norm=5)
     whole, _ = fit("whole", config, **options)
     with pytest.raises(KeyboardInterrupt):
-        fit("parts", config, on_epoch=stop_after(2), checkpoint_seconds=0, **options)
+        fit("parts", config, on_epoch=stop_after(1), checkpoint_seconds=0, **options)
     assert same_weights(fit("parts", config, **options)[0], whole)
 
 
