@@ -95,13 +95,6 @@ def test_a_complete_run_has_its_files_and_a_record_of_settings_data_and_versions
     assert record["metrics"] == trained.metrics and record["evaluation"] == trained.evaluation
 
 
-def test_a_run_is_loaded_as_it_was_returned(trained):
-    loaded = runs.load(trained.folder)
-    assert loaded == trained
-    assert loaded.config == TrainConfig(latent_dim=2, epochs=3, batch_size=32)
-    assert [line["epoch"] for line in loaded.metrics] == [1, 2, 3]
-
-
 def test_the_evaluation_is_that_of_the_saved_model(trained, tiny):
     assert evaluation.evaluate(trained.model(), tiny) == trained.evaluation
     assert trained.metrics[-1]["test_elbo"] == pytest.approx(trained.evaluation["test_elbo"], rel=1e-5)
@@ -475,15 +468,6 @@ def test_a_run_of_functions_of_ones_own_is_loaded_with_its_builder(own):
         assert run.evaluation == own.evaluation
         with pytest.raises(ValueError, match=r"with_dropout built, not vaelib.*; give that function as `builder`"):
             run.model()
-
-
-def test_an_interrupted_run_of_functions_of_ones_own_goes_on(own, tiny, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        _often_saved(patch)
-        interrupt(patch, training._State, "take_step", 11)
-        with pytest.raises(KeyboardInterrupt):
-            runs.train(tiny, own.config, tmp_path, "cpu", **OWN)
-    assert same_runs(runs.train(tiny, own.config, tmp_path, "cpu", **OWN), own)
 
 
 def test_a_compiled_model_trains_and_is_saved_as_what_it_is(trained, tiny, tmp_path):
