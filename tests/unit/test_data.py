@@ -120,11 +120,11 @@ def test_digits_are_the_source_enlarged_to_mnists_size(digits):
 def test_digits_and_faces_are_the_same_bytes_on_every_processor(digits):
     """With and without vector instructions, whose rounding errors differ."""
     code = "from vaelib.data import digits, synthetic_faces\n"
-    code += "print(digits.load('digits').fingerprint, synthetic_faces.generate(50, 3)[0].numpy().tobytes().hex())"
+    code += "print(digits.load('digits').fingerprint, synthetic_faces.generate(100, 3)[0].numpy().tobytes().hex())"
     environment = os.environ | {"ATEN_CPU_CAPABILITY": "default"}
     told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, text=True)
     assert digits.fingerprint == "fc0416564bf4f50b"
-    faces, _ = synthetic_faces.generate(50, 3)
+    faces, _ = synthetic_faces.generate(100, 3)
     assert told.stdout.split() == [digits.fingerprint, faces.numpy().tobytes().hex()]
 
 
