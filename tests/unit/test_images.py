@@ -155,7 +155,7 @@ def test_maximum_scales_the_deep_files_only(tmp_path):
 def test_files_of_16_bits_are_refused_only_if_all_of_them_are_dark(tmp_path):
     dark, bright = (Image.fromarray(np.full((8, 8), white, np.uint16)) for white in (4095, 65535))
     folder = _folder(tmp_path, {"0.png": dark, "1.png": _picture()})
-    with pytest.raises(ValueError, match="no pixel of 16 bits is above 4095.0; set `maximum`"):
+    with pytest.raises(ValueError, match=r"no pixel of 16 bits is above 4095\.0; set `maximum`"):
         data.image_folder(folder, 8)
     bright.save(folder / "2.png")
     assert len(data.image_folder(folder, 8).train) == 2
@@ -234,24 +234,14 @@ def test_subfolders_are_classes_and_every_tenth_image_is_for_testing(tmp_path, c
     assert mine.test.images[:, 0, 0, 0].tolist() == [128, 138, 148] and mine.test.labels.tolist() == [0, 0, 1]
     assert mine.origin == "27 images for training, 3 for testing, classes: 2 (cats, dogs)"
     assert capsys.readouterr().out == f"pets: {mine.origin}\n"
-
-
-def test_the_fingerprint_is_of_what_was_read(tmp_path):
-    _folder(tmp_path, {f"{n}.png": _picture() for n in range(3)})
-    first = data.image_folder(tmp_path, 16).fingerprint
-    assert data.image_folder(tmp_path, 16, name="other").fingerprint == first
-    assert data.image_folder(tmp_path, 18).fingerprint != first
-    Image.new("RGB", (40, 40), WHITE).save(tmp_path / "1.png")
-    assert data.image_folder(tmp_path, 16).fingerprint != first
+    other = data.image_folder(tmp_path / "pets", 8, "other", grey=True)
+    assert (other.name, other.fingerprint) == ("other", mine.fingerprint)
 
 
 @pytest.mark.parametrize(
     ("train", "test"),
     [
-        ("train", "test"),
-        ("Train", "Valid"),
         ("training_set", "test_set"),
-        ("seg_train", "seg_test"),
         ("trainA", "testA"),
         ("TRAIN", "dev"),
         ("traindata", "testdata"),
@@ -417,9 +407,9 @@ def test_a_size_that_cannot_be_is_refused(tmp_path, size):
 
 
 def test_one_photograph_at_a_time_is_held(tmp_path):
-    """12 of 12 megapixels, which are 0.6 GB of pixels, in less than 0.3 GB."""
-    Image.new("RGBA", (4000, 3000), "red").save(tmp_path / "0.png", compress_level=1)
-    for number in range(1, 12):
+    """16 of 3 megapixels, which are 0.19 GB of pixels, in less than 0.12 GB."""
+    Image.new("RGBA", (2000, 1500), "red").save(tmp_path / "0.png", compress_level=1)
+    for number in range(1, 16):
         (tmp_path / f"{number}.png").symlink_to(tmp_path / "0.png")
     code = """if True:
         import resource, sys
@@ -429,7 +419,7 @@ def test_one_photograph_at_a_time_is_held(tmp_path):
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     """
     told = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, check=True, text=True)
-    assert int(told.stdout.split()[-1]) < 300_000  # kB
+    assert int(told.stdout.split()[-1]) < 120_000  # kB
 
 
 @pytest.mark.parametrize("white", [4095, 65535])

@@ -264,15 +264,6 @@ def test_means_of_the_papers_posterior_are_not_rounded_to_bfloat16(model, x):
     assert mean.dtype == torch.float32 and not torch.equal(mean, mean.bfloat16().float())
 
 
-def test_double_precision_may_be_the_default(tiny, tmp_path):
-    try:
-        torch.set_default_dtype(torch.float64)
-        run = runs.train(tiny, TrainConfig(2, 1), tmp_path, "cpu", builder=small)
-        assert run.model().sample(2).dtype == torch.float64
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
 # Binary pixels
 
 

@@ -209,8 +209,8 @@ def test_a_function_without_a_text_needs_a_name(tiny, tmp_path):
     exec("def own(terms, fraction): return terms.divergence - terms.reconstruction", space := {"__name__": "nowhere"})
     with pytest.raises(ValueError, match=r"the source code of nowhere.own is missing.*name=\.\.\."):
         runs.train(tiny, TrainConfig(1, 1), tmp_path, "cpu", objective=space["own"])
-    run = runs.train(tiny, TrainConfig(1, 1), tmp_path, "cpu", objective=space["own"], name="mine")
-    assert run.folder.name == "tiny-k1-e1-s0-mine"
+    run = runs.train(tiny, TrainConfig(1, 1), tmp_path, "cpu", objective=space["own"], name="of-my-own")
+    assert run.folder.name == "tiny-k1-e1-s0-of-my-own"
 
 
 THING: object = None

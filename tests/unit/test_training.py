@@ -22,6 +22,7 @@ import torch
 from conftest import Geco, NormalPixels, compiled, flipped, same_weights, small, stop_after
 from pretended import PretendedGPU
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, MultiStepLR, OneCycleLR
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vaelib import TrainConfig, data, distributions, evaluation, models, objective, runs, storage, training
@@ -341,6 +342,10 @@ class Scaled(nn.Module):
         return terms.divergence - terms.reconstruction * self.log_scale.exp() - self.log_scale
 
 
+def halved(epoch):
+    return 0.5**epoch
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -348,13 +353,17 @@ class Scaled(nn.Module):
         {"optimizer": partial(torch.optim.AdamW, weight_decay=0.1)},
         {"optimizer": torch.optim.RMSprop},
         {"objective": Scaled},
+        {"schedule": partial(CosineAnnealingLR, T_max=3)},
+        {"schedule": partial(MultiStepLR, milestones=(1, 2))},
+        {"schedule": partial(OneCycleLR, max_lr=0.01, total_steps=4)},
+        {"schedule": partial(LambdaLR, lr_lambda=halved)},
     ],
 )
-def test_every_optimizer_and_an_objective_with_state_resume_bit_for_bit(fit, options):
+def test_every_optimizer_and_schedule_and_an_objective_with_state_resume_bit_for_bit(fit, options):
     config = replace(SETTINGS, max_grad_norm=5)
     whole, _ = fit("whole", config, **options)
     with pytest.raises(KeyboardInterrupt):
-        fit("parts", config, on_epoch=stop_after(2), checkpoint_seconds=0, **options)
+        fit("parts", config, on_epoch=stop_after(1), checkpoint_seconds=0, **options)
     assert same_weights(fit("parts", config, **options)[0], whole)
 
 

@@ -81,7 +81,7 @@ def image_folder(
         raise ValueError(f"size must be at most {LARGEST} pixels, not {size}")
     maximum = None if maximum is None else positive_number("maximum", maximum)
     files, others = _files(path)
-    images, damaged, stacks, brightest = {}, [], 0, 0.0
+    images, damaged, stacks, brightest = {}, [], 0, -1.0
     for file in progress.bar(files, desc="reading images", unit="image"):
         try:
             image, pages, white = _open(path / file, (width, height), "L" if grey else "RGB", maximum)
@@ -91,9 +91,9 @@ def image_folder(
         except Exception as error:  # Pillow's readers raise errors of many kinds
             damaged.append(f"{file} ({HINTS.get(type(error), '')}{' '.join(str(error).split())})")
     leave_out(damaged, path, skip_damaged)
-    if maximum and not brightest:
+    if maximum and brightest < 0:
         raise ValueError("`maximum` is for files of one channel with more than 8 bits; omit it")
-    if not maximum and 0 < brightest < 2**15:
+    if not maximum and 0 <= brightest < 2**15:
         raise ValueError(f"no pixel of 16 bits is above {brightest}; set `maximum` to their value of white")
     if len(images) < 2:
         found = f"{len(images)} readable images and {some(others)} other files"
@@ -135,7 +135,7 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
 def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -> tuple[Image.Image, int, float]:
     """Read an image as viewers show it, with this size (width, height) and mode, "RGB" or "L".
 
-    Also returns its file's number of pages, and its largest pixel if these have more than 8 bits, otherwise 0.
+    Also returns its file's number of pages, and its largest pixel if these have more than 8 bits, otherwise -1.
     """
     if file.exists() and not file.is_file():
         raise ValueError("not a file, but a pipe or a device")
@@ -152,7 +152,7 @@ def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -
     hidden = image.info.get("transparency")
     if (image.mode[0] in "IF" and hidden is not None) or (isinstance(hidden, tuple) and max(hidden) > 255):
         raise ValueError("a transparent colour of 16 bits, which Pillow ignores; save the image with an alpha channel")
-    brightest = 0.0
+    brightest = -1.0
     if image.mode[0] in "IF":  # more than 8 bits
         if not (maximum or known or image.mode.startswith("I;16")):
             raise ValueError(f"pixels of kind {image.mode}; set `maximum` to their value of white")
