@@ -31,13 +31,13 @@ os.environ["TQDM_DISABLE"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
+from benchmark_device import steps
 from PIL import Image
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import crop, to_tensor
 
-from vaelib import TrainConfig, binarization, burda, data, distributions, models, objective, training
+from vaelib import TrainConfig, binarization, burda, data, distributions, models, training
 from vaelib.data import Dataset, Split, to_float
 from vaelib.data.paths import root
 
@@ -321,16 +321,10 @@ KINDS |= {"copies": ("copy", "index", "cat", "clone"), "random numbers": ("norma
 
 def parts(case: str) -> dict[str, float]:
     """The share of a step's time that each kind of operation takes, by torch.profiler."""
-    model, x = build(case), torch.rand(128, *build(case).image_shape)
-    optimizer, spent = torch.optim.Adam(model.parameters(), fused=True), Counter()
-    for steps in (3, 10):  # the first to warm up
-        with profile(activities=[ProfilerActivity.CPU]) as record:
-            for _ in range(steps):
-                loss = objective.negative_elbo(model(x), 0.0).mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-    for each in record.key_averages():
+    model, spent = build(case), Counter()
+    x = torch.rand(128, *model.image_shape)
+    steps(model, x, 3)  # to warm up
+    for each in steps(model, x, 10).key_averages():
         kind = next((kind for kind, names in KINDS.items() if any(it in each.key.lower() for it in names)), "the rest")
         spent[kind] += each.self_cpu_time_total
     return {kind: value / spent.total() for kind, value in spent.most_common()}

@@ -113,27 +113,31 @@ def speed(device: torch.device, count: int, short: bool) -> dict:
     return found
 
 
+def steps(model: models.VAE, x: torch.Tensor, count: int) -> profile:
+    """torch.profiler's record of so many steps of training."""
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if x.is_cuda else [ProfilerActivity.CPU]
+    with profile(activities=activities) as record:
+        for _ in range(count):
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
+                terms = model(x)
+            loss = objective.negative_elbo(terms, 0.0).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        x.sum().item()  # waits for a GPU
+    return record
+
+
 def profiled(device: torch.device, counted: int) -> dict:
     """torch.profiler's table of so many steps of each model."""
-    cuda, found = device.type == "cuda", {}
-    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
+    kind, found = "cuda" if device.type == "cuda" else "cpu", {}
     for name, (shape, latent_dim) in MODELS.items():
         model = models.build(shape, latent_dim).to(device)
-        optimizer = torch.optim.Adam(model.parameters(), fused=True)
         x = to_float(torch.randint(256, (128, *shape), dtype=torch.uint8)).to(device)
-        for steps in (3, counted):  # the first to warm up
-            with profile(activities=activities) as record:
-                for _ in range(steps):
-                    with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
-                        terms = model(x)
-                    loss = objective.negative_elbo(terms, 0.0).mean()
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                loss.item()
-        found[name] = record.key_averages().table(
-            sort_by=f"self_{device.type if cuda else 'cpu'}_time_total", row_limit=15, max_name_column_width=40
-        )
+        steps(model, x, 3)  # to warm up
+        table = steps(model, x, counted).key_averages().table
+        found[name] = table(sort_by=f"self_{kind}_time_total", row_limit=15, max_name_column_width=40)
     return found
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -224,6 +225,40 @@ def flipped(content, position):
     return bytes(content)
 
 
+# Data
+
+
+def tiny_digits(shift=0):
+    """Every fourth pixel of a few digits: 200 training and 40 test images of 1 x 7 x 7; shifted, they are others."""
+    digits = data.load("digits")
+
+    def cut(split, count):
+        rows = slice(shift, shift + count)
+        return Split(split.images[rows, :, ::4, ::4].contiguous(), split.labels[rows])
+
+    return Dataset("tiny", cut(digits.train, 200), cut(digits.test, 40), digits.names)
+
+
+def celeba_attributes(count):
+    return np.random.default_rng(0).integers(0, 2, (count, 40), bool)
+
+
+def lay_out_celeba(root, pictures, parts):
+    """Write pictures from 000001.jpg on, and their lists, in the form of CelebA; returns their folder."""
+    folder = root / "celeba"
+    (folder / "img_align_celeba").mkdir(parents=True)
+    names = [f"{number:06}.jpg" for number in range(1, len(parts) + 1)]
+    for name, picture in zip(names, pictures, strict=True):
+        picture.save(folder / "img_align_celeba" / name, quality=95)
+    header = " ".join(f"Attribute_{number}" for number in range(40)) + " "
+    signs = np.where(celeba_attributes(len(names)), "1", "-1")
+    rows = [" ".join([name, *row]) for name, row in zip(names, signs, strict=True)]
+    (folder / "list_attr_celeba.txt").write_text("\n".join([str(len(names)), header, *rows, ""]))
+    lines = [f"{name} {part}\n" for name, part in zip(names, parts, strict=True)]
+    (folder / "list_eval_partition.txt").write_text("".join(lines))
+    return folder
+
+
 @torch.no_grad()
 def exact_log_prob(model, x, labels=None):
     """log p(x), (N,), of float images and one latent dimension, by the trapezoidal rule."""
@@ -241,13 +276,8 @@ def digits():
 
 
 @pytest.fixture(scope="session")
-def tiny(digits):
-    """Every fourth pixel of a few digits: 200 training and 40 test images of 1 x 7 x 7."""
-
-    def cut(split, count):
-        return Split(split.images[:count, :, ::4, ::4].contiguous(), split.labels[:count])
-
-    return Dataset("tiny", cut(digits.train, 200), cut(digits.test, 40), digits.names)
+def tiny():
+    return tiny_digits()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from . import data, runs
 from .data import paths
 from .training import TrainConfig
 
-STOPPED = "stopped; run the same command to resume from the last checkpoint"
+STOPPED = "stopped; run the same command to resume from the last checkpoint, if there is one"
 
 
 def train(options: argparse.Namespace) -> None:
@@ -25,9 +25,8 @@ class Version(argparse.Action):
     """Print the versions and the device for a bug report, and exit."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        for name, value in runs.environment(runs.choose_device()).items():
-            print(name, value)
-        print(platform.platform())
+        found = runs.environment(runs.choose_device())
+        paths.say("\n".join([*map(" ".join, found.items()), platform.platform()]))
         parser.exit()
 
 

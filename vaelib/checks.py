@@ -182,7 +182,8 @@ def _check_objective(
 
     with evaluating(model):
         tried = terms(model, **asked)
-    loss = attempt("objective, called as objective(terms, fraction),", copy.deepcopy(objective), tried, 0.0)
+    hint = " with terms.kl None, so use terms.divergence," if tried.kl is None else ""
+    loss = attempt(f"objective, called as objective(terms, fraction),{hint}", copy.deepcopy(objective), tried, 0.0)
     shape = getattr(loss, "shape", type(loss))
     if shape != x.shape[:1]:
         raise ValueError(f"the objective must return one loss per image, a tensor of shape ({len(x)},), not {shape}")
@@ -192,7 +193,9 @@ def _check_objective(
             f"the loss of the first images is {loss.tolist()} before training; the least of its terms are {least}"
         )
     if not loss.requires_grad:
-        raise ValueError("the objective's loss doesn't have a gradient; don't detach the terms")
+        raise ValueError(
+            "the objective's loss doesn't have a gradient; leave torch.no_grad(), and don't detach the terms"
+        )
     if compiled and tried.codes._backward_hooks:
         raise ValueError("the objective has a hook on the codes, which torch.compile ignores; train without it")
     if asked.get("fixed_posterior"):

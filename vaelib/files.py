@@ -53,12 +53,13 @@ def place(temporary: Path, path: Path) -> None:
     Raises
     ------
     RuntimeError
-        If this process holds the file's folder, and the folder was replaced by another one.
+        If this process holds the file's folder, and the folder or its lock was deleted or replaced by another one.
     """
     _sync(temporary, os.O_RDWR)
-    held = _HELD.get(path.parent.absolute())
-    if held and not os.path.samestat(held, (path.parent / ".lock").stat()):
-        raise RuntimeError(f"{path.parent} was moved away and made again while in use; stop one of its two users")
+    held, lock = _HELD.get(path.parent.absolute()), path.parent / ".lock"
+    if held and not (exists(lock) and os.path.samestat(held, lock.stat())):
+        why = f"{path.parent} was moved away and made again, or its file .lock was deleted, while in use"
+        raise RuntimeError(f"{why}; stop its other user, and start again")
     temporary.replace(path)
     if os.name != "nt":  # Windows can't open folders
         _sync(path.parent, os.O_RDONLY)

@@ -119,7 +119,8 @@ class VAE(nn.Module):
 
     def posterior(self, x: Tensor, labels: Tensor | None = None) -> Distribution:
         """Return q(z | x) of each image."""
-        return call(self.encoder, x.device, self.prepare(x), *self.labels(labels, len(x)))
+        x = self.prepare(x)
+        return call(self.encoder, x.device, x, *self.labels(labels, len(x)))
 
     def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return each image's posterior as its mean and log-variance, both of shape (B, K)."""
@@ -131,8 +132,8 @@ class VAE(nn.Module):
         In evaluation mode, codes are decoded in chunks, so that memory stays close to the size of the result. Raises
         ValueError if codes aren't floats of shape (B, K), or labels are missing.
         """
-        given = self.labels(labels, len(z) if z.ndim else 0)
-        z = self._floats("codes", z, call(self.prior, z.device, *given).event_shape)
+        given = self.labels(labels, len(z) if getattr(z, "ndim", 0) else 0)
+        z = self._floats("codes", z, call(self.prior, self.device, *given).event_shape)
         rows = zip(*(each.split(self._rows(z)) for each in (z, *given)), strict=True)
         return torch.cat([call(self.decoder, z.device, *part).mean for part in rows])
 
@@ -172,6 +173,8 @@ class VAE(nn.Module):
 
     def _floats(self, what: str, values: Tensor, shape: Shape, advice: str = "") -> Tensor:
         """Check the shape of images or codes, and convert them to the weights' type."""
+        if not isinstance(values, Tensor):
+            raise ValueError(f"expected a tensor of {what}, not a {type(values).__name__}; see torch.as_tensor")
         if values.shape[1:] != shape or not values.is_floating_point():
             expected = ", ".join(map(str, ("B", *shape)))
             found = f"{values.dtype} of shape {tuple(values.shape)}"

@@ -132,18 +132,23 @@ def meaning(*functions: Callable | None) -> str:
 
     The hash is computed from syntax trees, so comments and docstrings don't count. It includes everything that the
     functions read: defaults, closures, globals, base classes and other functions, hashed in the same way. It doesn't
-    depend on the version of Python. It ignores environment variables, files, `sys.argv`, `globals()[...]`,
-    `sys.modules[...]`, and what `getattr` and `vars` read from your own modules. Pass such values as arguments.
+    depend on the version of Python. It ignores environment variables, files, `sys.argv`, `globals()[...]`, `eval`,
+    modules imported by a name in a string, changed functions of installed packages, and iterators. Pass such values as
+    arguments.
 
     Raises
     ------
     ValueError
-        If the source code of a function is missing, or has changed since it was imported.
+        If the source code of a function is missing, or has changed since it was imported, or a tensor isn't dense.
     """
     reader = _Reader()
     digits = reader.hash(functions)[:16]
     kind = str(torch.get_default_dtype()).removeprefix("torch.")  # which changes what every function does
     return ("" if kind == "float32" else kind) + (digits if reader.own else "")
+
+
+# Values with content besides their attributes
+PLAIN = Tensor | np.ndarray | Number | np.generic | str | bytes | None | tuple | list | set | frozenset | dict
 
 
 class _Reader:
@@ -157,16 +162,21 @@ class _Reader:
         """Hash the content of a value or an object, or the source code of a function or a class."""
         if id(value) not in self.known:
             self.known[id(value)] = "itself", value  # for cycles, while its content is hashed
-            content = repr((self.hash(type(value)), self._content(value))).encode()
-            self.known[id(value)] = hashlib.sha256(content).hexdigest(), value
+            attributes = _state(value) if isinstance(value, PLAIN) else {}  # of a subclass, or set on a tensor
+            parts = self.hash(type(value)), self._content(value), *([self.hash(attributes)] if attributes else [])
+            self.known[id(value)] = hashlib.sha256(repr(parts).encode()).hexdigest(), value
         return self.known[id(value)][0]
 
     def each(self, values: Iterable) -> list[str]:
         return [self.hash(each) for each in values]
 
     def _content(self, value: Any) -> object:
-        if isinstance(value, Tensor | np.ndarray):
-            return _digest(torch.as_tensor(value))
+        if isinstance(value, Tensor):
+            return _digest(value)
+        if isinstance(value, np.ndarray):
+            with suppress(TypeError, ValueError):  # torch lacks strings, dates and other types
+                return _digest(torch.as_tensor(value.copy()))  # nor does it have negative strides
+            return str(value.dtype), self.hash(value.tolist())
         if isinstance(value, Number | np.generic | str | bytes | None):
             return repr(value.item() if isinstance(value, np.generic) else value)
         if isinstance(value, tuple | list):
@@ -189,14 +199,21 @@ class _Reader:
 
     def _object(self, value: Any) -> object:
         if isinstance(value, ModuleType):
-            return value.__name__
+            if _is_installed(value):
+                return value.__name__
+            return value.__name__, self.hash({name: each for name, each in vars(value).items() if name[:2] != "__"})
         if hasattr(value, "__qualname__"):  # a function of C code
             return f"{getattr(value, '__module__', None)}.{value.__qualname__}"
         if hasattr(value, "fingerprint"):  # a data set; its images are already hashed
             return value.fingerprint
         if _is_installed(sys.modules.get(type(value).__module__)) and not hasattr(value, "__dict__"):
-            return re.sub("0x[0-9a-fA-F]+", "", repr(value))  # without its address
-        return self.hash(_state(value))  # a repr may omit or round values
+            content = re.sub("0x[0-9a-fA-F]+", "", repr(value))  # without its address
+        else:
+            content = self.hash(_state(value))  # a repr may omit or round values
+        if content != repr(value) and type(value).__reduce__ is not object.__reduce__:  # a random generator, a deque
+            with suppress(Exception):  # of any kind, from what can't be pickled
+                return content, self.each(value.__reduce_ex__(4))
+        return content
 
     def _class(self, kind: type) -> object:
         name = f"{kind.__module__}.{kind.__qualname__}"
@@ -220,8 +237,10 @@ class _Reader:
         changed = declared & {node.id for node in read if not isinstance(node.ctx, ast.Load)}
         names = {node.id for node in read} & names - changed
         attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        owners = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+        passed = {node.id for node in read if id(node) not in owners}
         around = function.__globals__
-        found = [(name, self._global(around[name], attributes)) for name in sorted(names & around.keys())]
+        values = [(name, around[name], attributes) for name in sorted(names & around.keys())]
         for node in nodes:
             if isinstance(node, ast.Import | ast.ImportFrom):  # within the function
                 taken = {each.name for each in node.names}
@@ -229,7 +248,8 @@ class _Reader:
                 for name in sorted(modules):
                     with suppress(ImportError):
                         module = importlib.import_module(name, around.get("__package__"))
-                        found.append((name, self._global(module, attributes | taken)))
+                        values.append((name, module, attributes | taken))
+        found = [(name, self.hash(each) if name in passed else self._global(each, used)) for name, each, used in values]
         if own := {key: each for key, each in vars(function).items() if key != "__wrapped__"}:
             found.append(("__dict__", self.hash(own)))
         return list(map(_plain, trees)), self.each((function.__defaults__, function.__kwdefaults__)), closure, found
@@ -240,7 +260,7 @@ class _Reader:
             return self.hash(value)
         if value in within:  # modules can import each other
             return value.__name__
-        used = sorted(attributes & vars(value).keys())
+        used = sorted((attributes | {"__getattr__"}) & vars(value).keys())
         return [(name, self._global(vars(value)[name], attributes, *within, value)) for name in used]
 
 
@@ -343,6 +363,8 @@ def _value(value: object) -> str:
 
 def _digest(tensor: Tensor) -> str:
     """Hash a tensor's values."""
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta:
+        raise ValueError("can't record a tensor that is sparse, nested or on the meta device; make it dense")
     content = tensor.detach().cpu().contiguous()
     head = f"{content.dtype} {tuple(content.shape)}".encode()
     values = content.reshape(-1).view(torch.uint8).numpy().tobytes()  # NumPy doesn't support bfloat16

@@ -169,6 +169,7 @@ def train(
         ("data", data, Dataset, "data.load('digits')"),
         ("config", config, TrainConfig, "TrainConfig(latent_dim=2)"),
         ("name", name, str, "'mine'"),
+        ("on_epoch", on_epoch or print, Callable, "a function of the model and a line of metrics"),
         ("tags", tags or {}, Mapping, "{'machine': 'mine'}"),
     ):
         if not isinstance(value, kind):
@@ -255,7 +256,9 @@ def _complete(
             "the images where they are (stream=True), or use 'cpu'"
         ) from error
     except KeyboardInterrupt as stop:
-        stop.add_note(f"{folder.name} was stopped; run this again to resume from its last checkpoint, if it has one")
+        saved = any(files.exists(folder / name) for name in (CHECKPOINT, WEIGHTS))
+        again = "resume from its last checkpoint" if saved else "start anew, because it has no checkpoint yet"
+        stop.add_note(f"{folder.name} was stopped; run this again to {again}")
         raise
     if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
         raise ValueError(

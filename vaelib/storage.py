@@ -92,7 +92,7 @@ def load(
         raise ValueError(f"{path} is damaged, or doesn't hold weights of this vaelib ({error}); {advice}") from error
     if name != qualified_name(builder):
         raise ValueError(
-            f"{path} holds weights of a model that {name} built, not {qualified_name(builder)}; "
+            f"{path} holds weights of a model that {name:.200} built, not {qualified_name(builder)}; "
             f"give that function as `builder`"
         )
     found = expected = {name: (*each.shape,) for name, each in tensors.items()}

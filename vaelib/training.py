@@ -10,7 +10,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from numbers import Number, Real
@@ -139,7 +139,9 @@ def fit(
     Warns
     -----
     UserWarning
-        At the first checkpoint, if something has changed in training that isn't stored in checkpoints.
+        At the first checkpoint, or before the first call of `on_epoch`, if something has changed in training that isn't
+        stored in checkpoints, such as a list that the objective reads. A global that a function sets by `global` is
+        not detected.
     """
     if not isinstance(checkpoint_seconds, Real) or not checkpoint_seconds >= 0:  # also refuses NaN
         raise ValueError(f"checkpoint_seconds must be 0 or more, not {checkpoint_seconds!r}")
@@ -255,7 +257,8 @@ class _State:
         self.noise: int | seeding.States = 2 * config.seed + 1
         self.history: list[dict] = []
         self.best: dict[str, Tensor] = {}
-        self.unsaved, self.is_readable = _unsaved(self.modules), False
+        self.reads, self.is_readable = functions["objective"], False
+        self.unsaved = _unsaved(self.modules, self.reads)
         self._start_epoch()
 
     def _start_epoch(self) -> None:
@@ -273,7 +276,12 @@ class _State:
         loss = self.objective(terms, fraction).mean()
         for weight in self.weights:  # takes a fifth of the time of optimizer.zero_grad
             weight.grad = None
-        loss.backward()
+        try:
+            loss.backward()
+        except RuntimeError as error:
+            if "second time" in str(error):
+                error.add_note("If the objective keeps a tensor for a later step, it must keep tensor.detach()")
+            raise
         if self.config.max_grad_norm:
             nn.utils.clip_grad_norm_(self.weights, self.config.max_grad_norm)
         self.optimizer.step()
@@ -315,6 +323,7 @@ class _State:
 
     def show(self, on_epoch: Callable[[VAE, dict], None], checkpoint: Path) -> None:
         """Call `on_epoch` with a copy of the model. If it raises, save the epoch first."""
+        self._warn_of_unsaved()  # before it, because it may draw random numbers
         try:
             on_epoch(copy.deepcopy(self.model).eval(), dict(self.history[-1]))
         except BaseException:
@@ -345,14 +354,19 @@ class _State:
                     "numbers, strings, lists and dicts, so convert NumPy's numbers by float()"
                 ) from error
             self.is_readable = True
-            for name, value in _unsaved(self.modules).items():
-                if value != self.unsaved.get(name):
-                    warnings.warn(
-                        f"{name} changes in training and is in no checkpoint, so a resumed run will differ from an "
-                        "uninterrupted one; make it a buffer: self.register_buffer(...), or draw by torch",
-                        stacklevel=2,
-                    )
+        self._warn_of_unsaved()
         files.write(path, hashlib.sha256(buffer.getbuffer()).digest(), buffer.getbuffer())
+
+    def _warn_of_unsaved(self) -> None:
+        """Warn, once per run, of changes that checkpoints don't store."""
+        before, self.unsaved = self.unsaved, {}
+        for name, value in _unsaved(self.modules, self.reads).items() if before else ():
+            if value != before.get(name):
+                warnings.warn(
+                    f"{name} changes in training and is in no checkpoint, so a resumed run will differ from an "
+                    "uninterrupted one; make it a buffer: self.register_buffer(...), or draw by torch",
+                    stacklevel=3,
+                )
 
     def read(self, path: Path) -> None:
         """Resume from a checkpoint of the same run. Nothing in the file is executed."""
@@ -378,9 +392,11 @@ class _State:
         self.step, self.seconds, self.totals, self.history = map(state.get, ("step", "seconds", "totals", "history"))
 
 
-def _unsaved(module: nn.Module) -> dict[str, str]:
-    """Return the text of whatever a model's state_dict omits, and of the states of generators that aren't torch's."""
+def _unsaved(module: nn.Module, objective: Callable) -> dict[str, str]:
+    """Return whatever a model's state_dict omits, what the objective reads, and states of generators but torch's."""
     found = {"the state of random": repr(random.getstate()), "the state of numpy.random": repr(np.random.get_state())}  # noqa: NPY002
+    with suppress(ValueError):  # its source code is missing
+        found["a value that the objective reads"] = naming.meaning(objective)
     for name, part in module.named_modules():
         every = vars(part) | {key: part.get_buffer(key) for key in part._non_persistent_buffers_set}
         for key, value in every.items():

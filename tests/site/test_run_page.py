@@ -38,7 +38,7 @@ def test_the_recipe_for_several_gpus_trains_one_model_on_the_shares_of_all_proce
     """On two processes of the CPU, and on small digits."""
     (recipe,) = (each for each in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "DistributedData" in each)
     assert "seed=rank, batch_size=128 // count" in recipe  # other noise, and the whole batch as large as that of one
-    recipe = recipe.replace('"mnist"', '"digits"').replace("TrainConfig(2, 10", "TrainConfig(2, 2")
+    recipe = recipe.replace('"mnist"', '"digits"').replace("TrainConfig(2, 10", "TrainConfig(2, 1")
     (tmp_path / "together.py").write_text(recipe)
     (command,) = re.findall(r"^\.venv/bin/torchrun (.*)$", PAGE, re.MULTILINE)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *command.split()]

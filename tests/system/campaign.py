@@ -32,9 +32,11 @@ from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TQDM_DISABLE"] = "1"
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
+from conftest import lay_out_celeba, tiny_digits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -42,7 +44,7 @@ from tabulate import tabulate
 
 from book.machinery import profiles, publish
 from vaelib import TrainConfig, data, evaluation, runs, training
-from vaelib.data import Dataset, Split
+from vaelib.data import Dataset
 
 CLEAR = (ValueError, FileNotFoundError, RuntimeError, OSError)  # what may be raised, with the name of a file
 SETTINGS = TrainConfig(latent_dim=2, epochs=6, batch_size=32)
@@ -124,17 +126,6 @@ def digest(folder: Path) -> dict:
     return found | {"metrics": metrics, "evaluation": run.evaluation}
 
 
-def tiny(shift: int = 0) -> Dataset:
-    """Every fourth pixel of a few digits; shifted by some images it is another data set of the same name."""
-    digits = data.load("digits")
-
-    def cut(split, count):
-        rows = slice(shift, shift + count)
-        return Split(split.images[rows, :, ::4, ::4].contiguous(), split.labels[rows])
-
-    return Dataset("tiny", cut(digits.train, 200), cut(digits.test, 40), digits.names)
-
-
 def train(dataset: Dataset, root: Path, settings: TrainConfig = SETTINGS) -> dict:
     """Train with a checkpoint at every look, as if it took hours."""
     training.CHECK_EVERY = 2
@@ -145,6 +136,16 @@ def train(dataset: Dataset, root: Path, settings: TrainConfig = SETTINGS) -> dic
 # Killed
 
 
+def kernels(folder: Path) -> list[str]:
+    """The processes that work in a folder, as kernels do in their notebook's."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink().is_relative_to(folder):
+                found.append(process.name)
+    return found
+
+
 def kill(table: Table, what: str, work: Callable, expected: object, trials: int, seconds: float, chance, *arguments):
     """Kill work at random moments of its whole length; whoever does it again must come to the same."""
     fresh = 0
@@ -152,8 +153,12 @@ def kill(table: Table, what: str, work: Callable, expected: object, trials: int,
         places = [argument(fresh) if callable(argument) else argument for argument in arguments]
         started = child(work, *places)
         time.sleep(chance.uniform(0, 1.1 * seconds))
-        os.killpg(started[0], signal.SIGKILL)
-        left = ended(started)
+        os.killpg(started[0], signal.SIGKILL)  # a sweep's kernels are of other groups, and must notice
+        left, deadline = ended(started), time.monotonic() + 5
+        while (alive := kernels(places[-1])) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if alive:
+            table.add(what, "faults", f"kernels {alive} live on after five seconds")
         if "killed" in left and chance.random() < 0.5:  # it is killed again, where it stands now
             table.add(what, "same")
             continue
@@ -169,19 +174,11 @@ def timed(work: Callable, *arguments) -> tuple[dict, float]:
     return left["result"], time.monotonic() - started
 
 
-def faces(folder: Path, count: int, shift: int = 0) -> Path:
+def faces(folder: Path, count: int) -> Path:
     """Noisy pictures in the form of CelebA."""
-    images = folder / "celeba" / "img_align_celeba"
-    images.mkdir(parents=True)
-    random_ = np.random.default_rng(shift)
-    names = [f"{number:06}.jpg" for number in range(1, count + 1)]
-    for name in names:
-        Image.fromarray(random_.integers(0, 256, (109, 89, 3), np.uint8)).save(images / name, quality=50)
-    attributes = " ".join(f"A{number}" for number in range(40))
-    rows = [f"{name} {' '.join(random_.choice(['-1', '1'], 40))}" for name in names]
-    (folder / "celeba" / "list_attr_celeba.txt").write_text("\n".join([str(count), attributes, *rows, ""]))
-    parts = [f"{name} {0 if number < count * 0.8 else 2}" for number, name in enumerate(names)]
-    (folder / "celeba" / "list_eval_partition.txt").write_text("\n".join([*parts, ""]))
+    noise = np.random.default_rng(0)
+    pictures = (Image.fromarray(noise.integers(0, 256, (109, 89, 3), np.uint8)) for _ in range(count))
+    lay_out_celeba(folder, pictures, [0 if number < count * 0.8 else 2 for number in range(count)])
     return folder
 
 
@@ -211,9 +208,9 @@ def notebook(path: Path) -> Path:
         "import torch; torch.set_num_threads(1)\n"
         "from vaelib import TrainConfig, data, runs\n"
         "from vaelib.data import Dataset, Split\n"
-        f"{inspect.getsource(tiny)}"
+        f"{inspect.getsource(tiny_digits)}"
         "settings = TrainConfig(latent_dim, epochs=4, batch_size=32)\n"
-        f"run = runs.train(tiny(), settings, {str(path.parent / 'runs')!r}, 'cpu')\n"
+        f"run = runs.train(tiny_digits(), settings, {str(path.parent / 'runs')!r}, 'cpu')\n"
         "run.evaluation['test_elbo']"
     )
     cells = [new_markdown_cell("# A page"), new_code_cell("latent_dim = 1", metadata={"tags": ["parameters"]})]
@@ -253,32 +250,6 @@ def page(folder: Path) -> object:
     if not job.finished:
         raise ValueError(f"{job.page} is made again")
     return json.loads(job.page.read_text())["cells"]
-
-
-def kernels(folder: Path) -> list[str]:
-    """The processes that work in a folder, as kernels do in their notebook's."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (process / "cwd").readlink().is_relative_to(folder):
-                found.append(process.name)
-    return found
-
-
-def kill_sweeps(table: Table, place: Path, trials: int, chance) -> None:
-    expected, seconds = timed(sweep, place / "whole")
-    for number in range(trials):
-        folder = place / str(number)
-        started = child(sweep, folder)
-        time.sleep(chance.uniform(0.2 * seconds, seconds))
-        os.kill(started[0], signal.SIGKILL)  # the sweep alone: its kernels must notice
-        ended(started)
-        deadline = time.monotonic() + 5
-        while (left := kernels(folder)) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        if left:
-            table.add("sweep killed", "faults", f"kernels {left} live on after five seconds")
-        table.judge("sweep killed", alone(sweep, folder), expected)
 
 
 # Power cuts, and disks
@@ -573,7 +544,7 @@ def main() -> None:
     # What takes long to import is imported once, and each trial is a process that was forked
     importlib.import_module("book.machinery.sweep")
 
-    dataset, other = tiny(), tiny(shift=200)
+    dataset, other = tiny_digits(), tiny_digits(shift=200)
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
         place = Path(folder)
         expected, seconds = timed(train, dataset, place / "whole")
@@ -587,7 +558,9 @@ def main() -> None:
         right, seconds = timed(published, place / "published", place / "book")
         kill(table, "publishing killed", partial(published, place / "published"), right, count(10, 1), seconds, chance,
              lambda number: place / "books" / str(number))  # fmt: skip
-        kill_sweeps(table, place / "sweeps", count(10, 1), chance)
+        right, seconds = timed(sweep, place / "sweeps" / "whole")
+        kill(table, "sweep killed", sweep, right, count(10, 1), seconds, chance,
+             lambda number: place / "sweeps" / str(number))  # fmt: skip
         expected, seconds = timed(train, dataset, place / "again")
         cut_powers(table, place / "layer", dataset, expected, count(20, 3), chance)
         if root_can("which", "mkfs.ext4"):

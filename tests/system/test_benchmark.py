@@ -27,12 +27,6 @@ def test_every_loop_takes_all_steps(monkeypatch, loop, case):
     assert len(steps) == math.ceil(CASES[case][1] / CASES[case][5])
 
 
-@pytest.mark.parametrize("case", ["digits", "binary"])
-def test_jax_takes_part_where_it_is(case):
-    pytest.importorskip("optax")
-    assert benchmark.jax(case, None) > 0
-
-
 def test_loops_take_turns_with_a_fifth_of_the_images_and_the_first_turn_does_not_count():
     turns = iter(range(24))
 

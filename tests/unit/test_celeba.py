@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import flipped
+from conftest import celeba_attributes, flipped, lay_out_celeba
 from PIL import Image
 from torchvision.datasets import CelebA
 
-from vaelib import __main__, data, runs
+from vaelib import data
 from vaelib.data import celeba
 
 IMAGES = "img_align_celeba"
@@ -35,25 +35,10 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-def _attributes(count):
-    return np.random.default_rng(0).integers(0, 2, (count, 40), bool)
-
-
 def _lay_out(root, count=20, size=HALF, parts=None):
-    """Images each of one grey, 5 times its number, from 000001.jpg on, and their lists; returns their folder."""
-    folder = root / "celeba"
-    (folder / IMAGES).mkdir(parents=True)
-    names = [f"{number:06}.jpg" for number in range(1, count + 1)]
-    for number, name in enumerate(names, 1):
-        Image.new("RGB", size, (5 * number,) * 3).save(folder / IMAGES / name, quality=95)
-    rows = [
-        " ".join([name, *("1" if v else "-1" for v in row)])
-        for name, row in zip(names, _attributes(count), strict=True)
-    ]
-    (folder / ATTRIBUTES).write_text("\n".join([str(count), " ".join(NAMES) + " ", *rows, ""]))
-    lines = [f"{name} {part}\n" for name, part in zip(names, parts or [0] * count, strict=True)]
-    (folder / PARTITION).write_text("".join(lines))
-    return folder
+    """Images each of one grey, 5 times its number, and their lists; returns their folder."""
+    pictures = (Image.new("RGB", size, (5 * number,) * 3) for number in range(1, count + 1))
+    return lay_out_celeba(root, pictures, parts or [0] * count)
 
 
 def _numbers(split):
@@ -98,7 +83,7 @@ def test_the_official_split_leaves_the_validation_images_out(tmp_path):
     _lay_out(tmp_path, 8, parts=[2, 0, 1, 0, 2, 0, 1, 0])
     faces = data.load("celeba", tmp_path)
     assert (_numbers(faces.train), _numbers(faces.test)) == ([2, 4, 6, 8], [1, 5])
-    expected = _attributes(8)
+    expected = celeba_attributes(8)
     assert faces.train.labels.dtype == torch.bool
     assert np.array_equal(faces.train.labels.numpy(), expected[[1, 3, 5, 7]])
     assert np.array_equal(faces.test.labels.numpy(), expected[[0, 4]])
@@ -126,23 +111,18 @@ def test_no_image_that_is_marked_for_testing_is_trained_on(tmp_path, capsys, par
 # The file of decoded images
 
 
-def test_another_crop_or_set_of_images_has_another_file(tmp_path, monkeypatch):
+def test_other_labels_images_or_crops_have_another_fingerprint_and_but_for_labels_another_file(tmp_path, monkeypatch):
     folder = _lay_out(tmp_path)
     prints = {celeba.load(tmp_path).fingerprint}
+    head, last = (folder / ATTRIBUTES).read_text().rstrip().rsplit(" ", 1)
+    (folder / ATTRIBUTES).write_text(f"{head} {-int(last)}")
+    prints.add(celeba.load(tmp_path).fingerprint)
+    assert len(_caches(folder)) == 1
     Image.effect_noise(HALF, 50).convert("RGB").save(folder / IMAGES / "000001.jpg")
     prints.add(celeba.load(tmp_path).fingerprint)
     monkeypatch.setattr(celeba, "CROPS", {HALF: ((0, 0, 48, 64), 1)})
     prints.add(celeba.load(tmp_path).fingerprint)
-    assert len(prints) == len(_caches(folder)) == 3
-
-
-def test_other_labels_have_another_fingerprint_but_the_same_file(tmp_path):
-    folder = _lay_out(tmp_path)
-    before = celeba.load(tmp_path).fingerprint
-    head, last = (folder / ATTRIBUTES).read_text().rstrip().rsplit(" ", 1)
-    (folder / ATTRIBUTES).write_text(f"{head} {-int(last)}")
-    assert celeba.load(tmp_path).fingerprint != before
-    assert len(_caches(folder)) == 1
+    assert len(prints) == 4 and len(_caches(folder)) == 3
 
 
 @pytest.mark.parametrize("tensor", ["images", "labels"])
@@ -173,17 +153,6 @@ def test_a_flipped_bit_of_what_was_decoded_is_found(tmp_path, place, suffix):
     assert path.read_bytes() == whole
 
 
-def test_a_disk_that_is_full_is_told_with_the_path(tmp_path, monkeypatch):
-    folder = _lay_out(tmp_path)
-
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(celeba.files, "place", fail)
-    _refused(tmp_path, OSError, "No space left", folder, ".npy")
-    assert _caches(folder) == []
-
-
 def test_a_read_only_folder_is_left_alone_and_another_can_be_named(tmp_path, monkeypatch, home):
     folder = _lay_out(tmp_path)
     folder.chmod(0o555)
@@ -212,7 +181,7 @@ def test_a_truncated_jpeg_is_refused_or_skipped(tmp_path, monkeypatch):
     kept = [number for number in range(1, 21) if number not in (3, 5)]
     assert _numbers(faces.train) + _numbers(faces.test) == kept
     labels = torch.cat([faces.train.labels, faces.test.labels]).numpy()
-    assert np.array_equal(labels, _attributes(20)[np.array(kept) - 1])
+    assert np.array_equal(labels, celeba_attributes(20)[np.array(kept) - 1])
     monkeypatch.setattr(celeba, "_decode", None)  # they are decoded once
     with pytest.warns(UserWarning, match="left out"):
         assert celeba.load(str(tmp_path), skip_damaged=True).fingerprint == faces.fingerprint
@@ -366,7 +335,7 @@ def test_a_part_of_the_images_takes_its_part_of_the_lists(tmp_path, capsys):
     (folder / IMAGES / "._000004.jpg").write_bytes(b"what a Macintosh leaves")
     faces = celeba.load(tmp_path)
     assert _numbers(faces.test) == list(range(23, 31))
-    assert np.array_equal(faces.test.labels.numpy(), _attributes(30)[22:])
+    assert np.array_equal(faces.test.labels.numpy(), celeba_attributes(30)[22:])
     assert "25 of the 30 listed images are there" in capsys.readouterr().out
 
 
@@ -417,20 +386,3 @@ def test_a_malformed_list_is_refused(tmp_path, name, change, found):
     path = _lay_out(tmp_path) / name
     path.write_text(change(path.read_text()))
     _refused(tmp_path, ValueError, path, found)
-
-
-def test_the_command_line_skips_damaged_images(tmp_path, monkeypatch):
-    (_lay_out(tmp_path) / IMAGES / "000003.jpg").write_bytes(b"")
-    seen = []
-
-    def train(dataset, *_, **__):
-        seen.append(dataset)
-        raise ValueError("enough")
-
-    monkeypatch.setattr(runs, "train", train)
-    command = ["vaelib", "train", "celeba", "--latent-dim", "2", "--seed", "0", "--data", str(tmp_path)]
-    for options, count in (([], 0), (["--skip-damaged"], 1)):
-        monkeypatch.setattr("sys.argv", [*command, *options])
-        with pytest.raises(SystemExit):
-            __main__.main()
-        assert len(seen) == count

@@ -150,6 +150,13 @@ def _old(model, x, progress):
     return model(x)
 
 
+def _closed(terms, fraction):
+    return terms.kl.sum(1) - terms.reconstruction
+
+
+_mixed = partial(small, prior=priors.Mixture)
+
+
 def _detached(terms, fraction):
     return (terms.divergence - terms.reconstruction).detach()
 
@@ -218,6 +225,7 @@ def _no_optimizer(weights, lr):
         ({"objective": _three}, "must return one loss per image.*not <class 'tuple'>"),
         ({"objective": _old}, r"objective\(terms, fraction\), failed \(TypeError: .*missing 1 required"),
         ({"objective": _detached}, "the objective's loss doesn't have a gradient"),
+        ({"objective": _closed, "builder": _mixed}, r"with terms\.kl None, so use terms\.divergence, failed"),
         ({"optimizer": torch.optim.LBFGS}, "without closures or sparse gradients"),
         ({"optimizer": torch.optim.SparseAdam}, "without closures or sparse gradients"),
         ({"optimizer": _no_optimizer}, r"expected one of torch's optimizers.*not int"),

@@ -1,12 +1,15 @@
 """Training from the command line."""
 
+import os
 import re
+import runpy
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from vaelib import TrainConfig, __main__, runs
+from vaelib import TrainConfig, __main__, data, runs
 
 
 @pytest.fixture
@@ -40,6 +43,14 @@ def test_the_command_trains_what_its_options_say(monkeypatch, started, tmp_path)
     ]
 
 
+def test_the_command_loads_from_the_folder_and_as_it_is_told(monkeypatch, started):
+    loaded = []
+    monkeypatch.setattr(data, "load", lambda *given: loaded.append(given) or SimpleNamespace(name="celeba"))
+    _command(monkeypatch, "train", "celeba", "--latent-dim", 2, "--data", "here", "--skip-damaged")
+    _command(monkeypatch, "train", "celeba", "--latent-dim", 2)
+    assert loaded == [("celeba", "here", True), ("celeba", None, False)] and len(started) == 2
+
+
 def test_without_options_the_command_trains_as_the_package_does(monkeypatch, started):
     _command(monkeypatch, "train", "digits", "--latent-dim", 2)
     assert started == [("digits", TrainConfig(latent_dim=2), None, None)]
@@ -54,12 +65,23 @@ def test_the_command_trains_and_evaluates(monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().out == told
 
 
-def test_unknown_data_are_one_line_on_standard_error():
-    command = [sys.executable, "-m", "vaelib", "train", "nope", "--latent-dim", "2"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode != 0
-    assert result.stdout == ""
-    assert re.fullmatch(r"error: .*'nope'.*digits.*\n", result.stderr)
+def test_a_closed_pipe_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "vaelib", "--version"]
+    result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_unknown_data_are_one_line_on_standard_error(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["vaelib", "train", "nope", "--latent-dim", "2"])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_module("vaelib", run_name="__main__")  # as python -m vaelib does
+    told = capsys.readouterr()
+    assert exit.value.code == 1 and told.out == ""
+    assert re.fullmatch(r"error: .*'nope'.*digits.*\n", told.err)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +91,7 @@ def test_unknown_data_are_one_line_on_standard_error():
         ("--seed", -1, "seed must be a whole number of at least 0 and below 2**31, not -1"),
         ("--data", ".", "digits comes with the package, so it can't be read from a folder; omit --data"),
         ("--device", "xpu", "the device is 'xpu', but torch finds 'cpu'"),
-        ("--runs", "file", "file"),
+        ("--runs", "file", "cannot be made or locked"),
     ],
 )
 def test_an_impossible_option_is_one_line(monkeypatch, capsys, tmp_path, option, value, message):

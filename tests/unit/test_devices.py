@@ -44,18 +44,6 @@ def expected(images, tmp_path_factory):
     return runs.train(images, SETTINGS, tmp_path_factory.mktemp("cpu"), "cpu")
 
 
-def test_the_pretended_gpu_refuses_what_a_real_one_does(gpu):
-    with gpu:
-        x = torch.ones(3).to(gpu.device)
-        assert x.device == gpu.device and (x + 1).tolist() == [2, 2, 2] and (x + torch.tensor(1)).device == gpu.device
-        assert gpu.waits == {"copy to the CPU": 1}
-        with pytest.raises(RuntimeError, match="of the GPU and of the CPU"):
-            x + torch.ones(3)
-        if gpu.kind == "mps":
-            with pytest.raises(TypeError, match="float64"):
-                x.double()
-
-
 def test_a_run_on_a_gpu_that_goes_on_streamed_is_that_of_the_cpu(gpu, images, expected, tmp_path, monkeypatch):
     with gpu, monkeypatch.context() as patch:
         interrupt(patch, evaluation, "elbo", 2)

@@ -131,6 +131,14 @@ STATE = [  # of a global that a function reads, before and after
     ("return f.beta * x", "f.beta = 1", "f.beta = 2"),
     ("return by['a'] * x", "by = collections.defaultdict(lambda: 1)", "by = collections.defaultdict(lambda: 2)"),
     ("return torch.rand(1, generator=g)", *(f"g = torch.Generator().manual_seed({seed})" for seed in (1, 2))),
+    ("return g.a * x", "g = collections.OrderedDict()\ng.a = 1", "g = collections.OrderedDict()\ng.a = 2"),
+    ("return g.a * x", "g = torch.zeros(1)\ng.a = 1", "g = torch.zeros(1)\ng.a = 2"),
+    ("return g * x", "g = numpy.arange(2)[::-1]", "g = numpy.arange(2)"),
+    ("return g.astype(float) * x", "g = numpy.array(['1'])", "g = numpy.array(['2'])"),
+    ("return g.random() * x", "g = numpy.random.default_rng(1)", "g = numpy.random.default_rng(2)"),
+    ("return g.random() * x", "g = random.Random(1)", "g = random.Random(2)"),
+    ("return getattr(m, 'a') * x", "m = types.ModuleType('m')\nm.a = 1", "m = types.ModuleType('m')\nm.a = 2"),
+    ("return ms[0].a * x", *(f"m = types.ModuleType('m')\nm.a = {value}\nms = [m]" for value in (1, 2))),
 ]
 NO_CHANGES = [
     ('"""What is minimised."""', '"""Otherwise told."""  # and with a comment'),
@@ -201,8 +209,8 @@ def test_a_function_without_a_text_needs_a_name(tiny, tmp_path):
     exec("def own(terms, fraction): return terms.divergence - terms.reconstruction", space := {"__name__": "nowhere"})
     with pytest.raises(ValueError, match=r"the source code of nowhere.own is missing.*name=\.\.\."):
         runs.train(tiny, TrainConfig(1, 1), tmp_path, "cpu", objective=space["own"])
-    run = runs.train(tiny, TrainConfig(1, 1), tmp_path, "cpu", objective=space["own"], name="mine")
-    assert run.folder.name == "tiny-k1-e1-s0-mine"
+    run = runs.train(tiny, TrainConfig(1, 1), tmp_path, "cpu", objective=space["own"], name="of-my-own")
+    assert run.folder.name == "tiny-k1-e1-s0-of-my-own"
 
 
 THING: object = None
@@ -263,9 +271,18 @@ def test_modules_that_import_each_other_have_a_meaning(tmp_path, monkeypatch):
 def test_the_state_that_a_function_reads_is_part_of_its_meaning(tmp_path, monkeypatch, body, before, after):
     def meaning(name, line):
         monkeypatch.syspath_prepend(tmp_path)
-        (tmp_path / f"{name}.py").write_text(f"import collections, torch\ndef f(x):\n    {body}\n{line}\n")
+        (tmp_path / f"{name}.py").write_text(
+            f"import collections, numpy, random, torch, types\ndef f(x):\n    {body}\n{line}\n"
+        )
         function = importlib.import_module(name).f
         function.__module__ = "state"
         return naming.meaning(function)
 
     assert meaning("state_one", before) == meaning("state_two", before) != meaning("state_three", after)
+
+
+@pytest.mark.parametrize("tensor", [torch.eye(2).to_sparse(), torch.zeros(2, device="meta")])
+def test_a_tensor_without_a_row_of_values_has_no_meaning(monkeypatch, tensor):
+    monkeypatch.setitem(globals(), "THING", tensor)
+    with pytest.raises(ValueError, match=r"can't record a tensor that is sparse.*make it dense"):
+        naming.meaning(_reads_a_global)

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
-CODE = """
 from vaelib import progress
-for _ in progress.bar(range(4), desc="faces", unit="image", mininterval=0):
+
+# By its path, for the package would import torch
+CODE = f"""
+import runpy
+bar = runpy.run_path({progress.__file__!r})["bar"]
+for _ in bar(range(4), desc="faces", unit="image", mininterval=0):
     pass
 print("done")
 """

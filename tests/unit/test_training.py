@@ -22,6 +22,7 @@ import torch
 from conftest import Geco, NormalPixels, compiled, flipped, same_weights, small, stop_after
 from pretended import PretendedGPU
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, MultiStepLR, OneCycleLR
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vaelib import TrainConfig, data, distributions, evaluation, models, objective, runs, storage, training
@@ -341,6 +342,10 @@ class Scaled(nn.Module):
         return terms.divergence - terms.reconstruction * self.log_scale.exp() - self.log_scale
 
 
+def halved(epoch):
+    return 0.5**epoch
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -348,13 +353,17 @@ class Scaled(nn.Module):
         {"optimizer": partial(torch.optim.AdamW, weight_decay=0.1)},
         {"optimizer": torch.optim.RMSprop},
         {"objective": Scaled},
+        {"schedule": partial(CosineAnnealingLR, T_max=3)},
+        {"schedule": partial(MultiStepLR, milestones=(1, 2))},
+        {"schedule": partial(OneCycleLR, max_lr=0.01, total_steps=4)},
+        {"schedule": partial(LambdaLR, lr_lambda=halved)},
     ],
 )
-def test_every_optimizer_and_an_objective_with_state_resume_bit_for_bit(fit, options):
+def test_every_optimizer_and_schedule_and_an_objective_with_state_resume_bit_for_bit(fit, options):
     config = replace(SETTINGS, max_grad_norm=5)
     whole, _ = fit("whole", config, **options)
     with pytest.raises(KeyboardInterrupt):
-        fit("parts", config, on_epoch=stop_after(2), checkpoint_seconds=0, **options)
+        fit("parts", config, on_epoch=stop_after(1), checkpoint_seconds=0, **options)
     assert same_weights(fit("parts", config, **options)[0], whole)
 
 
@@ -383,6 +392,14 @@ class Counting(Forgetful):
         return terms.divergence - terms.reconstruction
 
 
+FRACTIONS = []
+
+
+def _listing(terms, fraction):
+    FRACTIONS.append(fraction)
+    return terms.divergence - terms.reconstruction
+
+
 def _drawing(terms, fraction, by):
     """An objective that draws from Python's or NumPy's generator."""
     random.random() if by == "random" else scipy.stats.uniform.rvs()  # which draws from NumPy's global generator
@@ -394,6 +411,7 @@ def _drawing(terms, fraction, by):
     [
         *((partial(Forgetful, kind), f"objective.{kind}") for kind in ("beta", "buffer", "array")),
         (Counting, "objective.losses"),
+        (_listing, "a value that the objective reads"),
         *((partial(_drawing, by=name), f"the state of {name}") for name in ("random", "numpy.random")),
     ],
 )
@@ -401,6 +419,23 @@ def test_state_that_no_checkpoint_holds_is_warned_of_once(fit, objective, what):
     with pytest.warns(UserWarning, match=f"{what} changes in training and is in no checkpoint") as warned:
         fit(objective=objective, checkpoint_seconds=0)
     assert sum("in no checkpoint" in str(each.message) for each in warned) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_on_epoch_may_draw_random_numbers(fit):
+    fit(on_epoch=lambda *_: random.random(), checkpoint_seconds=0)
+
+
+def _summing(terms, fraction):
+    FRACTIONS.append(terms.divergence.mean())
+    return terms.divergence - terms.reconstruction + sum(FRACTIONS)
+
+
+def test_an_objective_that_keeps_a_graph_is_told_to_detach(fit):
+    FRACTIONS.clear()
+    with pytest.raises(RuntimeError, match="second time") as error:
+        fit(objective=_summing, meaning="")
+    assert error.value.__notes__ == ["If the objective keeps a tensor for a later step, it must keep tensor.detach()"]
 
 
 def test_an_early_stop_leaves_a_finished_run_with_the_best_weights(tiny, tmp_path, monkeypatch):

@@ -26,9 +26,10 @@ PARTS = {
 }
 # Classes whose names differ only in such a word may be splits as well, or folds, which share images
 TWIN = re.compile(r"train|test|val|t[res]|gallery|query|(un)?seen|(fold|split|cv)[\W_]*([0-9]+|[a-z])$")
+LARGEST = 8192  # pixels of a side
 STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow recognises but can't read
 HINTS = {
-    UnidentifiedImageError: "empty, damaged or of unknown kind; HEIC needs pillow_heif.register_heif_opener() first: ",
+    UnidentifiedImageError: "empty, damaged or of unknown kind; convert HEIC to JPEG, or see pillow_heif: ",
     Image.DecompressionBombError: "a larger PIL.Image.MAX_IMAGE_PIXELS is needed: ",
 }
 
@@ -60,7 +61,8 @@ def image_folder(
     grey : whether to make images with one channel instead of three
     skip_damaged : whether to omit unreadable files, with a warning, instead of raising an error
     maximum : value of white in files of one channel with more than 8 bits, such as 4095 for 12 bits. By default it's
-        65535 for integers of 16 bits. Files of 32 bits or floats require it. PGM and JPEG 2000 files contain it
+        65535 for integers of 16 bits. Files of 32 bits or floats require it, and so do files of 16 bits if all of them
+        are darker than the middle of this scale. PGM and JPEG 2000 files contain it
 
     Raises
     ------
@@ -75,17 +77,24 @@ def image_folder(
     path = expanded(path).absolute()
     sides = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
     height, width = (whole_number("size, or each of (height, width),", side) for side in sides)
+    if max(height, width) > LARGEST:
+        raise ValueError(f"size must be at most {LARGEST} pixels, not {size}")
     maximum = None if maximum is None else positive_number("maximum", maximum)
     files, others = _files(path)
-    images, damaged, stacks = {}, [], 0
+    images, damaged, stacks, brightest = {}, [], 0, -1.0
     for file in progress.bar(files, desc="reading images", unit="image"):
         try:
-            image, pages = _open(path / file, (width, height), "L" if grey else "RGB", maximum)
+            image, pages, white = _open(path / file, (width, height), "L" if grey else "RGB", maximum)
             images[file] = torch.from_numpy(np.array(image)).reshape(height, width, -1).permute(2, 0, 1)
             stacks += pages > 1
+            brightest = max(brightest, white)
         except Exception as error:  # Pillow's readers raise errors of many kinds
             damaged.append(f"{file} ({HINTS.get(type(error), '')}{' '.join(str(error).split())})")
     leave_out(damaged, path, skip_damaged)
+    if maximum and brightest < 0:
+        raise ValueError("`maximum` is for files of one channel with more than 8 bits; omit it")
+    if not maximum and 0 <= brightest < 2**15:
+        raise ValueError(f"no pixel of 16 bits is above {brightest}; set `maximum` to their value of white")
     if len(images) < 2:
         found = f"{len(images)} readable images and {some(others)} other files"
         raise ValueError(f"{path} has {found}; training needs at least 11 files (a file of several pages counts once)")
@@ -123,33 +132,39 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
     return sorted(each.relative_to(path) for each in found), others
 
 
-def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -> tuple[Image.Image, int]:
-    """Read an image as viewers show it, with this size (width, height) and mode, and its file's number of pages.
+def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -> tuple[Image.Image, int, float]:
+    """Read an image as viewers show it, with this size (width, height) and mode, "RGB" or "L".
 
-    The mode is "RGB" or "L".
+    Also returns its file's number of pages, and its largest pixel if these have more than 8 bits, otherwise -1.
     """
     if file.exists() and not file.is_file():
         raise ValueError("not a file, but a pipe or a device")
+    if file.stat().st_size > 2**30:  # some of Pillow's readers take twice the memory
+        raise ValueError("larger than 1 GB; save a smaller image")
     with Image.open(file) as image:
         pages, profile = getattr(image, "n_frames", 1), image.info.get("icc_profile")
         # These contain their maximum, which Pillow scales to 65535, but PFM, whose pixels are floats, does not
         known = image.format in ("PPM", "JPEG2000") and image.mode != "F"
         image.draft("RGB", (2 * max(size), 2 * max(size)))  # decodes a JPEG at a fraction of its size
-        white_is_zero = getattr(image, "tag_v2", {}).get(262) == 0  # Pillow handles this in files of 8 bits only
+        tags = getattr(image, "tag_v2", {})
+        white_is_zero = tags.get(262) == 0  # Pillow handles this in files of 8 bits only
         image = ImageOps.exif_transpose(image)
     hidden = image.info.get("transparency")
     if (image.mode[0] in "IF" and hidden is not None) or (isinstance(hidden, tuple) and max(hidden) > 255):
         raise ValueError("a transparent colour of 16 bits, which Pillow ignores; save the image with an alpha channel")
+    brightest = -1.0
     if image.mode[0] in "IF":  # more than 8 bits
         if not (maximum or known or image.mode.startswith("I;16")):
             raise ValueError(f"pixels of kind {image.mode}; set `maximum` to their value of white")
-        pixels = np.asarray(image) * (255 / (65535 if known else maximum or 65535))
+        pixels = np.asarray(image)
+        brightest = 65535.0 if known else float(pixels.max())
+        pixels = pixels * (255 / (65535 if known else maximum or 65535))
         if not (pixels.min() >= 0 and pixels.max() <= 255.5):  # also refuses NaN
             raise ValueError("pixels below 0, above `maximum`, not finite, or of 32 unsigned bits; convert them")
         pixels = 255 - pixels if white_is_zero else pixels
         image = Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
-    elif maximum:
-        raise ValueError("`maximum` is for files of one channel with more than 8 bits; omit it")
+    elif 2 in tags.get(339, ()):
+        raise ValueError("signed pixels of 8 bits, which Pillow reads as unsigned; convert them")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -159,7 +174,7 @@ def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -
     if profile:
         with suppress(ImageCms.PyCMSError):  # a damaged profile, or one for another kind of pixels
             image = ImageCms.profileToProfile(image, BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB")
-    return image.convert(mode), pages
+    return image.convert(mode), pages, brightest
 
 
 def _split(read: list[Path]) -> tuple[list[int], list[int], list[str], torch.Tensor]:
