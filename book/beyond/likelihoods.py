@@ -161,7 +161,8 @@ if profile == "paper":
     name = likelihoods.CHECKED
     run = likelihoods.record(name, likelihoods.FIRST)
     model = likelihoods.BUILDERS[name](digits.image_shape, 16).eval()
-    weights = {key: stored[key] for key in model.decoder.state_dict()}
+    every = model.decoder.state_dict()
+    weights = {key: stored[f"decoder.{key}"] for key in every}
     model.decoder.load_state_dict(weights)
     q = distributions.DiagonalNormal(
         stored["posterior mean"].float(),

@@ -123,7 +123,7 @@ def publish(digits: data.Dataset) -> None:
     for name in BUILDERS:
         found |= pictures(name, train(name, FIRST, digits).model(), digits.test.images)
     model = train(CHECKED, FIRST, digits).model()
-    found |= {key: weights.half() for key, weights in model.decoder.state_dict().items()}
+    found |= {key: each.half() for key, each in model.state_dict().items() if key.startswith("decoder.")}
     means, log_variances = evaluation.encode(model, digits.test.images[:EVALUATED])
     found |= {"posterior mean": means.half(), "posterior log-variance": log_variances.half()}
     files.write(PUBLISHED, safetensors.torch.save(found))
