@@ -83,7 +83,7 @@ for p in (0.001, 0.1, 0.5):
 # ## Runs
 #
 # The models have K = 16 and the paper's fully connected layers. Each was trained for ten epochs
-# with three seeds. We wrote the rules for the verdict before. This command trains and measures
+# with three seeds. We wrote the rules for the verdict first. This command trains and measures
 # them, in about an hour on one CPU core:
 #
 # ```sh
