@@ -17,10 +17,9 @@
 # # Blur and the likelihood
 #
 # **Does a likelihood that needs fewer bits make nearer samples, and where does blur come from?**
-# Fewer bits go with nearer samples: over five likelihoods, the rank correlation of bits and of the
-# samples' distance from test images is {glue:text}`bits_and_distance`. Reconstructions are sharper
-# the more nats a code has: over six likelihoods, this rank correlation is
-# {glue:text}`kl_and_sharpness`.
+# Over five likelihoods, the rank correlation of bits and of the samples' distance from test images
+# is {glue:text}`bits_and_distance`. Over six likelihoods, the rank correlation of a code's nats and
+# of the sharpness of reconstructions is {glue:text}`kl_and_sharpness`.
 #
 # The paper finds its faces too smooth, and names "Gaussian or mixed Gaussian" outputs as future
 # work. We compare six likelihoods on digits. They differ only in the decoder's last layer.
@@ -189,7 +188,7 @@ if profile == "paper":
 # All models of the figure get the same test images, and the same codes from the prior. Images
 # aren't selected.
 
-# %% mystnb={"figure": {"caption": "Six reconstructions, six samples as mean images, and the same samples with drawn pixels. \u03c3 = 1 and the logistic mixture blur most, and a learned \u03c3 least. Drawn pixels turn \u03c3 = 1 into noise, but hardly change the mixture.", "name": "fig-likelihoods-digits"}, "image": {"alt": "Seven rows of digits: test images, and for each likelihood reconstructions, mean images of samples, and samples with drawn pixels."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Six reconstructions, six samples as mean images, and the same samples with drawn pixels. \u03c3 = 1 blurs reconstructions most, and its drawn pixels are noise.", "name": "fig-likelihoods-digits"}, "image": {"alt": "Seven rows of digits: test images, and for each likelihood reconstructions, mean images of samples, and samples with drawn pixels."}} tags=["hide-input"]
 kinds = ["reconstructions", "mean images", "drawn pixels"]
 originals = digits.test.images[: likelihoods.SHOWN]
 blank = torch.full_like(originals, 255)
@@ -203,7 +202,7 @@ plots.rows(gallery)
 # %% [markdown]
 # ## The two relations
 
-# %% mystnb={"figure": {"caption": "Left: the fewer bits, the nearer are drawn samples to test images. Right: the more nats a code has, the sharper are reconstructions. Each point is a run.", "name": "fig-likelihoods-agree"}, "image": {"alt": "Two plots with a mark for each likelihood: the kernel distance of drawn samples against bits per dimension, and the sharpness of reconstructions against the KL."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Left: drawn samples of \u03c3 = 1 need most bits and are farthest from test images. Right: reconstructions are less sharp where codes have few nats. Each point is a run.", "name": "fig-likelihoods-agree"}, "image": {"alt": "Two plots with a mark for each likelihood: the kernel distance of drawn samples against bits per dimension, and the sharpness of reconstructions against the KL."}} tags=["hide-input"]
 with plt.rc_context(plots.STYLE):
     figure, (left, right) = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.8))
 for number, (name, each) in enumerate(found.items()):
@@ -248,6 +247,7 @@ for key, text in {
     "bits_and_means": runs.plus_minus(by_means, ".2f"),
     "bits_mixture": shown("logistic mixture", "bits", ".2f"),
     "distance_mixture": shown("logistic mixture", "distance", ".2f"),
+    "distance_learned": shown("Gaussian, σ learned", "distance", ".2f"),
     "distance_unit": shown("Gaussian, σ = 1", "distance", ".2f"),
     "kl_unit": shown("Gaussian, σ = 1", "kl", ".1f"),
     "kl_learned": shown("Gaussian, σ learned", "kl", ".1f"),
@@ -259,11 +259,11 @@ for key, text in {
     glue(key, text, display=False)
 
 # %% [markdown]
-# **Fewer bits go with nearer samples.** The mixture has the fewest bits,
-# {glue:text}`bits_mixture`, and its drawn samples are at {glue:text}`distance_mixture`. With
-# σ = 1 they are noise, at {glue:text}`distance_unit`.
+# **Bits and drawn samples.** The mixture has the fewest bits, {glue:text}`bits_mixture`, and its
+# drawn samples are at {glue:text}`distance_mixture`. With a learned σ, drawn samples are at
+# {glue:text}`distance_learned`, and with σ = 1 they are noise, at {glue:text}`distance_unit`.
 #
-# **Mean images can be in another order.** With them, the rank correlation of bits and distance is
+# **Bits and mean images.** With mean images instead, the rank correlation of bits and distance is
 # {glue:text}`bits_and_means`. A mean image leaves out the noise that bits pay for.
 #
 # **Blur is a price.** With σ = 1, the model pays for {glue:text}`kl_unit` nats of code, and
