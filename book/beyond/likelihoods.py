@@ -188,7 +188,7 @@ if profile == "paper":
 # All models of the figure get the same test images, and the same codes from the prior. Images
 # aren't selected.
 
-# %% mystnb={"figure": {"caption": "Six reconstructions, six samples as mean images, and the same samples with drawn pixels. \u03c3 = 1 blurs reconstructions most, and its drawn pixels are noise.", "name": "fig-likelihoods-digits"}, "image": {"alt": "Seven rows of digits: test images, and for each likelihood reconstructions, mean images of samples, and samples with drawn pixels."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Six reconstructions, six samples as mean images, and the same samples with drawn pixels. \u03c3 = 1 blurs reconstructions, and its drawn pixels are noise. With a learned or best \u03c3, reconstructions are sharp, but many samples are broken.", "name": "fig-likelihoods-digits"}, "image": {"alt": "Seven rows of digits: test images, and for each likelihood reconstructions, mean images of samples, and samples with drawn pixels."}} tags=["hide-input"]
 kinds = ["reconstructions", "mean images", "drawn pixels"]
 originals = digits.test.images[: likelihoods.SHOWN]
 blank = torch.full_like(originals, 255)
