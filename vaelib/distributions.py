@@ -96,7 +96,6 @@ class StandardNormal(DiagonalNormal):
         return -0.5 * (math.log(2 * math.pi) + value.square()).sum(-1)
 
 
-@register_kl(DiagonalNormal, StandardNormal)
 @register_kl(DiagonalNormal, DiagonalNormal)
 def _(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
     return objective.kl_divergence(*_standardized(q, p))

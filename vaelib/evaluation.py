@@ -102,8 +102,7 @@ def reconstruction_error(model: VAE, images: Tensor, labels: Tensor | None = Non
     def error(x: Tensor, labels: Tensor | None) -> tuple[Tensor]:
         return ((plain.decode(plain.encode(x, labels)[0], labels) - x).square().flatten(1).mean(1),)
 
-    (errors,) = _batched(model, images, labels, error)
-    return errors
+    return _batched(model, images, labels, error)[0]
 
 
 def max_bernoulli_elbo(images: Tensor) -> Tensor:
