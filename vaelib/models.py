@@ -183,9 +183,7 @@ class VAE(nn.Module):
             return ()
         if not isinstance(labels, Tensor) or labels.shape[:1] != (count,):
             found = getattr(labels, "shape", type(labels).__name__)
-            raise ValueError(
-                f"this model is conditional; give the images' labels=..., {count} in a tensor, not {found}"
-            )
+            raise ValueError(f"this model is conditional; give the images' labels: {count} in a tensor, not {found}")
         return (labels,)
 
     def rows(self, device: torch.device) -> int:
