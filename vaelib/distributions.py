@@ -73,7 +73,7 @@ class DiagonalNormal(Distribution):
         return objective.gaussian_log_prob(value, self._mean, self.log_variance)
 
 
-class StandardNormal(Distribution):
+class StandardNormal(DiagonalNormal):
     """N(0, I) over codes (K,).
 
     Codes are drawn on the CPU and then moved, so that a seed gives the same codes on every device.
@@ -84,37 +84,24 @@ class StandardNormal(Distribution):
     like : tensor with the device and type of the codes; by default the CPU and torch's default type
     """
 
-    arg_constraints: ClassVar[dict] = {}
-    support = constraints.real_vector
-    has_rsample = True
-
     def __init__(self, latent_dim: int, like: Tensor | None = None):
-        self.like = torch.zeros((), device="cpu") if like is None else like
-        super().__init__(Size(), Size([latent_dim]), validate_args=False)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.like.new_zeros(self.event_shape)
-
-    @property
-    def variance(self) -> Tensor:
-        return self.like.new_ones(self.event_shape)
+        zeros = (torch.zeros((), device="cpu") if like is None else like).new_zeros(latent_dim)
+        super().__init__(zeros, zeros)
 
     def rsample(self, sample_shape: Shape = ()) -> Tensor:
-        shape = self._extended_shape(Size(sample_shape))
-        return torch.randn(shape, dtype=self.like.dtype, device="cpu").to(self.like.device)
+        noise = torch.randn(self._extended_shape(Size(sample_shape)), dtype=self._mean.dtype, device="cpu")
+        return noise.to(self._mean.device)
 
     def log_prob(self, value: Tensor) -> Tensor:
         return -0.5 * (math.log(2 * math.pi) + value.square()).sum(-1)
 
 
-@register_kl(DiagonalNormal, StandardNormal)
 @register_kl(DiagonalNormal, DiagonalNormal)
-def _(q: DiagonalNormal, p: DiagonalNormal | StandardNormal) -> Tensor:
+def _(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
     return objective.kl_divergence(*_standardized(q, p))
 
 
-def _standardized(q: DiagonalNormal, p: DiagonalNormal | StandardNormal) -> tuple[Tensor, Tensor]:
+def _standardized(q: DiagonalNormal, p: DiagonalNormal) -> tuple[Tensor, Tensor]:
     """Return mean and log-variance of q in coordinates in which p is N(0, I). This leaves the KL unchanged."""
     if isinstance(p, StandardNormal):
         return q.mean, q.log_variance
@@ -280,9 +267,8 @@ class LogisticMixture(Distribution):
         weights = Categorical(logits=self.logits.movedim(component, -1), validate_args=False)
         chosen = weights.sample(sample_shape).unsqueeze(component)
         shape = Size(sample_shape) + self.logits.shape
-        locations, log_scale = (
-            each.expand(shape).gather(component, chosen) for each in (self.locations, self.log_scale)
-        )
+        locations = self.locations.expand(shape).gather(component, chosen)
+        log_scale = self.log_scale.expand(shape).gather(component, chosen)
         noise = torch.rand(chosen.shape, dtype=self.logits.dtype, device=self.logits.device).logit(1e-7)
         value = (locations + log_scale.exp() * noise).squeeze(component)
         return (value * (LEVELS - 1)).round().clamp(0, LEVELS - 1) / (LEVELS - 1)

@@ -15,7 +15,7 @@ from . import objective, progress
 from .checks import check_bound, check_model
 from .data import Dataset, to_float
 from .encoders import evaluating
-from .models import VAE, eval_batch_size, unwrap
+from .models import VAE, unwrap
 from .seeding import seeded
 
 MAX_CODE_VALUES = 16_000_000  # code values in an evaluation batch, over all samples: 64 MB
@@ -102,8 +102,7 @@ def reconstruction_error(model: VAE, images: Tensor, labels: Tensor | None = Non
     def error(x: Tensor, labels: Tensor | None) -> tuple[Tensor]:
         return ((plain.decode(plain.encode(x, labels)[0], labels) - x).square().flatten(1).mean(1),)
 
-    (errors,) = _batched(model, images, labels, error)
-    return errors
+    return _batched(model, images, labels, error)[0]
 
 
 def max_bernoulli_elbo(images: Tensor) -> Tensor:
@@ -173,11 +172,10 @@ def _batched(
         raise ValueError("there are no images to evaluate")
     plain = unwrap(model)
     device = plain.device
-    labels = labels if plain.conditional else None
     check_model(plain, to_float(images[:2]), labels)
     most = max(1, MAX_CODE_VALUES // (samples * plain.latent_dim))
-    size = min(eval_batch_size(device, math.prod(images.shape[1:])), most)
     with evaluating(plain), seeded(seed, device):
+        size = min(plain.rows(device), most)
         parts = []
         for number, batch in enumerate(images.split(size)):
             given = None if labels is None else labels[number * size : (number + 1) * size].to(device)

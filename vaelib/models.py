@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.parallel import DistributedDataParallel
 
-from . import decoders, encoders, priors
-from .decoders import Decoder
+from .decoders import Bernoulli, Decoder
 from .distributions import DiagonalNormal, at_least_float32, full_precision, kl_by_dimension, mean_and_log_variance
-from .encoders import Encoder, evaluating
+from .encoders import Encoder, Gaussian, evaluating
 from .objective import Terms, whole_number
-from .priors import Prior
+from .priors import Prior, Standard
 from .seeding import seeded
 
 Shape = tuple[int, ...]
 Maker = Callable[..., nn.Module]
 EVAL_BATCH_VALUES = 784_000  # values in an evaluation batch (1,000 digits or 85 faces), so that it fits a CPU's cache
+ALL = 2**31  # more images than any batch has
 
 
 class VAE(nn.Module):
@@ -134,7 +134,7 @@ class VAE(nn.Module):
         """
         given = self.labels(labels, len(z) if getattr(z, "ndim", 0) else 0)
         z = self._floats("codes", z, call(self.prior, self.device, *given).event_shape)
-        rows = zip(*(each.split(self._rows(z)) for each in (z, *given)), strict=True)
+        rows = zip(*(each.split(self.rows(z.device)) for each in (z, *given)), strict=True)
         return torch.cat([call(self.decoder, z.device, *part).mean for part in rows])
 
     @torch.no_grad()
@@ -157,7 +157,7 @@ class VAE(nn.Module):
     def prepare(self, x: Tensor) -> Tensor:
         """Check images, convert them to the weights' type, and preprocess them for encoder and likelihood."""
         x = self._floats("images", x, self.image_shape, "; vaelib.data.to_float converts pixels into floats in [0, 1]")
-        x = self.preprocess(x.clone())  # a copy, because in-place preprocessing must not change the data
+        x = self.preprocess(x)
         parts = self.decoder.modules() if isinstance(self.decoder, nn.Module) else [self.decoder]
         support = next((part.support for part in parts if hasattr(part, "support")), None)
         if support is None or not len(x) or torch.compiler.is_compiling() or (self.training and x.device.type != "cpu"):
@@ -165,14 +165,12 @@ class VAE(nn.Module):
         low, high = (each.item() for each in x.aminmax())
         least, most = getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf)
         if not least <= low <= high <= most:
-            raise ValueError(
-                f"the images have values from {low:.4g} to {high:.4g}, but {type(self.decoder).__name__} expects "
-                f"them in [{least}, {most}]; scale them, or choose another decoder"
-            )
+            found = f"the images have values from {low:.4g} to {high:.4g}, but {type(self.decoder).__name__} expects"
+            raise ValueError(f"{found} them in [{least}, {most}]; scale them, or choose another decoder")
         return x
 
     def _floats(self, what: str, values: Tensor, shape: Shape, advice: str = "") -> Tensor:
-        """Check the shape of images or codes, and convert them to the weights' type."""
+        """Check the shape of images or codes, and copy them in the weights' type."""
         if not isinstance(values, Tensor):
             raise ValueError(f"expected a tensor of {what}, not a {type(values).__name__}; see torch.as_tensor")
         if values.shape[1:] != shape or not values.is_floating_point():
@@ -180,7 +178,7 @@ class VAE(nn.Module):
             found = f"{values.dtype} of shape {tuple(values.shape)}"
             raise ValueError(f"expected float {what} of shape ({expected}), got {found}{advice}")
         weight = next((each for each in self.parameters() if each.is_floating_point()), values)
-        return at_least_float32(values.to(weight.dtype))
+        return at_least_float32(values.to(weight.dtype, copy=True))  # in-place preprocessing must not change the data
 
     def labels(self, labels: Tensor | None, count: int) -> tuple[Tensor, ...]:
         """Return the labels for the three modules as a tuple, which is empty unless the model is conditional."""
@@ -188,17 +186,13 @@ class VAE(nn.Module):
             return ()
         if not isinstance(labels, Tensor) or labels.shape[:1] != (count,):
             found = getattr(labels, "shape", type(labels).__name__)
-            raise ValueError(
-                "this model is conditional; give the images' labels: labels=..., a tensor with one label for each of "
-                f"{count} images or codes, not {found}"
-            )
+            raise ValueError(f"this model is conditional; give the images' labels: {count} in a tensor, not {found}")
         return (labels,)
 
-    def _rows(self, values: Tensor) -> int:
-        """Return the number of images to decode at once."""
-        if self.training:
-            return max(1, len(values))
-        return eval_batch_size(values.device, math.prod(self.image_shape))
+    def rows(self, device: torch.device) -> int:
+        """Return how many images to evaluate at once. In training mode, a batch is never split."""
+        values = EVAL_BATCH_VALUES if device.type == "cpu" else 64 * EVAL_BATCH_VALUES
+        return ALL if self.training else max(1, values // math.prod(self.image_shape))
 
     def _log_likelihood(self, x: Tensor, codes: Tensor, labels: tuple[Tensor, ...]) -> Tensor:
         """Compute log p(x | z), (S, B), of images (B, C, H, W) and S codes of each, (S, B, K)."""
@@ -207,7 +201,7 @@ class VAE(nn.Module):
             with full_precision(x.device):
                 return likelihood.log_prob(x).unsqueeze(0)
         parts = []
-        for part in codes.split(max(1, self._rows(codes.flatten(0, 1)) // max(1, len(x)))):
+        for part in codes.split(max(1, self.rows(x.device) // max(1, len(x)))):
             images, *given = (each.expand(len(part), *each.shape).flatten(0, 1) for each in (x, *labels))
             likelihood = call(self.decoder, x.device, part.flatten(0, 1), *given)
             with full_precision(x.device):
@@ -243,17 +237,8 @@ def _draws_both(kind: type) -> bool:
     return both is not None and all(issubclass(both, owner[name]) for name in ("rsample", "log_prob"))
 
 
-def eval_batch_size(device: torch.device, values: int) -> int:
-    """Return how many images of `values` values each are evaluated at once."""
-    return max(1, (EVAL_BATCH_VALUES if device.type == "cpu" else 64 * EVAL_BATCH_VALUES) // values)
-
-
 def mlp(
-    image_shape: Shape,
-    latent_dim: int,
-    encoder: Maker = encoders.Gaussian,
-    decoder: Maker = decoders.Bernoulli,
-    prior: Maker = priors.Standard,
+    image_shape: Shape, latent_dim: int, encoder: Maker = Gaussian, decoder: Maker = Bernoulli, prior: Maker = Standard
 ) -> VAE:
     """Build the fully connected VAE of the paper's section 4.1: 784 - 512 - 512 - K - 512 - 512 - 784 on MNIST.
 
@@ -278,11 +263,7 @@ def mlp(
 
 
 def conv(
-    image_shape: Shape,
-    latent_dim: int,
-    encoder: Maker = encoders.Gaussian,
-    decoder: Maker = decoders.Bernoulli,
-    prior: Maker = priors.Standard,
+    image_shape: Shape, latent_dim: int, encoder: Maker = Gaussian, decoder: Maker = Bernoulli, prior: Maker = Standard
 ) -> VAE:
     """Build the convolutional VAE of the paper's section 5.1: each of four blocks halves (or doubles) height and width.
 
@@ -290,9 +271,7 @@ def conv(
     The decoder crops this part. The parameters are those in `mlp`.
     """
     if len(image_shape) != 3:
-        raise ValueError(
-            f"convolutions need images of shape (C, H, W), not {(*image_shape,)}; models.mlp takes any shape"
-        )
+        raise ValueError(f"convolutions need shape (C, H, W), not {(*image_shape,)}; models.mlp takes any shape")
     channels, height, width = image_shape
     right, bottom = -width % 16, -height % 16  # both are 0 for the paper's images, 64 x 48
     smallest = (256, (height + bottom) // 16, (width + right) // 16)  # (256, 4, 3) for 64 x 48

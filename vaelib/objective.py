@@ -224,9 +224,7 @@ class FreeBits:
 
     def __call__(self, terms: Terms, fraction: float) -> Tensor:
         if terms.kl is None or terms.kl.shape[1] != terms.codes.shape[-1]:
-            raise ValueError(
-                "free bits need the KL of each latent dimension, but this model doesn't have it; use BetaELBO's warm_up"
-            )
+            raise ValueError("free bits need each dimension's KL, which this model lacks; use BetaELBO's warm_up")
         return terms.kl.mean(0).clamp(min=self.nats).sum() - terms.reconstruction
 
 

@@ -165,13 +165,14 @@ def train(
     OSError
         If the run's folder can't be made or written.
     """
-    for key, value, kind, example in (
+    asked: tuple[tuple[str, object, Any, str], ...] = (
         ("data", data, Dataset, "data.load('digits')"),
         ("config", config, TrainConfig, "TrainConfig(latent_dim=2)"),
         ("name", name, str, "'mine'"),
         ("on_epoch", on_epoch or print, Callable, "a function of the model and a line of metrics"),
         ("tags", tags or {}, Mapping, "{'machine': 'mine'}"),
-    ):
+    )
+    for key, value, kind, example in asked:
         if not isinstance(value, kind):
             raise ValueError(f"{key} must be a {kind.__name__}, such as {example}, not a {type(value).__name__}")
     if not re.fullmatch(r"[\w.=-]*", name):

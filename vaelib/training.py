@@ -35,6 +35,7 @@ adam = partial(torch.optim.Adam, fused=True)
 
 ADVICE = "try a smaller learning_rate, or a max_grad_norm, and inspect the data"
 CHECK_EVERY = 50  # steps between readings of the loss, which make a GPU wait; it is also read after a second
+KEPT = "identity", "step", "seconds", "totals", "history", "shuffle", "noise", "best"  # in a checkpoint, of `_State`
 
 
 @dataclass(frozen=True)
@@ -169,16 +170,17 @@ def fit(
             with seeding.seeded(state.noise, device) as noise:
                 model.train()
                 pending, read = [], time.monotonic()
-                for batch in images.epoch(state.shuffle, state.step):
+                for batch in images.epoch(state.order, state.step):
                     fraction = (epoch - 1 + state.step / images.steps) / config.epochs
-                    pending.append(state.take_step(model, batch, fraction, mixed))
-                    if len(pending) < CHECK_EVERY and state.step < images.steps and time.monotonic() - read <= 1:
+                    pending += state.take_step(model, batch, fraction, mixed)
+                    if len(pending) < 3 * CHECK_EVERY and state.step < images.steps and time.monotonic() - read <= 1:
                         continue
-                    loss = state.record(torch.stack(pending).tolist())
-                    bar.update(len(pending))
+                    loss = state.record(torch.stack(pending).view(-1, 3).tolist())
+                    bar.update(len(pending) // 3)
                     bar.set_postfix({"epoch": epoch, "loss": f"{loss:.2f}"})
                     if (now := time.monotonic()) - saved >= max(checkpoint_seconds, 10 * writing):
-                        state.write(checkpoint, seconds=now - began)
+                        state.seconds, state.noise = now - began, seeding.state(device)
+                        state.write(checkpoint)
                         saved = time.monotonic()
                         writing = saved - now
                     pending, read = [], time.monotonic()
@@ -253,7 +255,7 @@ class _State:
         self.identity = identity | {"model": hashlib.sha256(self.architecture.encode()).hexdigest()[:16]}
         self.optimizer = functions["optimizer"](self.weights, lr=config.learning_rate)
         self.schedule = functions["schedule"] and functions["schedule"](self.optimizer)
-        self.shuffle = torch.Generator().manual_seed(2 * config.seed)
+        self.order = torch.Generator().manual_seed(2 * config.seed)
         self.noise: int | seeding.States = 2 * config.seed + 1
         self.history: list[dict] = []
         self.best: dict[str, Tensor] = {}
@@ -264,10 +266,10 @@ class _State:
     def _start_epoch(self) -> None:
         self.step, self.seconds = 0, 0.0
         self.totals = [0.0, 0.0]  # of both terms, over this epoch's images so far
-        self.before_shuffling = self.shuffle.get_state()
+        self.shuffle = self.order.get_state()
 
-    def take_step(self, model: VAE, batch: tuple[Tensor, ...], fraction: float, mixed: bool) -> Tensor:
-        """Take one optimizer step. Returns the mean loss and the sums of both recorded terms, (3,)."""
+    def take_step(self, model: VAE, batch: tuple[Tensor, ...], fraction: float, mixed: bool) -> list[Tensor]:
+        """Take one optimizer step. Returns the mean loss and the sums of both recorded terms, three scalars."""
         x, *labels = batch
         with torch.autocast(x.device.type, torch.bfloat16) if mixed else nullcontext():
             terms = model(to_float(x), labels=labels[0] if labels else None, **self.options)
@@ -286,7 +288,7 @@ class _State:
             nn.utils.clip_grad_norm_(self.weights, self.config.max_grad_norm)
         self.optimizer.step()
         self.step += 1
-        return torch.stack([loss.detach(), *recorded])
+        return [loss.detach(), *recorded]
 
     def record(self, values: list[list[float]]) -> float:
         """Add the latest steps' terms to the epoch's totals, in double precision, and return the last loss."""
@@ -305,9 +307,8 @@ class _State:
         """Raise if a weight isn't finite, which a finite loss allows, or if the model has other parts than before."""
         if repr(architecture(self.model)) != self.architecture:
             raise ValueError("the model's modules, or shapes of weights, change in training; make all in its builder")
-        tensors = [each for each in self.model.state_dict().values() if isinstance(each, Tensor)]
-        if tensors:  # all at once, because each look makes a GPU wait
-            self.require(torch.stack([each.isfinite().all() for each in tensors]).all(), "a weight is not finite")
+        finite = [each.isfinite().all() for each in self.model.state_dict().values() if isinstance(each, Tensor)]
+        self.require(torch.stack(finite).all(), "a weight is not finite")  # at once, because each look makes a GPU wait
 
     def end_epoch(self, line: dict, noise: seeding.States) -> None:
         self.history.append(line)
@@ -327,32 +328,28 @@ class _State:
         try:
             on_epoch(copy.deepcopy(self.model).eval(), dict(self.history[-1]))
         except BaseException:
-            self.write(checkpoint, 0.0, self.noise)
+            self.write(checkpoint)
             raise
 
     def is_finished(self) -> bool:
         patience, done = self.config.patience, len(self.history)
         return done >= self.config.epochs or bool(patience and done and done - best_epoch(self.history) >= patience)
 
-    def _content(self, seconds: float = 0.0, noise: int | seeding.States | None = None) -> dict:
-        state = {"identity": self.identity, "step": self.step, "seconds": seconds, "totals": self.totals}
-        state |= {"history": self.history, "shuffle": self.before_shuffling}
-        state |= {"noise": noise or seeding.state(self.model.device), "modules": self.modules.state_dict()}
-        state |= {"optimizer": self.optimizer.state_dict(), "best": self.best}
-        return state | {"schedule": self.schedule.state_dict() if self.schedule else None}
+    def _content(self) -> dict:
+        parts = {"modules": self.modules, "optimizer": self.optimizer, "schedule": self.schedule}
+        state = {name: part and part.state_dict() for name, part in parts.items()}
+        return state | {name: getattr(self, name) for name in KEPT}
 
-    def write(self, path: Path, seconds: float, noise: int | seeding.States | None = None) -> None:
+    def write(self, path: Path) -> None:
         """Write a checkpoint: its SHA-256 sum (32 bytes), then the state as written by torch.save."""
         self.check_weights()
-        torch.save(self._content(seconds, noise), buffer := io.BytesIO())
-        if not self.is_readable:  # only checked for the first checkpoint of a run
+        torch.save(self._content(), buffer := io.BytesIO())
+        if not self.is_readable:  # only the first checkpoint is checked
             try:
                 torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
             except pickle.UnpicklingError as error:
-                raise ValueError(
-                    "the optimizer's or the schedule's state cannot be read again; it may hold tensors and Python's "
-                    "numbers, strings, lists and dicts, so convert NumPy's numbers by float()"
-                ) from error
+                advice = "use only tensors and Python's own types, and convert NumPy's numbers by float()"
+                raise ValueError(f"the optimizer's or the schedule's state cannot be read again; {advice}") from error
             self.is_readable = True
         self._warn_of_unsaved()
         files.write(path, hashlib.sha256(buffer.getbuffer()).digest(), buffer.getbuffer())
@@ -362,11 +359,8 @@ class _State:
         before, self.unsaved = self.unsaved, {}
         for name, value in _unsaved(self.modules, self.reads).items() if before else ():
             if value != before.get(name):
-                warnings.warn(
-                    f"{name} changes in training and is in no checkpoint, so a resumed run will differ from an "
-                    "uninterrupted one; make it a buffer: self.register_buffer(...), or draw by torch",
-                    stacklevel=3,
-                )
+                advice = "a resumed run will differ; make it a buffer: self.register_buffer(...), or draw by torch"
+                warnings.warn(f"{name} changes in training and is in no checkpoint, so {advice}", stacklevel=3)
 
     def read(self, path: Path) -> None:
         """Resume from a checkpoint of the same run. Nothing in the file is executed."""
@@ -386,10 +380,9 @@ class _State:
                     kept[name] = torch.empty_like(weight).copy_(value)
         if self.schedule:
             self.schedule.load_state_dict(state["schedule"])
-        self.shuffle.set_state(state["shuffle"].cpu())
-        self.before_shuffling = self.shuffle.get_state()
-        self.noise, self.best = state["noise"], state["best"]
-        self.step, self.seconds, self.totals, self.history = map(state.get, ("step", "seconds", "totals", "history"))
+        for name in KEPT:
+            setattr(self, name, state[name])
+        self.order.set_state(self.shuffle.cpu())
 
 
 def _unsaved(module: nn.Module, objective: Callable) -> dict[str, str]:

@@ -17,7 +17,7 @@ MEMBERS = {module: re.findall(r"\w+", names) for module, names in DIRECTIVES}
 SESSION = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
 # Of use to the package alone
 WITHIN = {"CodeMixture", "IndependentBernoulli", "architecture", "at_least_float32", "batches", "best_epoch", "call"}
-WITHIN |= {"check_bound", "code_mixture", "densities", "device_name", "draw", "eval_batch_size", "evaluating", "make"}
+WITHIN |= {"check_bound", "code_mixture", "densities", "device_name", "draw", "evaluating", "make"}
 WITHIN |= {"full_precision", "is_mixed", "options", "plane", "serialize", "sha256", "whole_number"}
 WITHIN |= {"attempt", "environment", "laws", "positive_number", "read", "tensor_digest"}
 

@@ -142,7 +142,7 @@ def test_free_bits_charge_every_dimension_at_least_its_nats(linear):
 
 def test_free_bits_need_a_kl_in_closed_form(linear):
     linear.prior = priors.Mixture(2).double()
-    with pytest.raises(ValueError, match=r"free bits need the KL of each latent dimension.*doesn't have it.*warm_up"):
+    with pytest.raises(ValueError, match=r"free bits need each dimension's KL.*lacks.*warm_up"):
         _loss(linear, objective.FreeBits())
 
 
