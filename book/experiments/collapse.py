@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaelib import data, decoders, distributions, encoders, evaluation, objective, priors
+from book.machinery import claims
+from vaelib import TrainConfig, data, decoders, distributions, encoders, evaluation, objective, priors, runs
 from vaelib.binarization import binarized
 from vaelib.burda import layers
 from vaelib.models import VAE
@@ -119,6 +120,12 @@ def fewer(digits: data.Dataset) -> data.Dataset:
     """Keep every fifth test image, because log p(x) takes long."""
     test = data.Split(digits.test.images[::5], digits.test.labels[::5])
     return replace(digits, name=f"{digits.name}-fifth", test=test)
+
+
+def train(way: Way, seed: int, digits: data.Dataset, epochs: int = EPOCHS) -> runs.Run:
+    """Train one way, resume it, or load its run."""
+    config, tags = TrainConfig(way.latent_dim, epochs, seed), {"rules": claims.digest(claims.next_rules())}
+    return runs.train(digits, config, checkpoint_seconds=60, tags=tags, **way.functions(digits))
 
 
 def score(model: VAE, images: Tensor, samples: int = SAMPLES) -> tuple[Tensor, dict[str, Any]]:

@@ -48,18 +48,13 @@ class Trained:
         return self.run(name, latent_dim, epochs, **functions).model()
 
     def run(self, name: str, latent_dim: int, epochs: int = 0, **functions: Any) -> runs.Run:
-        """Train the model, write its run's record, and return the run."""
-        return self.on(dataset(name), latent_dim, epochs or EPOCHS[name], **functions)
-
-    def on(self, images: data.Dataset, latent_dim: int, epochs: int, **functions: Any) -> runs.Run:
-        """Train the model on these images, write its run's record, and return the run."""
-        config = TrainConfig(latent_dim, epochs, self.seed)
+        """Train a model, write its run's record, and return the run."""
+        config = TrainConfig(latent_dim, epochs or EPOCHS[name], self.seed)
         tags = {"rules": claims.digest(claims.next_rules())}
-        return self.record(runs.train(images, config, checkpoint_seconds=60, tags=tags, **functions))
+        return self.keep(runs.train(dataset(name), config, checkpoint_seconds=60, tags=tags, **functions))
 
-    def record(self, run: runs.Run, **found: Any) -> runs.Run:
-        """Write a run's record, with other values of its evaluation, and return this run."""
-        run = replace(run, evaluation=run.evaluation | found)
+    def keep(self, run: runs.Run) -> runs.Run:
+        """Write a run's record, and return the run."""
         files.write(RECORDS / "fresh" / f"{run.folder.name}.json", run.dumps())
         self.used[run.folder.name] = claims.fingerprint(run)
         return run
@@ -371,19 +366,23 @@ def c12(trained: Trained) -> dict[str, Tensor]:
 
 
 def b4(trained: Trained) -> dict[str, Tensor]:
-    digits, gains = collapse.fewer(dataset("mnist")), {}
+    digits, log_prob = collapse.fewer(dataset("mnist")), {}
     first = trained.seed == claims.next_rules()["seeds"]["beyond"][0]
     for name, way in (collapse.WAYS | (collapse.CURVE if first else {})).items():
-        run = trained.on(digits, way.latent_dim, collapse.EPOCHS, **way.functions(digits))
-        log_prob, values = collapse.score(run.model(), digits.test.images)
-        trained.record(run, **values)
-        if name == "plain":
-            plain = log_prob
-            if first and run.builder:
-                storage.save(run.model().half(), RECORDS / "beyond" / "collapse-plain.safetensors", run.builder)
-        gains[name] = mean(log_prob - plain, IMAGES)
-    level = gains["two levels"] - gains["wider decoder"]
-    return {"annealing": gains["annealing"], "free_bits": gains["free bits"], "level": level}
+        run = collapse.train(way, trained.seed, digits)
+        log_prob[name], found = collapse.score(run.model(), digits.test.images)
+        trained.keep(replace(run, evaluation=run.evaluation | found))
+        if first and name == "plain" and run.builder:
+            storage.save(run.model().half(), RECORDS / "beyond" / "collapse-plain.safetensors", run.builder)
+
+    def gain(name: str, over: str = "plain") -> Tensor:
+        return mean(log_prob[name] - log_prob[over], IMAGES)
+
+    return {
+        "annealing": gain("annealing"),
+        "free_bits": gain("free bits"),
+        "level": gain("two levels", over="wider decoder"),
+    }
 
 
 MEASURES = {f.__name__.upper(): f for f in (c1, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, b4)}
