@@ -128,6 +128,12 @@ def train(way: Way, seed: int, digits: data.Dataset, epochs: int = EPOCHS) -> ru
     return runs.train(digits, config, checkpoint_seconds=60, tags=tags, **way.functions(digits))
 
 
+def published(way: Way, seed: int, digits: data.Dataset) -> runs.Run:
+    """Load the published record of a run."""
+    name = runs.name(digits.name, TrainConfig(way.latent_dim, EPOCHS, seed), **way.functions(digits))
+    return runs.load(claims.RECORDS / "fresh" / name, builder=None)
+
+
 def score(model: VAE, images: Tensor, samples: int = SAMPLES) -> tuple[Tensor, dict[str, Any]]:
     """Estimate log p(x) of images, (N,), and compute the values for the run's record.
 

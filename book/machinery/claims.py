@@ -245,8 +245,9 @@ def judgement(claim: str, book: Path) -> Judgement:
 
 
 def runs_beyond(book: Path) -> list[str]:
-    """Return the names of all runs that the claims beyond the paper rest on. Raises like `judgement`."""
-    return sorted({name for claim in numbered("B") for name in _stored(claim, book)["runs"]})
+    """Return the names of all runs that claims beyond the paper rest on, without fresh ones. Raises like `judgement`."""
+    stored = [_stored(claim, book) for claim in numbered("B")]
+    return sorted({name for each in stored if not each.get("errors") for name in each["runs"]})
 
 
 def _page(claim: str, book: Path) -> Path:
