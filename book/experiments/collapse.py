@@ -75,20 +75,24 @@ class Chained(nn.Module):
         return Chain(self.first(*x), self.then, self.sizes, self.roll)
 
 
-class Below(nn.Sequential):
-    """A decoder of the codes of the first level only."""
+class Below(nn.Module):
+    """A decoder of the first codes only."""
+
+    def __init__(self, decoder: nn.Module, size: int):
+        super().__init__()
+        self.decoder, self.size = decoder, size
 
     def forward(self, z: Tensor) -> Distribution:
-        return super().forward(z[..., : self[0].logits[0].in_features])
+        return self.decoder(z[..., : self.size])
 
 
 def two_levels(image_shape: tuple[int, ...], latent_dim: int, means: Tensor) -> VAE:
     """Build a model whose first level of codes has two thirds of the dimensions and depends on the second."""
     top = latent_dim // 3
     low = latent_dim - top
-    model = one_level(image_shape, low, means, encoder_width=200)
+    model: Any = one_level(image_shape, low, means, encoder_width=200)
     encoder, prior = Chained(model.encoder, (low, top)), Chained(priors.Standard(top), (top, low), roll=low)
-    return VAE(encoder, Below(model.decoder), prior, image_shape)
+    return VAE(encoder, Below(model.decoder, low), prior, image_shape)
 
 
 @dataclass(frozen=True)
