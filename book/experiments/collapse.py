@@ -21,6 +21,7 @@ from vaelib.models import VAE
 
 LATENT_DIM, EPOCHS = 50, 15
 SAMPLES = 2000  # for log p(x)
+WEIGHTS = claims.RECORDS / "beyond" / "collapse-plain.safetensors"  # of plain training with the first seed
 
 
 def one_level(
