@@ -139,25 +139,28 @@ def published(way: Way, seed: int, digits: data.Dataset) -> runs.Run:
     return runs.load(claims.RECORDS / "fresh" / name, builder=None)
 
 
-def score(model: VAE, images: Tensor, samples: int = SAMPLES) -> tuple[Tensor, dict[str, Any]]:
-    """Estimate log p(x) of images, (N,), and compute the values for the run's record.
+def score(run: runs.Run, images: Tensor, samples: int = SAMPLES) -> tuple[Tensor, runs.Run]:
+    """Estimate log p(x) of images, (N,), and return the run with more values in its evaluation.
 
-    These are the mean estimate and its errors, the variance of each dimension's posterior mean over images, the number
-    of principal directions in which it is above 0.01, and each dimension's KL if there is a closed form.
+    These are the mean estimate, its error and the earlier estimate (`log_prob_of_200`, after its samples), the variance
+    of each dimension's posterior mean over images, the number of principal directions in which it is above 0.01, and
+    each dimension's KL if there is a closed form.
     """
+    model = run.model()
     estimates, errors = evaluation.log_prob(model, images, samples)
     (means, _), (again, _) = (evaluation.encode(model, images, seed) for seed in (0, 1))
     covariance = (means - means.mean(0)).T @ (again - again.mean(0)) / (len(means) - 1)
     along = torch.linalg.eigvalsh((covariance + covariance.T) / 2)
     with torch.inference_mode():
         kl = distributions.kl_by_dimension(model.posterior(data.to_float(images)), model.prior())
-    return estimates, {
+    found = {
         "log_prob": estimates.mean().item(),
         "log_prob_samples": samples,
         "log_prob_standard_error": errors.square().mean().sqrt().item() / math.sqrt(len(errors)),
-        "log_prob_image_error": estimates.std().item() / math.sqrt(len(estimates)),
+        "log_prob_of_200": run.evaluation["log_prob"],
         "log_prob_of_fourth": estimates[::4].mean().item(),
         "variances": covariance.diag().tolist(),
         "active_directions": int((along > 0.01).sum()),
         "kl_by_dimension": None if kl is None else kl.mean(0).tolist(),
     }
+    return estimates, replace(run, evaluation=run.evaluation | found)

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from conftest import BOOK
 
 from book.experiments import collapse
-from vaelib import data, evaluation
+from vaelib import data, evaluation, runs
 from vaelib.seeding import seeded
 
+RECORD = BOOK / "records" / "paper" / "mnist-k2-e10-s0"
 DIGITS = data.load("digits")
 IMAGES = DIGITS.test.images[:40]
 
@@ -41,12 +43,16 @@ def test_the_sampled_kl_is_that_of_the_drawn_code():
     assert torch.allclose(way.objective(terms, 0.5), sampled)
 
 
-def test_the_score_counts_directions_and_not_axes():
+def test_the_score_counts_directions_and_not_axes(monkeypatch):
     model = build(collapse.WAYS["plain"])
     with torch.no_grad():  # all means are multiples of one vector
         model.encoder.mean.weight[:] = model.encoder.mean.weight[0] * torch.ones(50, 1)
-    log_prob, found = collapse.score(model, IMAGES, 10)
+    run = runs.load(RECORD, builder=None)
+    monkeypatch.setattr(runs.Run, "model", lambda self: model)
+    log_prob, scored = collapse.score(run, IMAGES, 10)
+    found = scored.evaluation
     means, _ = evaluation.encode(model, IMAGES)
     assert found["variances"] == pytest.approx(means.var(0).tolist(), rel=1e-4)
     assert found["active_directions"] == 1 < evaluation.active_units(means)
     assert found["log_prob"] == pytest.approx(log_prob.mean().item()) and len(found["kl_by_dimension"]) == 50
+    assert found["log_prob_of_200"] == run.evaluation["log_prob"]
