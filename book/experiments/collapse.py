@@ -153,7 +153,7 @@ def score(run: runs.Run, images: Tensor, samples: int = SAMPLES) -> tuple[Tensor
     along = torch.linalg.eigvalsh((covariance + covariance.T) / 2)
     with torch.inference_mode():
         kl = distributions.kl_by_dimension(model.posterior(data.to_float(images)), model.prior())
-    found = {
+    found: dict[str, Any] = {
         "log_prob": estimates.mean().item(),
         "log_prob_samples": samples,
         "log_prob_standard_error": errors.square().mean().sqrt().item() / math.sqrt(len(errors)),
