@@ -30,8 +30,8 @@ import os
 
 # "paper": MNIST; "quick": the digits that come with scikit-learn
 profile: str = os.environ.get("VAELIB_PROFILE", "paper")  # or "quick"
-epochs: int = 10 if "paper" in profile else 2
-seeds: list = [10, 11, 12] if "paper" in profile else [10]
+epochs: int = 10 if "paper" in profile else 2  # of the long trainings
+seeds: list = [10, 11, 12] if "paper" in profile else [10]  # of each
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
@@ -44,7 +44,8 @@ from book.machinery import claims
 from vaelib import TrainConfig, data, objective, plots, runs
 
 digits = data.load("mnist" if profile == "paper" else "digits", data_folder)
-count = len(digits.train)
+count, test_count = len(digits.train), len(digits.test)
+print(f"{digits.name}: {count:,} training and {test_count:,} test images")
 
 # %% [markdown]
 # Existing runs are loaded, and missing ones are trained here. With 25 codes for each image, an
