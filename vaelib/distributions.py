@@ -88,9 +88,9 @@ class StandardNormal(DiagonalNormal):
         zeros = (torch.zeros((), device="cpu") if like is None else like).new_zeros(latent_dim)
         super().__init__(zeros, zeros)
 
-    def rsample(self, sample_shape: Shape = ()) -> Tensor:
+    def rsample_and_log_prob(self, sample_shape: Shape = ()) -> tuple[Tensor, Tensor]:
         noise = torch.randn(self._extended_shape(Size(sample_shape)), dtype=self._mean.dtype, device="cpu")
-        return noise.to(self._mean.device)
+        return (z := noise.to(self._mean.device)), self.log_prob(z)
 
     def log_prob(self, value: Tensor) -> Tensor:
         return -0.5 * (math.log(2 * math.pi) + value.square()).sum(-1)

@@ -258,3 +258,12 @@ def test_codes_of_every_shape_have_a_marginal_density(row_model, shape):
     marginal = priors.Marginal(row_model)
     assert marginal.log_prob(torch.zeros(*shape, 2)).shape == shape
     assert marginal.sample(shape).shape == (*shape, 2) and marginal.event_shape == (2,)
+
+
+def test_the_standard_normal_has_the_density_of_what_it_draws():
+    prior = distributions.StandardNormal(3)
+    with seeded(0):
+        z, log_prob = prior.rsample_and_log_prob((4,))
+    with seeded(0):
+        assert torch.equal(prior.sample((4,)), z)
+    torch.testing.assert_close(log_prob, prior.log_prob(z))
