@@ -69,7 +69,7 @@ def qualified_name(function: Callable) -> str:
             "define it by `def` at the top level of a module or notebook, and fix its arguments by functools.partial, "
             "or make its class a dataclass"
         )
-    return f"{function.__module__}.{name}"
+    return f"{_module(function)}.{name}"
 
 
 def record(config: Any, data: Mapping[str, Any], functions: Mapping[str, Callable | None], meaning: str) -> dict:
@@ -211,12 +211,12 @@ class _Reader:
         else:
             content = self.hash(_state(value))  # a repr may omit or round values
         if content != repr(value) and type(value).__reduce__ is not object.__reduce__:  # a random generator, a deque
-            with suppress(Exception):  # of any kind, from what can't be pickled
+            with suppress(TypeError):  # it can't be pickled
                 return content, self.each(value.__reduce_ex__(4))
         return content
 
     def _class(self, kind: type) -> object:
-        name = f"{kind.__module__}.{kind.__qualname__}"
+        name = f"{_module(kind)}.{kind.__qualname__}"
         if _is_installed(sys.modules.get(kind.__module__)):
             return name
         self.own = True
@@ -262,6 +262,12 @@ class _Reader:
             return value.__name__
         used = sorted((attributes | {"__getattr__"}) & vars(value).keys())
         return [(name, self._global(vars(value)[name], attributes, *within, value)) for name in used]
+
+
+def _module(value: Any) -> str:
+    """Return the name by which an import finds the value's module, even if `python -m` runs it as `__main__`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec and value.__module__ == "__main__" else value.__module__
 
 
 def _state(value: Any) -> dict[str, Any]:

@@ -130,6 +130,4 @@ def publish(digits: data.Dataset) -> None:
 
 
 if __name__ == "__main__":
-    from book.experiments import likelihoods  # runs are named after its functions, not after those of __main__
-
-    likelihoods.publish(data.load("mnist"))
+    publish(data.load("mnist"))

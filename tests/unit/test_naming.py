@@ -286,3 +286,16 @@ def test_a_tensor_without_a_row_of_values_has_no_meaning(monkeypatch, tensor):
     monkeypatch.setitem(globals(), "THING", tensor)
     with pytest.raises(ValueError, match=r"can't record a tensor that is sparse.*make it dense"):
         naming.meaning(_reads_a_global)
+
+
+def test_a_module_that_python_m_runs_names_its_functions_as_an_import_does(monkeypatch):
+    imported = naming.qualified_name(_same)
+    monkeypatch.setattr(_same, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", SimpleNamespace(name=__name__))
+    assert naming.qualified_name(_same) == imported
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)  # a script or a notebook
+    assert naming.qualified_name(_same) == "__main__._same"
+
+
+def _same(image_shape, latent_dim):
+    return models.mlp(image_shape, latent_dim)
