@@ -193,9 +193,7 @@ def _check_objective(
             f"the loss of the first images is {loss.tolist()} before training; the least of its terms are {least}"
         )
     if not loss.requires_grad:
-        raise ValueError(
-            "the objective's loss doesn't have a gradient; leave torch.no_grad(), and don't detach the terms"
-        )
+        raise ValueError("the objective's loss has no gradient; leave torch.no_grad(), and don't detach the terms")
     if compiled and tried.codes._backward_hooks:
         raise ValueError("the objective has a hook on the codes, which torch.compile ignores; train without it")
     if asked.get("fixed_posterior"):

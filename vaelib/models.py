@@ -23,7 +23,6 @@ from .seeding import seeded
 Shape = tuple[int, ...]
 Maker = Callable[..., nn.Module]
 EVAL_BATCH_VALUES = 784_000  # values in an evaluation batch (1,000 digits or 85 faces), so that it fits a CPU's cache
-ALL = 2**31  # more images than any batch has
 
 
 class VAE(nn.Module):
@@ -119,8 +118,7 @@ class VAE(nn.Module):
 
     def posterior(self, x: Tensor, labels: Tensor | None = None) -> Distribution:
         """Return q(z | x) of each image."""
-        x = self.prepare(x)
-        return call(self.encoder, x.device, x, *self.labels(labels, len(x)))
+        return call(self.encoder, self.device, self.prepare(x), *self.labels(labels, len(x)))
 
     def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return each image's posterior as its mean and log-variance, both of shape (B, K)."""
@@ -192,7 +190,7 @@ class VAE(nn.Module):
     def rows(self, device: torch.device) -> int:
         """Return how many images to evaluate at once. In training mode, a batch is never split."""
         values = EVAL_BATCH_VALUES if device.type == "cpu" else 64 * EVAL_BATCH_VALUES
-        return ALL if self.training else max(1, values // math.prod(self.image_shape))
+        return 2**31 if self.training else max(1, values // math.prod(self.image_shape))
 
     def _log_likelihood(self, x: Tensor, codes: Tensor, labels: tuple[Tensor, ...]) -> Tensor:
         """Compute log p(x | z), (S, B), of images (B, C, H, W) and S codes of each, (S, B, K)."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from numbers import Number, Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -172,11 +173,11 @@ def fit(
                 pending, read = [], time.monotonic()
                 for batch in images.epoch(state.order, state.step):
                     fraction = (epoch - 1 + state.step / images.steps) / config.epochs
-                    pending += state.take_step(model, batch, fraction, mixed)
-                    if len(pending) < 3 * CHECK_EVERY and state.step < images.steps and time.monotonic() - read <= 1:
+                    pending.append(state.take_step(model, batch, fraction, mixed))
+                    if len(pending) < CHECK_EVERY and state.step < images.steps and time.monotonic() - read <= 1:
                         continue
-                    loss = state.record(torch.stack(pending).view(-1, 3).tolist())
-                    bar.update(len(pending) // 3)
+                    loss = state.record(torch.stack(pending).tolist())
+                    bar.update(len(pending))
                     bar.set_postfix({"epoch": epoch, "loss": f"{loss:.2f}"})
                     if (now := time.monotonic()) - saved >= max(checkpoint_seconds, 10 * writing):
                         state.seconds, state.noise = now - began, seeding.state(device)
@@ -201,10 +202,10 @@ def fit(
     return state.history
 
 
-def make(objective: Objective | type[nn.Module]) -> Objective:
+def make(objective: Any) -> Objective:
     """Return the objective, or a new one in its initial state if given a class of modules or a partial of one."""
     maker = objective.func if isinstance(objective, partial) else objective
-    return objective() if isinstance(maker, type) and issubclass(maker, nn.Module) else objective  # type: ignore
+    return objective() if isinstance(maker, type) and issubclass(maker, nn.Module) else objective
 
 
 def is_mixed(config: TrainConfig, device: torch.device) -> bool:
@@ -268,8 +269,8 @@ class _State:
         self.totals = [0.0, 0.0]  # of both terms, over this epoch's images so far
         self.shuffle = self.order.get_state()
 
-    def take_step(self, model: VAE, batch: tuple[Tensor, ...], fraction: float, mixed: bool) -> list[Tensor]:
-        """Take one optimizer step. Returns the mean loss and the sums of both recorded terms, three scalars."""
+    def take_step(self, model: VAE, batch: tuple[Tensor, ...], fraction: float, mixed: bool) -> Tensor:
+        """Take one optimizer step. Returns the mean loss and the sums of both recorded terms, (3,)."""
         x, *labels = batch
         with torch.autocast(x.device.type, torch.bfloat16) if mixed else nullcontext():
             terms = model(to_float(x), labels=labels[0] if labels else None, **self.options)
@@ -288,7 +289,7 @@ class _State:
             nn.utils.clip_grad_norm_(self.weights, self.config.max_grad_norm)
         self.optimizer.step()
         self.step += 1
-        return [loss.detach(), *recorded]
+        return torch.stack([loss.detach(), *recorded])
 
     def record(self, values: list[list[float]]) -> float:
         """Add the latest steps' terms to the epoch's totals, in double precision, and return the last loss."""

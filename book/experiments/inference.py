@@ -7,7 +7,7 @@ learning rate from shorter runs, with a seed that no other run uses.
 
 Eight of the methods differ in three choices: how we average over an image's posterior (exactly, or by one drawn code),
 which shape it has (any, or Gaussian), and whose it is (the image's own, or an encoder's). Exact EM has the first of each
-pair, AEVB the second. (An encoder's posterior of any shape is a flow, and its exact average has eight drawn codes.)
+pair, AEVB the second. (An encoder's posterior of any shape is a flow. We average over eight drawn codes of it.)
 """
 
 import argparse
@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ class Codes:
     step_size: float = 0.05
 
     def shifted(self) -> Tensor:
-        """Return the grid, shifted at random by less than its spacing, so that no decoder can hide between codes."""
+        """Return the grid, shifted at random by up to half its spacing, so that no decoder can hide between codes."""
         spacing = (self.grid[1] - self.grid[0]).max()
         return self.grid + spacing * (torch.rand(self.grid.shape[1]) - 0.5)
 
@@ -148,7 +149,7 @@ def encoded(model: VAE, x: Tensor, which: Tensor, codes: Codes) -> Tensor:
 
 
 def wake_sleep(model: VAE, x: Tensor, which: Tensor, codes: Codes) -> Tensor:
-    return sum(baselines.wake_sleep(model, x), torch.zeros(()))
+    return torch.stack(baselines.wake_sleep(model, x)).sum(0)
 
 
 def minimised(aim: Any) -> Loss:
@@ -161,7 +162,7 @@ def monte_carlo_em(proposals: int) -> Loss:
     """Return the loss of Monte Carlo EM, which moves each image's code by HMC, and keeps it for the next time."""
 
     def loss(model: VAE, x: Tensor, which: Tensor, codes: Codes) -> Tensor:
-        density = lambda z: baselines.log_joint(model, x, z)  # noqa: E731
+        density = partial(baselines.log_joint, model, x)
         chain, codes.step_size, _ = baselines.hmc(density, codes.kept[which], proposals, codes.step_size)
         codes.kept[which] = chain[-1]
         return -baselines.log_joint(model, x, chain[-1])

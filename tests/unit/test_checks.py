@@ -224,7 +224,7 @@ def _no_optimizer(weights, lr):
         ({"objective": _scalar}, r"must return one loss per image, a tensor of shape \(2,\), not torch.Size\(\[\]\)"),
         ({"objective": _three}, "must return one loss per image.*not <class 'tuple'>"),
         ({"objective": _old}, r"objective\(terms, fraction\), failed \(TypeError: .*missing 1 required"),
-        ({"objective": _detached}, "the objective's loss doesn't have a gradient"),
+        ({"objective": _detached}, "the objective's loss has no gradient"),
         ({"objective": _closed, "builder": _mixed}, r"with terms\.kl None, so use terms\.divergence, failed"),
         ({"optimizer": torch.optim.LBFGS}, "without closures or sparse gradients"),
         ({"optimizer": torch.optim.SparseAdam}, "without closures or sparse gradients"),
