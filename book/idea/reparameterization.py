@@ -21,7 +21,7 @@
 # $z$ has derivatives in $\mu$ and $\sigma$, which a plain draw doesn't have {cite}`kingma2022auto,rezende2014stochastic`. The naive
 # way, the *score function*, differentiates the density of the draw instead.
 #
-# This page derives both, and compares them on small digits. There, the naive one has thousands of times the variance. (Subtracting the
+# This page derives both, and compares them on small digits. There, the naive one has at least 25,000 times the variance. (Subtracting the
 # mean of other draws, a *baseline*, makes it usable too.) {doc}`/book/mnist/gradients` repeats this on MNIST, and judges two claims of
 # the paper: that the reparameterized gradient is usable where the naive one isn't, and that one code per image is enough.
 # {doc}`../appendix/reparameterization` has longer proofs.
