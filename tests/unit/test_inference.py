@@ -78,7 +78,7 @@ def test_a_killed_training_ends_as_an_uninterrupted_one(tmp_path, monkeypatch, m
                 inference.train(training, X, X, checkpoint_seconds=0)
         ends.append(inference.train(training, X, X))
     whole, resumed = ends
-    assert whole.step == resumed.step == 6 and len(calls) == 7  # of the last call before, no step was kept
+    assert whole.step == resumed.step == 6 and len(calls) == 7  # four, then the last three again
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(weight, resumed.model.state_dict()[name])
 
