@@ -1,6 +1,7 @@
 """What several test files share: small data, small models and objectives of every kind, and trainings of them."""
 
 import math
+import signal
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,9 @@ from vaelib.binarization import binarized
 from vaelib.data import Dataset, Split, to_float
 from vaelib.models import VAE
 from vaelib.seeding import seeded
+
+# A shell's background jobs ignore an interrupt, and so do the processes that they start. Tests interrupt processes
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 BOOK, PAGES = ROOT / "book", ROOT / "_build" / "html" / "book"
