@@ -13,6 +13,7 @@ from math import hypot, inf, isfinite, sqrt
 from pathlib import Path
 from statistics import mean, stdev
 
+import numpy as np
 import torch
 import yaml
 from scipy.stats import t
@@ -112,9 +113,24 @@ class Judgement:
         values, error = self.values[key], self.errors.get(key)
         if len({*values}) == 1 and error is None:
             return (values[0], values[0]) if self.rule["conditions"][key].get("exact") else (-inf, inf)
-        by_seed = t.ppf(0.975, len(values) - 1) * stdev(values) / sqrt(len(values))
-        half = hypot(by_seed, 1.96 * (error or 0))
+        half = hypot(t.ppf(0.975, len(values) - 1) * stdev(values) / sqrt(len(values)), 1.96 * (error or 0))
         return mean(values) - half, mean(values) + half
+
+    def redrawn(self, draws: int = 10_000) -> np.ndarray:
+        """Tell for each condition with an interval, and each draw of its mean, whether it is met, (conditions, draws).
+
+        A mean is drawn from the distribution behind its interval: Student's t for seeds, and the normal distribution
+        for resamples.
+        """
+        generator, met = np.random.default_rng(0), []
+        for key, condition in self.rule["conditions"].items():
+            means = np.full(draws, mean(values := self.values[key]))
+            if len({*values}) > 1:
+                means += stdev(values) / sqrt(len(values)) * generator.standard_t(len(values) - 1, draws)
+            means += self.errors.get(key, 0) * generator.standard_normal(draws)
+            if all(map(isfinite, self.interval(key))):
+                met.append(means > condition["above"] if "above" in condition else means < condition["below"])
+        return np.array(met)
 
     @property
     def met(self) -> dict[str, bool | None]:
@@ -129,7 +145,12 @@ class Judgement:
 
     @property
     def verdict(self) -> str:
-        """The verdict: "holds" if all conditions are met, and "does not hold" if all are missed.
+        """The verdict by the conditions. It is "not decided" if less than 95% of the redrawn means give it again."""
+        return self.by_conditions if self.stability >= 0.95 else "not decided"
+
+    @property
+    def by_conditions(self) -> str:
+        """Return "holds" if all conditions are met, and "does not hold" if all are missed.
 
         It is "holds in part" if some are met and some missed, and otherwise "not decided".
         """
@@ -139,6 +160,13 @@ class Judgement:
         if found == {True}:
             return "holds"
         return "does not hold" if found == {False} else "not decided"
+
+    @property
+    def stability(self) -> float:
+        """The share of redrawn means that give the verdict by the conditions, 0 if they decide nothing."""
+        every, some = self.redrawn().all(0), self.redrawn().any(0)
+        same = {"holds": every, "does not hold": ~some, "holds in part": some & ~every, "not decided": np.zeros(1)}
+        return same[self.by_conditions].mean().item()
 
     @property
     def exploratory(self) -> bool:

@@ -109,9 +109,11 @@ def _detail(judgement: claims.Judgement) -> str:
     rule = judgement.rule
     runs = f" on {len(judgement.runs)} published runs" if len(judgement.runs) > 1 else ""
     missed = list(judgement.met.values()).count(False)
+    share = judgement.errors and judgement.stability
+    again = f" Of 10,000 draws of all means, {share:.1%} give this verdict." if share else ""
     return (
-        f"{judgement.claim}: *{rule['claim']}* {missed} of {len(judgement.met)} conditions missed. {rule['why']}\n\n"
-        f"{judgement.table()}\n\nMeasured in {{doc}}`/book/{rule['page']}`{runs}: {judgement.data}. "
+        f"{judgement.claim}: *{rule['claim']}* {missed} of {len(judgement.met)} conditions missed. {rule['why']}{again}"
+        f"\n\n{judgement.table()}\n\nMeasured in {{doc}}`/book/{rule['page']}`{runs}: {judgement.data}. "
         f"See {{numref}}`{rule['figure']}`. Our earlier rules, without a “not decided”, gave *{rule['before']}*."
     )
 

@@ -63,6 +63,18 @@ def test_a_claim_holds_if_all_conditions_are_met_and_is_not_decided_unless_one_i
     assert judge(**values).label == f"{verdict.partition(', but')[0]}, exploratory"  # new seeds may find otherwise
 
 
+def test_a_verdict_is_not_decided_if_redrawn_means_often_give_another_one():
+    closely, clearly = [0.297, 0.307, 0.317], [0.1, 0.101, 0.102]  # closely: 2.4% of the means are above the bound
+    values = dict.fromkeys(("nats", "recognised", "sure", "distance"), closely)
+    judged = claims.judge("C5", "test data", **values)
+    assert {*judged.met.values()} == {True} and judged.by_conditions == "holds" and judged.verdict == "not decided"
+    assert judged.stability == pytest.approx(0.976**4, abs=0.01)
+    assert (
+        claims.judge("C5", "test data", **values | dict.fromkeys(("nats", "sure", "distance"), clearly)).verdict
+        == "holds"
+    )
+
+
 @pytest.mark.parametrize("values", [[1.0, 2.0], [0.3, 0.1, 0.4, 0.1, 0.5]])
 def test_the_interval_is_students(values):
     expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
