@@ -25,7 +25,7 @@
 # image. This is *posterior collapse*. It isn't always a fault of the bound: in linear VAEs, log
 # p(x) itself leaves dimensions unused {cite}`lucas2019blame`.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": MNIST; "quick": the digits that come with scikit-learn

@@ -24,7 +24,7 @@
 # encoder puts no image. If it is right, the same decoder makes better samples from a prior that
 # fits the codes. We fit four priors afterwards, and train a fifth jointly with its VAE.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": MNIST and CelebA; "quick": digits of scikit-learn and drawn faces

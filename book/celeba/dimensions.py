@@ -18,8 +18,8 @@
 #
 # **The paper trains the convolutional VAE with codes of 2 to 96 numbers. How do the faces
 # change?** Up to 32 dimensions they get better: the Fréchet distance of samples from real
-# faces falls from 37.71 to 13.28. (Real training images have 0.83.) With 64 it is
-# 13.11 ± 0.87, and with 96 13.39 ± 0.40, so whether very many dimensions make faces worse is
+# faces falls from 37.71 to 13.28. (Real training images have 0.83.) With 64 it is 13.11 ±
+# 0.87, and with 96 it is 13.39 ± 0.40. So whether very many dimensions make faces worse is
 # not decided.
 #
 # The paper looks at samples of K = 2, 8, 16, 32, 64 and 96. It finds an average face under

@@ -16,10 +16,10 @@
 # %% [markdown]
 # # Directions, tested where the truth is known
 #
-# **Does the direction for smiling move the smile, and nothing else?** No. In our model of drawn
-# faces, it moves the opening of the mouth (by 1.64 standard deviations) slightly more than the
-# smile (by 1.42). Other directions do better: light moves 15.0 times as far as any other factor,
-# and glasses move 5.8 times as far.
+# **Does the direction for smiling move the smile, and nothing else?** No. In our model of faces
+# that a program draws, it moves the opening of the mouth (by 1.64 standard deviations) slightly
+# more than the smile (by 1.42). Other directions do better: light moves 15.0 times as far as any
+# other factor, and glasses move 5.8 times as far.
 #
 # Photographs can't show this, because their true factors are unknown. Each drawn face is made from
 # fifteen independent numbers, the *factors*: the direction of the light, the colour of the hair,

@@ -17,11 +17,11 @@
 # # Which direction shows an attribute best?
 #
 # **A smile is a direction in the code. Which one shows it better: the regression's
-# weights, as in the authors' scripts, or the difference of two mean codes?** The
-# weights, if both change the picture equally. The difference of means then changes an
-# attribute only 0.85 times as much, by the median over 40 attributes of one model. For
+# weights, as in the authors' scripts, or the difference of two mean codes?** If both
+# change the picture equally, the weights: the difference of means then changes an
+# attribute only 0.85 times as much (the median over 40 attributes of one model). For
 # steps of the same length in the code, the difference of means wins. It changes an
-# attribute 1.10 times as much, but it also changes the whole picture more.
+# attribute 1.10 times as much, but also the whole picture more.
 #
 # {doc}`/book/celeba/attributes` uses three directions. This page compares five, on
 # digits (the attribute is "is a 3", and so on) and on faces. It also uses models that

@@ -64,7 +64,7 @@ if photos.name.startswith("faces"):
     print("These faces are drawn. Nothing below is about people.")
 
 
-# %%
+# %% tags=["hide-input"]
 def show(rows, headers):
     return Markdown(
         tabulate(rows, headers, tablefmt="github", disable_numparse=True)

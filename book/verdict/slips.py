@@ -18,10 +18,10 @@
 #
 # **What in the paper {cite}`astorga2025recreating` can't be meant as it stands, or differs
 # from the authors' published scripts, and how much does it matter?** Most slips are harmless,
-# as in every paper. But misreading the KL's formula, for example, changes the KL of our CelebA
-# model by 26 to 108 nats, where 67 is right. If you rebuild a model, you must decide each
-# case one way or the other. {ref}`slips-summary`, the last table, lists all of
-# them with the numbers that the cells compute.
+# as in every paper. But if you misread the KL's formula, for example, the KL of our CelebA
+# model changes from 67 nats by 26 to 108. If you rebuild a model, you must decide each case
+# one way or the other. {ref}`slips-summary`, the last table, lists all of them with the
+# numbers that the cells compute.
 
 # %% tags=["parameters", "hide-input"]
 import os
@@ -84,7 +84,7 @@ print(f"faces: {photos.name}, {run.folder.name}")
 print(f"digits: {grey.name}, {run_grey.folder.name}")
 
 
-# %%
+# %% tags=["hide-input"]
 def show(rows, headers, formats=""):
     """A table; numbers that are strings already stay as they are."""
     ready = {"disable_numparse": not formats, "floatfmt": formats or "g"}
