@@ -336,7 +336,7 @@ Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
 # %% [markdown]
 # ## Verdict on claims C9 and C10
 #
-# **C9 is not decided, but can't hold.** With K = 2, the codes predict the brightness better
+# **C9 can't hold.** With K = 2, the codes predict the brightness better
 # than the light from left to right, so one condition is missed. Samples have 43% of the real
 # variance, and the R² of the light's direction is 0.23, but both intervals contain our bounds.
 # **C10 is not decided.** With 96 dimensions, the interval of

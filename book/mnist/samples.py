@@ -194,7 +194,7 @@ claims.published("C4")
 # %% [markdown]
 # *Beyond two dimensions the gain is hardly noticeable.* We ask how much of the whole gain, from K = 1 to the
 # best K, comes after K = 2. It must be less than a third: then the step from one to two is worth more than
-# twice all further steps together. **C5 is not decided, but can't hold: three of its four conditions are
+# twice all further steps together. **C5 can't hold: three of its four conditions are
 # missed.** After K = 2 comes 71% of the gain in ELBO, 56% of the gain in recognised reconstructions, and 55%
 # of the gain in the samples' {func}`kernel distance <vaelib.features.kernel_distance>` (as in KID). Of the
 # gain in samples that classifiers are sure of, 32% comes after K = 2, and the interval contains a third. Each
