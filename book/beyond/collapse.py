@@ -18,7 +18,9 @@
 # # Unused dimensions: posterior collapse
 #
 # **A VAE with 50 latent dimensions leaves about half of them unused. Do the usual cures gain
-# anything?** @ANSWER@
+# anything?** No, after 15 epochs of MNIST: annealing loses 0.14 ± 0.11 nats of log p(x), and free
+# bits lose 1.04 ± 0.12. A second level of codes gains 0.65 ± 0.13, but as many weights in a plain
+# decoder gain 0.73 ± 0.10.
 #
 # If a dimension saves the decoder less than its KL costs, the encoder outputs the prior for every
 # image. This is *posterior collapse*. It isn't always a fault of the bound: in linear VAEs, log
@@ -125,7 +127,7 @@ for name in ways:
 headers = ["", "KL", "−ELBO", "−log p(x)", "gain", "active", "directions"]
 Markdown(tabulate(table, headers, "github", disable_numparse=True))
 
-# %% mystnb={"figure": {"caption": "@GAINS@", "name": "fig-collapse-gains"}, "image": {"alt": "@GAINSALT@"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Gains over plain training with the same seed, with one dot for each of three seeds. Annealing and free bits have to be right of the dotted line, at half a nat. Two levels have to be ahead of the wider decoder.", "name": "fig-collapse-gains"}, "image": {"alt": "Five rows of dots, for sampled KL, annealing, free bits, two levels and wider decoder, by nats of log p(x) gained over plain training."}} tags=["hide-input"]
 with plt.rc_context(plots.STYLE):
     figure, panel = plt.subplots(figsize=(plots.WIDTH, 2.2))
 names = [name for name in ways if name != "plain"]
@@ -139,7 +141,9 @@ panel.set_xlabel("nats of log p(x) gained over plain training")
 plt.show()
 
 # %% [markdown]
-# @GAINSTEXT@
+# No cure gains more than a wider decoder. Two levels have to sample their KL, and in plain
+# training sampling it changes log p(x) by −0.34 ± 0.28 nats. We therefore compare two levels with
+# both controls:
 
 # %% tags=["hide-input"]
 level = gains("two levels", over="wider decoder")
@@ -161,9 +165,10 @@ print(f"from 200 samples, gains differ by at most {change:.2f} nats")
 # %% [markdown]
 # ## Where the nats are
 #
-# @DIMTEXT@
+# Annealing makes 28 ± 0 directions active, and plain training 21 ± 0. With free bits, 50 ± 0
+# dimensions are active, but they move together, in 28 ± 1 directions.
 
-# %% mystnb={"figure": {"caption": "@DIM@", "name": "fig-collapse-dimensions"}, "image": {"alt": "@DIMALT@"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The KL of each dimension, averaged over test images and sorted (seed 10). Free bits keep the unused dimensions at about the quarter nat that they are counted as.", "name": "fig-collapse-dimensions"}, "image": {"alt": "Three falling curves over fifty dimensions, for plain training, annealing and free bits."}} tags=["hide-input"]
 by_dimension = {
     name: sorted(ways[name][0].evaluation["kl_by_dimension"], reverse=True)
     for name in ("plain", "annealing", "free bits")
@@ -192,7 +197,7 @@ Markdown(
     tabulate(table, headers, "github", floatfmt=("", *[".1f"] * 3, "g"))
 )
 
-# %% mystnb={"figure": {"caption": "@CURVE@", "name": "fig-collapse-curve"}, "image": {"alt": "@CURVEALT@"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Rate against distortion for each \u03b2. The ELBO is constant along a dashed line, and best at \u03b2 = 1.", "name": "fig-collapse-curve"}, "image": {"alt": "A curve that falls steeply, then flatly, from a large distortion and a small rate at the largest \u03b2 to the opposite at the smallest."}} tags=["hide-input"]
 with plt.rc_context(plots.STYLE):
     figure, panel = plt.subplots(figsize=(plots.WIDTH, 2.8))
 labels, rates, distortions, *_ = zip(*table, strict=True)
@@ -207,13 +212,14 @@ panel.set(xlabel="rate, nats", ylabel="distortion, nats")
 plt.show()
 
 # %% [markdown]
-# @CURVETEXT@
+# The larger β is, the fewer dimensions are active: 46 at β = 0.1, and 4 at β = 10. Unused
+# dimensions are the price of a short code.
 #
 # ## The published weights
 #
 # `collapse-plain.safetensors` has the weights of plain training with seed 10, in half precision.
 # From them, log p(x) of 500 test images has to agree with the record within four standard errors
-# of the sampling.
+# of the sampling, which we measure with two seeds.
 
 # %%
 plain, recorded = collapse.WAYS["plain"], ways["plain"][0]
@@ -222,11 +228,13 @@ if quick:
 else:
     builder = plain.functions(digits)["builder"]
     model = storage.load(collapse.WEIGHTS, builder=builder)
-estimates, errors = evaluation.log_prob(
-    model, digits.test.images[::4], recorded.evaluation["log_prob_samples"]
+samples = recorded.evaluation["log_prob_samples"]
+one, two = (
+    evaluation.log_prob(model, digits.test.images[::4], samples, seed)[0]
+    for seed in (1, 2)
 )
-again, before = estimates.mean(), recorded.evaluation["log_prob_of_fourth"]
-error = (2 * errors.square().sum()).sqrt() / len(errors)
+again, before = one.mean(), recorded.evaluation["log_prob_of_fourth"]
+error = (one - two).std() / len(one) ** 0.5  # of two such estimates
 print(f"−log p(x) {-again:.3f}, recorded {-before:.3f}, error {error:.3f}")
 assert quick or abs(again - before) < 4 * error
 
@@ -240,4 +248,21 @@ assert quick or abs(again - before) < 4 * error
 claims.published("B4")
 
 # %% [markdown]
-# @VERDICT@
+# **Annealing loses 0.14 ± 0.11 nats** (interval of the gain: −0.45 to +0.18). The condition is
+# missed, although annealing makes more directions active.
+#
+# **Free bits lose 1.04 ± 0.12 nats** (−1.36 to −0.72). The condition is missed, although all
+# dimensions are active.
+#
+# **A second level gains −0.08 ± 0.05 nats more than a wider decoder** (−0.28 to +0.12). The
+# condition is undecided. Compared with plain training whose KL is sampled too, it gains 0.99 ±
+# 0.39 nats.
+#
+# | limit | what it could change |
+# |---|---|
+# | 15 epochs at a constant learning rate: all curves still fall. | Everything. After 3,280 epochs, Burda et al. gain 1.4 nats by a second level. |
+# | The wider decoder has its KL in closed form, and two levels can't. | With a sampled KL, the wider decoder may gain less than two levels. |
+# | Annealing, free bits and levels have one setting each. | Tuned ways could gain. |
+# | From 2,000 samples, log p(x) is still too low, most where the KL is large. | Annealing and free bits could lose less. From 200 to 2,000 samples, gains change by at most 0.44 nats. |
+# | Three seeds, and one for β. | Whether the second level gains more than its weights. |
+# | This decoder can't do without a code. | Collapse in decoders of text {cite}`bowman2016generating` isn't tested. |
