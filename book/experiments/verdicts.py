@@ -21,10 +21,10 @@ from sklearn.linear_model import LinearRegression
 from torch import Tensor
 
 from book.machinery import claims
-from vaelib import TrainConfig, attributes, data, evaluation, features, files, models, runs
+from vaelib import TrainConfig, attributes, data, evaluation, features, files, models, runs, storage
 from vaelib.objective import MeanELBO, reparameterize
 
-from . import gradients, likelihoods
+from . import collapse, gradients, likelihoods
 
 RECORDS = Path(__file__).parents[1] / "records"
 RESAMPLES = 1000
@@ -415,7 +415,30 @@ def b3(trained: Trained) -> dict[str, Tensor]:
     return agreement(trained, likelihoods.BUILDERS, ("kl", "sharpness"))
 
 
-MEASURES = {f.__name__.upper(): f for f in (c1, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, b2, b3)}
+def b4(trained: Trained) -> dict[str, Tensor]:
+    digits, log_prob = collapse.fewer(dataset("mnist")), {}
+    for name, way in collapse.WAYS.items():
+        run = collapse.train(way, trained.seed, digits)
+        log_prob[name], run = collapse.score(run, digits.test.images)
+        trained.keep(run)
+    if trained.seed == claims.next_rules()["seeds"]["beyond"][0]:
+        for way in collapse.CURVE.values():
+            trained.keep(collapse.train(way, trained.seed, digits))
+        plain = collapse.WAYS["plain"]
+        model = collapse.train(plain, trained.seed, digits).model()
+        storage.save(model.half(), collapse.WEIGHTS, plain.functions(digits)["builder"])
+
+    def gain(name: str, over: str = "plain") -> Tensor:
+        return mean(log_prob[name] - log_prob[over], IMAGES)
+
+    return {
+        "annealing": gain("annealing"),
+        "free_bits": gain("free bits"),
+        "level": gain("two levels", over="wider decoder"),
+    }
+
+
+MEASURES = {f.__name__.upper(): f for f in (c1, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, b2, b3, b4)}
 
 
 def decide(claim: str) -> claims.Judgement:
