@@ -18,13 +18,13 @@ ALIGNED = re.compile(r"[+−-]?[\d,]+((?:\.\d+)?(?: ± [\d.]+)?)")
 SPACES = str.maketrans("0123456789±. ", "\u2007" * 11 + "\u2008\u00a0")  # as wide
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 PRINTED: dict[re.Pattern, str | Callable] = {
-    re.compile(r"(?<![\w)-])-(?=\d)"): "−",
+    re.compile(r"(?<![\w)-])-(?=\d|ELBO|log )"): "−",
     re.compile(r"\b(\d(?:\.\d+)?)e([+-]\d+)"): lambda found: _power(*found.groups()),
     re.compile(r"(?<=\d) x (?=\d)"): "\u00a0×\u00a0",
     re.compile(r"(?<=[\dK]) - (?=[\dK])"): "\u00a0–\u00a0",  # between layers
     re.compile(r"(?<=\w) = (?=[\d−])"): "\u00a0=\u00a0",
+    re.compile(r"\b[A-Z\d][a-z]*(_[A-Za-z][a-z]*)+\b"): lambda found: found[0].replace("_", " "),  # CelebA's attributes
 }
-NAME = re.compile(r"[A-Z\d][A-Za-z]*(_[A-Za-z]+)+")  # of CelebA's attributes
 VERBATIM = (nodes.literal, nodes.math, nodes.raw)
 UNUSED = {  # files in _static that pages don't load
     "source maps of the theme": r".*\.map",
@@ -96,7 +96,7 @@ def set_numbers(app, doctree, page: str) -> None:
     prose = [each for kind in (nodes.paragraph, nodes.caption) for each in doctree.findall(kind)]
     for text in [text for each in prose for text in each.findall(nodes.Text)]:
         if text.parent and not isinstance(text.parent, VERBATIM):  # paragraphs in paragraphs were done already
-            new = text.replace("_", " ") if NAME.fullmatch(text) else text
+            new = str(text)
             for pattern, printed in PRINTED.items():
                 new = pattern.sub(printed, new)
             text.parent.replace(text, nodes.Text(new))

@@ -14,6 +14,7 @@ from book.machinery import pictures, sphinx_site
         ("With K = 2, -3 and 2.5e+3", "With K_=_2, −3 and 2.5 × 10³"),
         ("a 32 x 32 x 24 map", "a 32_×_32_×_24 map"),
         ("784 - 512 - K", "784_–_512_–_K"),
+        ("-ELBO and -log p(x)", "−ELBO and −log p(x)"),
     ],
 )
 def test_numbers_are_set_as_in_print(written, printed):
@@ -21,6 +22,15 @@ def test_numbers_are_set_as_in_print(written, printed):
     document += nodes.paragraph(text=written)
     sphinx_site.set_numbers(None, document, "page")
     assert document.astext() == printed.replace("_", "\u00a0")
+
+
+def test_names_of_attributes_have_spaces_also_within_a_sentence():
+    document = new_document("page")
+    document += nodes.paragraph(
+        text="even if it's high (Wearing_Hat: 0.9), 5_o_Clock_Shadow, but MY_NAME and the_other stay"
+    )
+    sphinx_site.set_numbers(None, document, "page")
+    assert document.astext() == "even if it's high (Wearing Hat: 0.9), 5 o Clock Shadow, but MY_NAME and the_other stay"
 
 
 def test_decimal_points_of_a_column_stand_in_line():
