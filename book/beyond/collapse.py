@@ -253,7 +253,7 @@ claims.published("B4")
 # **Free bits lose 1.04 ± 0.12 nats** (−1.36 to −0.72). The condition is missed, although all
 # dimensions are active.
 #
-# **A second level gains −0.08 ± 0.05 nats more than a wider decoder** (−0.28 to +0.12). The
+# **A second level gains 0.08 ± 0.05 nats less than a wider decoder** (−0.28 to +0.12). The
 # condition is undecided. Compared with plain training whose KL is sampled too, it gains 0.99 ±
 # 0.39 nats.
 #

@@ -68,7 +68,7 @@ def _link(judgement: claims.Judgement, words: str) -> str:
 
 def _count(judgements: list[claims.Judgement]) -> str:
     count = Counter(each.words for each in judgements)
-    verdicts = ", ".join(f"“{name}” for {count[name]}" for name in SIGNS)
+    verdicts = ", ".join(f"“{name}” for {count[name]}" for name in SIGNS if count[name])
     return f"**Our verdicts on {len(judgements)} claims: {verdicts}.**"
 
 

@@ -74,11 +74,12 @@ def class_figures(app, doctree) -> None:
 
 
 def _ground(panes: list[tuple[int, int, int, int]], height: int, width: int) -> nodes.raw:
-    """Return an element that covers a picture, but for its panes."""
-    corners = ["0 0", "100% 0", "100% 100%", "0 100%", "0 0"]
+    """Return an element that covers a picture, but for its panes and its edge, which book.css cuts off."""
+    end = "calc(100% - 1px)"
+    corners = ["1px 1px", f"{end} 1px", f"{end} {end}", f"1px {end}", "1px 1px"]
     for top, left, bottom, right in panes:
         box = (left, top), (right, top), (right, bottom), (left, bottom), (left, top)
-        corners += [f"{100 * x / width:.2f}% {100 * y / height:.2f}%" for x, y in box] + ["0 0"]
+        corners += [f"{100 * x / width:.2f}% {100 * y / height:.2f}%" for x, y in box] + ["1px 1px"]
     style = f"max-width: {width}px; aspect-ratio: {width} / {height}; clip-path: polygon(evenodd, {', '.join(corners)})"
     return nodes.raw("", f'<span class="ground" style="{style}"></span>', format="html")
 
