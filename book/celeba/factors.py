@@ -33,7 +33,9 @@ import os
 # both train on drawn faces, "quick" for a shorter time
 profile: str = os.environ.get("VAELIB_PROFILE", "paper")  # or "quick"
 latent_dim: int = None  # K; another than the profile's
-seed: int = 0  # of weights, order and noise
+seed: int = (
+    None  # of weights, order and noise; default: the profile's first
+)
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
 # %% tags=["hide-cell"]
@@ -60,6 +62,8 @@ plan = profiles.load(profile, "faces")
 drawn = data.load(plan.dataset)
 if latent_dim is None:
     (latent_dim,) = plan.latent_dims
+if seed is None:
+    seed = plan.short.seeds[0]
 settings = TrainConfig(latent_dim, plan.short.epochs, seed, plan.batch_size)
 run = train(drawn, settings, runs_folder)
 model = run.model()
