@@ -23,7 +23,7 @@
 # We can't compare numbers of grey pixels in this way, because a Bernoulli likelihood isn't a density of grey pixels. Here pixels are
 # binary: each is white with a probability equal to its grey value. This page reads records and published weights, and trains nothing.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": MNIST; "quick": the digits that come with scikit-learn

@@ -16,16 +16,16 @@
 # %% [markdown]
 # # Blur and the likelihood
 #
-# **Does a likelihood that needs fewer bits make nearer samples, and where does blur come from?**
-# Fewer bits mostly go with nearer samples: over five likelihoods, their rank correlation is
-# {glue:text}`bits_and_distance`, so the claim that they needn't agree is not decided. Blur comes from
-# likelihoods that pay for short codes. Over six likelihoods, the rank correlation of a code's nats and
-# of the sharpness of reconstructions is {glue:text}`kl_and_sharpness`, at our bound of 0.8.
+# **If a decoder's likelihood needs fewer bits for an image, are its samples nearer to real ones? And
+# where does blur come from?** Mostly they are nearer: over five likelihoods, the rank correlation of
+# bits and distance is {glue:text}`bits_and_distance`. So the claim that they needn't agree is not
+# decided. Blur goes with short codes: over six likelihoods, the rank correlation of a code's nats and
+# the sharpness of reconstructions is {glue:text}`kl_and_sharpness`, at our bound of 0.8.
 #
 # The paper finds its faces too smooth, and names "Gaussian or mixed Gaussian" outputs as future
-# work. We compare six likelihoods on digits. They differ only in the decoder's last layer.
+# work. We compare six likelihoods on digits, which differ only in the decoder's last layer.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": MNIST; "quick": the digits that come with scikit-learn

@@ -24,7 +24,7 @@
 # encoder puts no image. If it is right, the same decoder makes better samples from a prior that
 # fits the codes. We fit four priors afterwards, and train a fifth jointly with its VAE.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": MNIST and CelebA; "quick": digits of scikit-learn and drawn faces
@@ -575,8 +575,9 @@ for title in trained:
     )
 
 # %% [markdown]
-# In the {doc}`ledger </book/verdict/claims>`, B6 asks for at least one model. It holds for two of
-# the five, digits with K = 16 and with K = 64.
+# In the {doc}`ledger </book/verdict/claims>`, B6 asks for at least one model. Two of the five
+# pass all bounds, digits with K = 16 and with K = 64. But each was trained once, so B6 isn't
+# decided.
 
 
 # %% tags=["hide-input"]
@@ -594,9 +595,9 @@ claims.judge(
     f"{len(photos.test):,} of {photos.name}; the numbers are of "
     f"{repaired}, and of {vamped}",
     trainings,
-    afterwards=lowered(repaired, best[repaired]),
-    away=away_from[repaired, best[repaired]],
-    along=lowered(vamped, ALONG),
+    afterwards=lowered(repaired, best[repaired]).mean(),
+    away=sum(away_from[repaired, best[repaired]]) / draws,
+    along=lowered(vamped, ALONG).mean(),
 )
 
 # %% [markdown]

@@ -26,7 +26,7 @@
 # We add *exact* EM on a grid, which is possible with two latent dimensions. All methods are plain
 # functions in `vaelib/baselines.py`.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 import os
 
 # "paper": MNIST; "quick": the digits that come with scikit-learn

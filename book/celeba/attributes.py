@@ -17,8 +17,8 @@
 # # Directions that mean something
 #
 # **Is there a direction in the code space along which a face begins to smile?** Yes. Along the coefficients of a logistic
-# regression, the decoded faces smile more at 100% of the steps, and more than along any of forty random directions.
-# It isn't decided whether attributes are nearly linearly separable in the code, as the paper also claims.
+# regression that finds smiles, the decoded faces smile more at 100% of the steps, and more than along any of forty random
+# directions. It isn't decided whether attributes are nearly linearly separable in the code, as the paper also claims.
 #
 # Three directions could be the direction of a smile, or of any other attribute:
 #

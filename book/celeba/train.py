@@ -16,16 +16,16 @@
 # %% [markdown]
 # # Train on faces
 #
-# **How well does the paper's convolutional VAE model photographs of faces?** With K = 64
-# and seed 0, on a part of CelebA, its test ELBO is −5,245 nats per image. With K = 2, when
-# all samples show nearly the same face, the ELBO is
+# **How good is the paper's convolutional VAE at photographs of faces?** With K = 64 and
+# seed 0, on a part of CelebA, its test ELBO is −5,245 nats per image. With K = 2, when all
+# samples show nearly the same face, the ELBO is
 # −{glue:text}`/book/celeba/dimensions.ipynb::negative_elbo_2:s`. The best that any decoder
 # could reach is −4,940. So 64 numbers close more than half of this gap.
 #
 # This page trains the model, or loads it if it has been trained before, and shows whether it
 # overfits. {doc}`/book/celeba/reconstructions` and {doc}`/book/celeba/samples` show its images.
-# The next cell holds the page's parameters. To try another K, change `latent_dim` there, or
-# run `.venv/bin/papermill book/celeba/train.ipynb out.ipynb -p latent_dim 24`.
+# To try another K, change `latent_dim` in the next cell, or run `.venv/bin/papermill
+# book/celeba/train.ipynb out.ipynb -p latent_dim 24`.
 
 # %% tags=["parameters", "hide-input"]
 import os
@@ -65,8 +65,8 @@ count, test_count = len(photos.train), len(photos.test)
 print(f"{photos.name}: {count:,} training and {test_count:,} test images")
 
 # %% [markdown]
-# The whole of CelebA has 162,770 training and 19,962 test images. If the cell above names
-# fewer, every number on this page is about that part only.
+# The whole of CelebA has 162,770 training and 19,962 test images. If the folded cell
+# above names fewer, every number on this page is about that part only.
 #
 # ## The data
 #

@@ -17,10 +17,10 @@
 # # The algorithm by hand
 #
 # **What does a VAE do, step by step, when it learns?** It repeats seven steps {cite}`kingma2022auto`, and each takes a line or two of
-# torch. In thirty epochs, they bring the loss of new digits from 544.9 to 285.2 nats ({numref}`fig-alg-learned`).
+# torch. In thirty epochs, they bring the loss of test digits from 544.9 to 285.2 nats ({numref}`fig-alg-learned`).
 #
-# Below, each formula stands above its code. {ref}`Twenty lines <vae-lines>` put all of it into one function.
-# {doc}`../appendix/algorithm` checks the steps, and shows that the book's package, `vaelib`, trains the same model to the last bit.
+# Each formula stands above its code. {ref}`Twenty lines <vae-lines>` put all of it into one function. {doc}`../appendix/algorithm`
+# checks the steps, and shows that the book's package, `vaelib`, trains the same model to the last bit.
 
 # %% tags=["hide-input"]
 import matplotlib.pyplot as plt
@@ -40,7 +40,8 @@ x_test = data.to_float(digits.test.images).flatten(1)  # (300, 784)
 
 # %% [markdown]
 # The data are the small digits that come with scikit-learn {cite}`alpaydin1998optical`, enlarged to 28 × 28 pixels. The encoder
-# (weights $\phi$) and the decoder (weights $\theta$) are two networks with random weights. The encoder has two heads.
+# (weights $\phi$) and the decoder (weights $\theta$) are two networks with random weights. The encoder ends in two layers, the
+# heads.
 
 # %%
 torch.manual_seed(0)
@@ -53,7 +54,8 @@ decoder = Sequential(
 # %% [markdown]
 # ## Seven steps
 #
-# We maximise the mean of the bounds $\mathcal{L}(x_i)$ over all $N$ images ({doc}`elbo` explains why).
+# The bound $\mathcal{L}(x_i)$ is image $i$'s ELBO. We maximise its mean over all $N$ images
+# ({doc}`elbo` explains why).
 #
 # **1. Draw a batch.** Take $B$ of the images at random. Their mean bound estimates the mean over all images:
 #
@@ -173,10 +175,9 @@ def step(batch):
 
 
 # %% [markdown]
-# ```{admonition} As first published
-# :class: margin
-# Kingma and Welling use batches of 100 images. They leave the optimizer open, and use Adagrad themselves. The students whose paper
-# this book recreates {cite}`astorga2025recreating` use 128 images and Adam with $\eta = 0.001$, and these two networks.
+# ```{admonition} As first published :class: margin Kingma and Welling use batches of 100 images. They leave the optimizer open,
+# and use Adagrad themselves. The paper {cite}`astorga2025recreating` uses 128 images, Adam with $\eta = 0.001$, and these two
+# networks.
 # ```
 #
 # ## What it learns

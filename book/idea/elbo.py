@@ -117,7 +117,7 @@ print("log p(x), nats:", dict(zip(digits, rounded, strict=True)))
 
 # %% [markdown]
 # A grid of half the points gives the same numbers (the cell asserts it), so ours is fine
-# enough. We compare the bound with these true values, one for each digit.
+# enough. We compare the bound with these true values.
 #
 # ## Jensen's inequality: the bound
 #
@@ -135,9 +135,9 @@ print("log p(x), nats:", dict(zip(digits, rounded, strict=True)))
 #
 # So far this is exact: the evidence is the average of the *weight*. But training needs
 # $\log p(x)$, because the probabilities of independent images multiply and their
-# logarithms add. That is the logarithm of an average, and a few draws estimate without
-# bias only an *average of logarithms*. The logarithm is *concave* (it bends down), so by
-# Jensen's inequality
+# logarithms add. That is the logarithm of an average. From a few draws, we can estimate
+# it only with a bias, but an *average of logarithms* without. The logarithm is *concave*
+# (it bends down), so by Jensen's inequality
 #
 # $$
 # \log \mathbb{E}[w] \;\geq\; \mathbb{E}[\log w],
@@ -247,7 +247,7 @@ figure
 # always compute it. The divergence of $q$ from the *posterior* is the gap, and we know it
 # only where we know $p(x)$.
 #
-# In the picture at the top of this page, the gap is computed as this divergence, and not as what is left over.
+# The picture at the top of this page computes the gap as this divergence, not as the remainder.
 
 # %% mystnb={"figure": {"caption": "The exact posterior of a 0, and the encoder's $q$, which misses it: its gap is 19 nats. Where scripts run, $q$ can be dragged here.", "classes": "live-still", "name": "fig-elbo-live"}, "image": {"alt": "A shaded density with a shoulder, and beside it, to the right, a narrower bell curve."}} tags=["remove-input"]
 mean, sigma = mu[0], torch.exp(log_variance[0] / 2)
@@ -410,10 +410,10 @@ Markdown(
 )
 
 # %% [markdown]
-# Nearly all of each gap is due to the encoder. The $q$ of the 0 is *misplaced*, next to the
-# posterior. The $q$'s of the 2 and the 4 are too wide. The $q$ of the 6 is nearly as good
-# as a Gaussian can be. Six images are too few to judge a model. The appendix takes fifty,
-# and another VAE, with the same result.
+# The approximation gaps are below 0.05 nats, so nearly all of each gap is due to the
+# encoder. The $q$ of the 0 is *misplaced*, next to the posterior. The $q$'s of the 2 and
+# the 4 are too wide. The $q$ of the 6 is nearly as good as a Gaussian can be. Six images
+# are few, but the appendix takes fifty, and another VAE, with the same result.
 #
 # ## More samples: the importance-weighted bound
 #
@@ -432,9 +432,9 @@ Markdown(
 #
 # More samples never make it worse (exercise 3). For large $S$, the gap falls to $V/(2S)$,
 # where $V$ is the variance of the weights in units of $p(x)$. {doc}`../appendix/elbo`
-# derives this, and shows what happens if $V$ is infinite. In the tables of this book,
-# "log p(x), at least" is this bound with the encoder's $q$: `evaluation.log_prob`. How far
-# can you trust it?
+# derives this, and shows what happens if $V$ is infinite. In the tables of this book, "log
+# p(x), at least" is this bound with the encoder's $q$, which `evaluation.log_prob`
+# computes. How far can you trust it?
 
 # %% tags=["hide-input"]
 nought, samples = digits.index(0), [2**power for power in range(13)]
@@ -498,8 +498,8 @@ figure
 # thousand samples leave more than 10 nats: its $q$ is next to the posterior, so no draw
 # reaches the weights that count. The prior is hopeless with one sample, but overtakes this
 # $q$ because it covers all codes. The standard error gives no warning, because it's computed
-# from the drawn weights only. So `evaluation.log_prob` is only a bound. It is right where the
-# encoder's $q$ covers the posterior, and too low elsewhere.
+# from the drawn weights only. So `evaluation.log_prob` is right only where the encoder's $q$
+# covers the posterior, and too low elsewhere.
 #
 # ## Exercises
 #

@@ -20,8 +20,8 @@
 # and can we compute the cost without drawing a single sample?** The cost is the
 # Kullback-Leibler divergence {cite}`kullback1951information` of this distribution from the
 # prior. No sample is needed: each number of the code costs
-# $\frac12 (\mu^2 + \sigma^2 - 1 - \log \sigma^2)$ nats. That is nothing for the prior, and
-# about $0.8$ for $\mu = 1$ and $\sigma = 0.5$. If codes were free, each image would get an
+# $\frac12 (\mu^2 + \sigma^2 - 1 - \log \sigma^2)$ nats. That is nothing for the prior
+# ($\mu = 0$, $\sigma = 1$), and about $0.8$ for $\mu = 1$ and $\sigma = 0.5$. If codes were free, each image would get an
 # infinitely precise code far from all others, and a random code would mean nothing. Training
 # therefore subtracts this price from the log-probability that the decoder gives to the image.
 # The difference is a lower bound on $\log p(x)$ ({doc}`elbo`).
@@ -401,8 +401,7 @@ figure
 #   = \log \frac1\sigma .
 # $$ (eq-kl-resolution)
 #
-# This is easy to remember: distinguishing ten places, $\sigma = \tfrac1{10}$, costs
-# $\log 10$, about 2.3 nats.
+# So distinguishing ten places, $\sigma = \tfrac1{10}$, costs $\log 10$, about 2.3 nats.
 
 # %% tags=["hide-input"]
 pieces = Normal(0, 1).icdf(torch.arange(1, 8, **float64) / 8)  # b = 3
@@ -622,20 +621,20 @@ glue("kinds", round(kinds), display=False)
 #   the decoder hasn't learned the codes that the prior draws. The mean over latent
 #   dimensions is such a loss, $\beta = 1 / K$.
 # - **β > 1** makes codes expensive. The clouds swell and move together. From β = 5 on, every $q$ is the prior and every copy is the average digit,
-#   whatever the image. This is *posterior collapse*. A mean over pixels leads to nothing
-#   else: $\beta = D = 64$ here, and 784 for MNIST.
+#   whatever the image. This is *posterior collapse*. A mean over pixels leads to it, too: its $\beta = D$ is 64 here, and 784 for MNIST.
 #
-# No error warns you. All terms are finite, and only a KL of zero reveals the collapse.
-# Changing the learning rate doesn't help, because Adam divides each gradient by its own
-# recent size, and so removes the factor $1 / D$. The weight of the two terms decides.
-# {ref}`kl-threshold` computes before training how expensive a code may be. (In
-# {doc}`../live/training`, this model learns in your browser, with a slider for β.)
+# No error warns you: only a KL of zero reveals the collapse. Changing the learning rate
+# doesn't help, because Adam divides each gradient by its own recent size, and so
+# removes the factor $1 / D$. {ref}`kl-threshold` computes before training how expensive
+# a code may be. (In {doc}`../live/training`, this model learns in your browser, with a
+# slider for β.)
 #
 # ## Verdict on claim C2
 #
-# The conditions are ours. On the grid of $q$'s, the closed form must be within $10^{-10}$
-# of the integral. On the large grid, it must be within a relative $10^{-12}$ of PyTorch's.
-# None of 400 Monte Carlo estimates may contradict it.
+# C2 is one of the paper's claims ({doc}`/book/verdict/claims`). The conditions are ours.
+# On the grid of $q$'s, the closed form must be within $10^{-10}$ of the integral. On the
+# large grid, it must be within a relative $10^{-12}$ of PyTorch's. None of 400 Monte Carlo
+# estimates may contradict it.
 
 # %% tags=["hide-input"]
 claims.judge(

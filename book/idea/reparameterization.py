@@ -21,9 +21,9 @@
 # $z$ has derivatives in $\mu$ and $\sigma$, which a plain draw doesn't have {cite}`kingma2022auto,rezende2014stochastic`. The naive
 # way, the *score function*, differentiates the density of the draw instead.
 #
-# This page derives both, and compares them on small digits. There, the naive one has at least 25,000 times the variance. (Subtracting the
-# mean of other draws, a *baseline*, makes it usable too.) {doc}`/book/mnist/gradients` repeats this on MNIST, and judges two claims of
-# the paper: that the reparameterized gradient is usable where the naive one isn't, and that one code per image is enough.
+# This page derives both, and compares them on small digits. There, the naive gradient has at least 25,000 times the variance.
+# (Subtracting the mean of other draws, a *baseline*, makes it usable too.) {doc}`/book/mnist/gradients` repeats this on MNIST, and judges
+# two claims of the paper: that the reparameterized gradient is usable where the naive one isn't, and that one code per image is enough.
 # {doc}`../appendix/reparameterization` has longer proofs.
 
 # %% tags=["parameters", "hide-input"]
@@ -619,7 +619,7 @@ for name, elbo in reached.items():
 # one is not naive.
 
 # %% [markdown]
-# ## Is one code per image enough?
+# ## More codes or more images?
 #
 # Two things make a minibatch's gradient random: which images are in it, and which codes we draw for them. More codes per image reduce
 # only the noise of the codes. Let $g$ be the gradient of the loss for one random image with one code, and $m(x) = \mathbb{E}[g \mid x]$

@@ -196,7 +196,7 @@ Markdown(
     )
 )
 
-# %% mystnb={"figure": {"caption": "Change in loss when the q's of all six images are up to 8 times narrower or 4 times wider than the encoder's: means over the same 200 draws of \u03b5. Reconstruction and sum rise beyond the plot.", "name": "fig-vae-tug"}, "image": {"alt": "Three curves over the width of q. Reconstruction rises with it, more and more steeply, KL falls, and their sum is lowest near the encoder's width."}} tags=["remove-input"]
+# %% mystnb={"figure": {"caption": "How the loss changes if the q's of all six images are up to 8 times narrower or 4 times wider than the encoder's, whose width is 1: means over the same 200 draws of \u03b5. Reconstruction and sum rise beyond the plot.", "name": "fig-vae-tug"}, "image": {"alt": "Three curves over the width of q. Reconstruction rises with it, more and more steeply, KL falls, and their sum is lowest near the encoder's width."}} tags=["remove-input"]
 times = 2 ** torch.linspace(-3, 2, 21)
 with torch.inference_mode():
     eps, x = torch.randn(200, 6, 2), chosen.expand(200, 6, 1, 28, 28)
@@ -237,15 +237,15 @@ figure
 #
 # **Training** changes the weights of encoder and decoder until the sum, over all training
 # images, is as small as possible. Minus the sum is called **{term}`ELBO`**, evidence lower
-# bound. Averaged over ε, it's below $\log p(x)$. Here $p(x)$ is the probability that the
+# bound. Averaged over ε, it's below $\log p(x)$, where $p(x)$ is the probability that the
 # model's next new image is exactly this one ({doc}`elbo`).
 #
-# Training can also minimise reconstruction + β · KL. {doc}`kl` trains seven small models
-# with different β, on digits of 8 × 8 pixels. Where scripts run, the slider shows them.
-# If β is small, the KL is cheap, so codes are precise and copies finer. If β is large, the KL
-# is expensive, so every $q$ becomes the prior, and all copies are the same. Of the KL,
-# *information* is how well codes distinguish images. *Misfit* is how far all codes together
-# are from the prior.
+# Training can also minimise reconstruction + β · KL. The slider (which needs scripts) shows
+# seven small models with different β, on digits of 8 × 8 pixels. {doc}`kl` trains them. If β
+# is small, the KL is cheap, so codes are precise and copies finer. If β is large, the KL is
+# expensive, so every $q$ becomes the prior, and all copies are the same. The KL has two
+# parts: *information*, how well codes distinguish images, and *misfit*, how far all codes
+# together are from the prior.
 #
 # ```{raw} html
 # :file: ../live/clouds.html
@@ -337,15 +337,15 @@ figure
 # %% [markdown]
 # (The sums are larger than above because the model is small and has few images.)
 #
-# Without KL, nothing holds the clouds. They shrink nearly to points (the plots show only
-# their centres) and drift to places where the prior's density is small. The copies of test
-# images don't improve, and samples from the prior, in the bottom row, show few kinds of digits.
-# Without reconstruction, every $q$ is the prior, which is free but carries no information.
+# Without KL, nothing holds the clouds. They shrink nearly to points (the plots show only their
+# centres) and drift to places where the prior's density is small. The copies of test images
+# don't improve, and samples from the prior, in the bottom row, show few kinds of digits.
+# Without reconstruction, every $q$ is the prior. The decoder learns nothing, so it draws noise.
 #
 # ## New digits
 #
-# A trained VAE makes new images: draw a code from the prior and decode it. The figure
-# shows samples of the picture's model. {doc}`../mnist/dimensions` has models with more numbers.
+# A trained VAE makes new images: draw a code from the prior and decode it.
+# {doc}`../mnist/dimensions` has models with more numbers.
 
 # %% mystnb={"figure": {"caption": "Forty codes from the prior, decoded by the model of the picture. Most are legible digits.", "name": "fig-vae-samples"}, "image": {"alt": "Two rows of twenty handwritten digits, most of them legible, some between two digits."}}
 torch.manual_seed(0)

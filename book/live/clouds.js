@@ -8,9 +8,9 @@ const clouds = (() => {
   const K = 2;
   const NAMES = new Map([
     [1, "the bound: both terms are sums"],
-    [1 / K, "= 1 / K: the KL is a mean over latent dimensions"],
-    [D / K, "= D / K: means over pixels and over latent dimensions"],
-    [D, "= D: the reconstruction is a mean over pixels"],
+    [1 / K, "= 1 / K: as if the KL were a mean over the K numbers of the code"],
+    [D / K, "= D / K: as if both were means, over D pixels and K numbers"],
+    [D, "= D: as if the reconstruction were a mean over the D pixels"],
   ]);
 
   // A model's q for each image: mean and standard deviation along both dimensions of the plane.

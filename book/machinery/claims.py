@@ -174,15 +174,15 @@ class Judgement:
         return self.claim in next_rules()["claims"] and not self.errors
 
     @property
-    def cannot_hold(self) -> bool:
-        """Whether it is not decided on fresh seeds, but can't become "holds", because a condition is missed."""
-        return self.verdict == "not decided" and not self.exploratory and False in self.met.values()
+    def words(self) -> str:
+        """The verdict, or "can't hold" if it is not decided on fresh seeds, but a condition is missed."""
+        cannot_hold = self.verdict == "not decided" and not self.exploratory and False in self.met.values()
+        return "can't hold" if cannot_hold else self.verdict
 
     @property
     def label(self) -> str:
-        """The verdict, whether it can't become "holds" any more, and whether it is exploratory."""
-        words = f"{self.verdict}, but can't hold" if self.cannot_hold else self.verdict
-        return f"{words}, exploratory" if self.exploratory else words
+        """The verdict in `words`, and whether it is exploratory."""
+        return f"{self.words}, exploratory" if self.exploratory else self.words
 
     def shown(self, key: str) -> str:
         """Format a condition's value as `claims.yml` specifies. Several values give mean ± standard deviation."""

@@ -1,10 +1,11 @@
-"""Pictures with 256 colours, which take half of the space or less."""
+"""The book's pictures: with 256 colours, which take half of the space or less, and where images stand in them."""
 
 import base64
 import io
 from pathlib import Path
 
 import nbformat
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -42,3 +43,32 @@ def drawn(figure: Figure) -> bytes:
     """Return a figure as a PNG file with 256 colours."""
     figure.savefig(content := io.BytesIO(), format="png", bbox_inches="tight")
     return small(content)
+
+
+def panes(shades: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """Return the top, left, bottom and right edge, in pixels, of each image in a figure with a white ground.
+
+    We cut the figure along its white gaps until no part has one. An image fills its part; letters and curves don't.
+
+    Parameters
+    ----------
+    shades : uint8 of shape (height, width), 255 is white
+    """
+    found, parts = [], [(0, 0, *shades.shape)]
+    while parts:
+        top, left, bottom, right = part = parts.pop()
+        ink = shades[top:bottom, left:right] < 250
+        rows, columns = _runs(np.any(ink, axis=1)), _runs(np.any(ink, axis=0))
+        cut = [(top + up, left + start, top + down, left + end) for up, down in rows for start, end in columns]
+        if cut != [part]:
+            parts += cut
+        elif min(ink.shape) >= 20 and ink.mean() > 0.8:
+            found.append(part)
+    return found
+
+
+def _runs(ink: np.ndarray) -> list[tuple[int, int]]:
+    """Return where runs of True begin and end, which gaps of more than 4 pixels separate."""
+    places = np.flatnonzero(ink)
+    runs = np.split(places, np.flatnonzero(np.diff(places) > 4) + 1)
+    return [(int(run[0]), int(run[-1]) + 1) for run in runs if run.size]

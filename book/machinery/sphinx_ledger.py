@@ -21,10 +21,11 @@ from tabulate import tabulate
 from . import claims
 
 BOOK = Path(__file__).parents[1]
-SIGNS = {  # of a verdict, and its class in book.css
+SIGNS = {  # of a verdict's words, and its class in book.css
     "holds": ("✓", "met"),
     "holds in part": ("◐", "part"),
     "does not hold": ("✗", "missed"),
+    "can't hold": ("✗", "missed"),
     "not decided": ("?", "open"),
 }
 LETTERS = {"paper": "C", "plain": "C", "beyond": "B"}
@@ -66,11 +67,9 @@ def _link(judgement: claims.Judgement, words: str) -> str:
 
 
 def _count(judgements: list[claims.Judgement]) -> str:
-    count = Counter(each.verdict for each in judgements)
+    count = Counter(each.words for each in judgements)
     verdicts = ", ".join(f"“{name}” for {count[name]}" for name in SIGNS)
-    missed = sum(each.cannot_hold for each in judgements)
-    told = f" Of the last, {missed} miss a condition and can't hold." if missed else ""
-    return f"**Our verdicts on {len(judgements)} claims: {verdicts}.**{told}"
+    return f"**Our verdicts on {len(judgements)} claims: {verdicts}.**"
 
 
 def _place(value: float, bound: float, way: int) -> float:
@@ -91,7 +90,7 @@ def _row(judgement: claims.Judgement) -> str:
         places.append(x)
         shade = {True: "met", False: "missed", None: "open"}[judgement.met[key]]
         marks += f'<g class="{shade}"><path d="M{low:.0f} {y}H{high:.0f}"/><circle cx="{x:.0f}" cy="{y}" r="3"/></g>'
-    mark, shade = SIGNS[judgement.verdict]
+    mark, shade = SIGNS[judgement.words]
     return (
         f'<details class="claim {shade}" id="{judgement.claim.lower()}"><summary><b aria-hidden="true">{mark}</b>'
         f"<span>{escape(judgement.rule['plain'])} <small>{judgement.claim}</small></span>"

@@ -5,9 +5,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from docutils import nodes
 from PIL import Image
 from sphinx.errors import ExtensionError
+
+from . import pictures
 
 ENTRY = re.compile(r"^(\w[\w, ]*) : (.+)")
 NUMBER = re.compile(r"[+−-]?\d[\d,.]*(e[+-]\d+)?%?( (± |to )?[<+−-]?[\d.]+%?| \[.*\])*")
@@ -15,13 +18,13 @@ ALIGNED = re.compile(r"[+−-]?[\d,]+((?:\.\d+)?(?: ± [\d.]+)?)")
 SPACES = str.maketrans("0123456789±. ", "\u2007" * 11 + "\u2008\u00a0")  # as wide
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 PRINTED: dict[re.Pattern, str | Callable] = {
-    re.compile(r"(?<![\w)-])-(?=\d)"): "−",
+    re.compile(r"(?<![\w)-])-(?=\d|ELBO|log )"): "−",
     re.compile(r"\b(\d(?:\.\d+)?)e([+-]\d+)"): lambda found: _power(*found.groups()),
     re.compile(r"(?<=\d) x (?=\d)"): "\u00a0×\u00a0",
     re.compile(r"(?<=[\dK]) - (?=[\dK])"): "\u00a0–\u00a0",  # between layers
     re.compile(r"(?<=\w) = (?=[\d−])"): "\u00a0=\u00a0",
+    re.compile(r"\b[A-Z\d][a-z]*(_[A-Za-z][a-z]*)+\b"): lambda found: found[0].replace("_", " "),  # CelebA's attributes
 }
-NAME = re.compile(r"[A-Z\d][A-Za-z]*(_[A-Za-z]+)+")  # of CelebA's attributes
 VERBATIM = (nodes.literal, nodes.math, nodes.raw)
 UNUSED = {  # files in _static that pages don't load
     "source maps of the theme": r".*\.map",
@@ -52,19 +55,32 @@ def add_texts(app, pagename, templatename, context, doctree) -> None:
 
 
 def class_figures(app, doctree) -> None:
-    """Put captions next to figures, by the theme's class, and mark plots (mostly white, hardly black) for dark pages.
+    """Put captions next to figures, by the theme's class, and prepare them for dark pages.
 
+    A plot (mostly white, hardly black) is inverted there, of other figures only the white ground around their images.
     A plot is shown at two thirds of its size, where 9 points at 144 dots per inch are 12 pixels.
     """
     for figure in doctree.findall(nodes.figure):
         figure["classes"].append("margin-caption")
-        for image in figure.findall(nodes.image):
+        for image in list(figure.findall(nodes.image)):
             if image["uri"].endswith(".png"):
                 with Image.open(Path(app.srcdir, image["uri"])) as opened:
-                    shades, width = opened.convert("L").histogram(), opened.width
-                if shades[255] > 0.7 * sum(shades) and shades[0] < 0.02 * sum(shades):
+                    shades = np.asarray(opened.convert("L"))
+                if (shades == 255).mean() > 0.7 and (shades == 0).mean() < 0.02:
                     figure["classes"].append("plot")
-                    image["width"] = f"{width * 2 // 3}px"
+                    image["width"] = f"{shades.shape[1] * 2 // 3}px"
+                elif panes := pictures.panes(shades):
+                    figure.insert(1, _ground(panes, *shades.shape))
+
+
+def _ground(panes: list[tuple[int, int, int, int]], height: int, width: int) -> nodes.raw:
+    """Return an element that covers a picture, but for its panes."""
+    corners = ["0 0", "100% 0", "100% 100%", "0 100%", "0 0"]
+    for top, left, bottom, right in panes:
+        box = (left, top), (right, top), (right, bottom), (left, bottom), (left, top)
+        corners += [f"{100 * x / width:.2f}% {100 * y / height:.2f}%" for x, y in box] + ["0 0"]
+    style = f"max-width: {width}px; aspect-ratio: {width} / {height}; clip-path: polygon(evenodd, {', '.join(corners)})"
+    return nodes.raw("", f'<span class="ground" style="{style}"></span>', format="html")
 
 
 def set_numbers(app, doctree, page: str) -> None:
@@ -80,7 +96,7 @@ def set_numbers(app, doctree, page: str) -> None:
     prose = [each for kind in (nodes.paragraph, nodes.caption) for each in doctree.findall(kind)]
     for text in [text for each in prose for text in each.findall(nodes.Text)]:
         if text.parent and not isinstance(text.parent, VERBATIM):  # paragraphs in paragraphs were done already
-            new = text.replace("_", " ") if NAME.fullmatch(text) else text
+            new = str(text)
             for pattern, printed in PRINTED.items():
                 new = pattern.sub(printed, new)
             text.parent.replace(text, nodes.Text(new))

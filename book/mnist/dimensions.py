@@ -59,8 +59,7 @@ for name, schedule in (("short", plan.short), ("long", plan.long)):
 # %% [markdown]
 # ## Samples
 #
-# For each K, the model of the first seed decodes 36 codes from the prior, as in the paper's
-# first figure.
+# For each K, the model of the first seed decodes 36 codes from the prior.
 
 # %% mystnb={"figure": {"caption": "Images decoded from codes that were drawn from the prior, for K = 1, 2, 4, 8, 16 and 64. Our version of the paper's Figure 1.", "name": "fig-mnist-prior-samples"}, "image": {"alt": "Six grids of 36 decoded digits, one for each number of latent dimensions."}}
 invented = {
@@ -76,9 +75,9 @@ plots.panels(invented, columns=6)
 #
 # ## Evaluation
 #
-# The table shows the ELBO, its two terms, a tighter bound on log p(x) (200 samples per
-# image), and the number of latent dimensions in use. Values are over all test images, in nats
-# per image, mean ± standard deviation over the seeds of the short training.
+# The table shows the ELBO (minus the loss), its two terms, a tighter bound on log p(x) (200
+# samples per image), and the number of latent dimensions in use. Values are over all test
+# images, in nats per image, mean ± standard deviation over the seeds of the short training.
 
 
 # %% tags=["hide-input"]
@@ -111,7 +110,8 @@ plots.over_dimensions(list(short), values)
 #
 # The short training can't show this, because a model may keep improving on the training
 # images long after it has stopped on the test images. In the long training, a gap between
-# the dashed and the solid line is overfitting. Where the solid line falls, it does harm.
+# the dashed and the solid line is overfitting. Where the solid line falls, overfitting
+# does harm.
 
 # %% mystnb={"figure": {"caption": "The ELBO over the long training. Dashed: the training images; solid: the test images.", "name": "fig-long-training"}, "image": {"alt": "Six plots of the ELBO over the epochs of a long training, one for each number of latent dimensions, on training and test images."}}
 histories = {f"K = {K}": run.metrics for K, (run,) in long.items()}

@@ -16,10 +16,10 @@
 # %% [markdown]
 # # Is one code per image enough?
 #
-# **Training draws one random code for each image. Is its gradient too noisy?** Hardly.
-# The codes cause 32% of the variance of a minibatch's gradient, and the choice of images causes
-# the rest. After ten epochs, 25 codes for each image gain 0.9 ± 1.0 nats of test ELBO over one.
-# But when both have decoded equally often, one code per image is 19 nats ahead.
+# **Training draws one random code for each image. Is its gradient too noisy?** Hardly. The
+# codes cause 32% of the variance of a minibatch's gradient, and the choice of images causes the
+# rest. After ten epochs, 25 codes for each image gain 0.9 ± 1.0 nats of test ELBO over one. But
+# for the same number of decoded codes, one code per image is 19 nats ahead.
 #
 # {doc}`/book/idea/reparameterization` derives the two gradients, and compares them on small
 # digits. This page measures them on MNIST, with two latent dimensions and batches of 128, as
@@ -66,10 +66,10 @@ early = [trained(seed, epochs=1) for seed in seeds]
 # %% [markdown]
 # ## How noisy is each gradient?
 #
-# For 64 test images, we draw 256 codes each. For each draw, we compute the gradient of
-# $\log p(x \mid z)$ in the encoder's outputs in two ways: by the path through $z$
-# (reparameterized), and by the score of $q$ (naive, without a baseline). The figure shows how
-# many times as large the variance of the naive one is.
+# For 64 test images, we draw 256 codes each. For each draw, we compute the gradient of $\log
+# p(x \mid z)$ in the encoder's outputs in two ways: by the path through $z$
+# (reparameterized), and by the score of $q$ (naive, without a baseline). The figure compares
+# their variances.
 
 # %% mystnb={"figure": {"caption": "The naive gradient is thousands of times as noisy. The axis shows its variance, divided by the variance of the path derivative. Each point is a seed. The dashed line is the bound of claim C3: from there on, even 25 naive draws are noisier than one path derivative.", "name": "fig-gradient-noise"}, "image": {"alt": "Four rows of points, for means and log-variances after the first and after the last epoch, all far to the right of a dashed line at 25."}} tags=["hide-input"]
 once = torch.ones(1, gradients.DRAWS_EACH)
@@ -135,14 +135,14 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# By "enough" we mean three things. 25 codes must gain less than one nat after equal passes. One
-# code must be ahead when both have decoded equally often. (We compare ten epochs with one code to
-# one epoch with 25, which decodes two and a half times as often.) And the codes must cause less than
+# By "enough" we mean three things. 25 codes must gain less than one nat after equal passes. One code
+# must be ahead for the same number of decoded codes. (We compare ten epochs with one code to one
+# epoch with 25, which decodes two and a half times as often.) And the codes must cause less than
 # half of a gradient's variance: we compare minibatches with the same images and other codes to
 # minibatches with other images.
 #
-# **C1 is not decided.** The last two are met. The gain differs between seeds by two nats, so three
-# seeds don't show whether it is below one.
+# **C1 is not decided.** The last two conditions are met. The gain of 25 codes differs between
+# seeds by two nats, so three seeds don't show whether it is below one.
 
 # %% tags=["hide-input"]
 claims.published("C1")

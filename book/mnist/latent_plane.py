@@ -60,7 +60,7 @@ print(f"{digits.name}: {count:,} training and {test_count:,} test images")
 # both axes are stretched so that the prior would cover the square evenly, which spreads out
 # the crowd in the middle.
 
-# %% mystnb={"figure": {"caption": "Posterior means of the test images in the latent plane, coloured by digit: most digits have a region. Left: as they are. Right: at the prior's quantiles.", "name": "fig-codes"}, "image": {"alt": "Two scatter plots of the test images in the latent plane, coloured by digit; most digits form a region of their own."}}
+# %% mystnb={"figure": {"caption": "Posterior means of the test images in the latent plane, coloured by digit: most digits have a region. Left: as they are. Right: stretched to the prior's quantiles.", "name": "fig-codes"}, "image": {"alt": "Two scatter plots of the test images in the latent plane, coloured by digit; most digits form a region of their own."}}
 means, log_variances = evaluation.encode(plane, digits.test.images)
 plots.codes(means, digits.test.labels, digits.names)
 
@@ -96,7 +96,7 @@ print("variance:", [f"{each:.2f}" for each in variance])
 # Here is the plane, decoded on a grid. Its rows and columns have equal steps of the prior's
 # *probability*, so each picture represents the same share of the prior's samples. The
 # quantiles come from the inverse of the normal distribution, as in the original work
-# {cite}`kingma2022auto`. This is the right map of codes, decoded.
+# {cite}`kingma2022auto`. This decodes the stretched map of {numref}`fig-codes`.
 
 # %%
 quantiles = torch.special.ndtri((torch.arange(20) + 0.5) / 20)

@@ -54,8 +54,8 @@ print(f"{plan.short.epochs} epochs, seeds {plan.short.seeds}")
 # %% [markdown]
 # ## The classifier
 #
-# It learns only from the training images and their labels, and never sees a VAE. Its
-# accuracy on the test images shows how far you can trust it.
+# It learns only from the training images and their labels. Its accuracy on the test
+# images shows how far you can trust it.
 
 # %% tags=["hide-input"]
 judge = features.load(digits, runs_folder)[0]
@@ -78,7 +78,7 @@ print(f"right on {right:.1%} of the test images")
 # Each trained model generates one image per test image, from codes drawn from the prior:
 #
 # - **sure**: the share to which the classifier gives one digit with a probability above
-#   0.9. (A classifier can be sure of nonsense, so this isn't enough alone.)
+#   0.9. (A classifier can be sure of nonsense, too.)
 # - **variety**: how many digits are generated, weighted by their shares. It is $e^H$, where
 #   $H$ is the entropy of the classifier's mean probabilities over the samples: 10 if all
 #   digits are equally common, 1 if all samples show the same one.
@@ -181,24 +181,23 @@ print("reconstructions recognised: K =", best(recognised))
 # %% [markdown]
 # ## Verdict on claims C4 and C5
 #
-# *One dimension already gives recognisable digits; two are less blurry.* **C4 holds.** With
-# K = 1, five classifiers recognise 59.4% of the reconstructions (guessing gets one in ten)
-# and are sure of 57.9% of the samples, and we ask for more than half. Samples of K = 2 are 87% as grey.
+# *One dimension already gives recognisable digits; two are less blurry.* **C4 holds.** With K = 1, five
+# classifiers recognise 59.4% of the reconstructions (guessing gets one in ten) and are sure of 57.9% of
+# the samples, and we ask for more than half. Samples of K = 2 are 87% as grey as those of K = 1.
 #
-# Both verdicts are of five new seeds, trained after we wrote the rules
-# ({doc}`/book/verdict/claims`). The figures above are of three earlier seeds and one earlier classifier.
+# Both verdicts rest on five new seeds, trained after we wrote the rules ({doc}`/book/verdict/claims`).
+# The figures above show three earlier seeds and an earlier classifier.
 
 # %% tags=["hide-input"]
 claims.published("C4")
 
 # %% [markdown]
-# *Beyond two dimensions the gain is hardly noticeable.* We ask how much of the whole gain,
-# from K = 1 to the best K, comes after K = 2. It must be less than a third: then the step
-# from one to two is worth more than twice all further steps together. **C5 is not decided,
-# but can't hold: three of its four conditions are missed.** After K = 2 comes 71% of the gain in ELBO, 56% of
-# the gain in recognised reconstructions, and 55% of the gain in the samples'
-# {func}`kernel distance <vaelib.features.kernel_distance>` (as in KID). Only
-# for samples that classifiers are sure of it is 32%, and the interval contains a third. Each
+# *Beyond two dimensions the gain is hardly noticeable.* We ask how much of the whole gain, from K = 1 to the
+# best K, comes after K = 2. It must be less than a third: then the step from one to two is worth more than
+# twice all further steps together. **C5 can't hold: three of its four conditions are
+# missed.** After K = 2 comes 71% of the gain in ELBO, 56% of the gain in recognised reconstructions, and 55%
+# of the gain in the samples' {func}`kernel distance <vaelib.features.kernel_distance>` (as in KID). Of the
+# gain in samples that classifiers are sure of, 32% comes after K = 2, and the interval contains a third. Each
 # measure has its own best K in each seed.
 
 # %% tags=["hide-input"]

@@ -16,18 +16,17 @@
 # %% [markdown]
 # # Train on handwritten digits
 #
-# **How well does the paper's fully connected VAE model handwritten digits, when its code
-# has only two numbers?** With seed 0, its test ELBO on MNIST is −143.7 nats per image, about
-# 1% better than in the authors' own run. A code of one number reaches
-# −{glue:text}`/book/mnist/dimensions.ipynb::negative_elbo_1:.1f`, and the best code of
-# {doc}`/book/mnist/dimensions`, which has 16 numbers,
-# −{glue:text}`/book/mnist/dimensions.ipynb::negative_elbo_16:.1f`. This page trains one such
-# model, or loads it if it has been trained before. Then it evaluates it, and shows its images.
+# **How good is the paper's fully connected VAE at handwritten digits, if its code has only two
+# numbers?** With seed 0, its test ELBO on MNIST is −143.7 nats per image, about 1% better than
+# in the authors' own run. (The {term}`ELBO` is minus the loss, so higher is better.) A code of
+# one number reaches −{glue:text}`/book/mnist/dimensions.ipynb::negative_elbo_1:.1f`, and the
+# best code of {doc}`/book/mnist/dimensions`, which has 16 numbers,
+# −{glue:text}`/book/mnist/dimensions.ipynb::negative_elbo_16:.1f`. This page trains such a
+# model, or loads its run, evaluates it and shows its images.
 #
-# The next cell holds the page's parameters. To try another K, change `latent_dim` there, or
-# run `.venv/bin/papermill book/mnist/train.ipynb out.ipynb -p latent_dim 3`. Without data and
-# without a network, use the profile "quick" with the small digits that come with
-# scikit-learn.
+# To try another K, change `latent_dim` in the next cell, or run `.venv/bin/papermill
+# book/mnist/train.ipynb out.ipynb -p latent_dim 3`. Without data and without a network, use
+# the profile "quick" with the small digits that come with scikit-learn.
 
 # %% tags=["parameters", "hide-input"]
 import os
@@ -121,9 +120,9 @@ plots.training(run.metrics)
 # ## Evaluation
 #
 # The ELBO is a lower bound on $\log p(x)$. The importance-weighted estimate
-# {cite}`burda2016importance` is a tighter lower bound. It tightens with the number of
-# samples, here 200 per image. (The pixels are grey, not black and white. These nats
-# therefore compare models with each other, but aren't log-likelihoods of the data
+# {cite}`burda2016importance` is a tighter one, the more so the more samples it takes:
+# here 200 per image. (The pixels are grey, not black and white. These nats therefore
+# compare models with each other, but aren't log-likelihoods of the data
 # {cite}`loaiza2019continuous`.) The table is for all test images, in nats per image:
 
 # %% tags=["hide-input"]
@@ -142,9 +141,9 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".4g"))
 
 # %% [markdown]
 # How many samples does the estimate need? Each row uses the same 200 test images (16 in the
-# quick profile). As long as the estimate climbs, it's only a bound, and true values are
-# higher. Its Monte Carlo error shows only how it would vary with other samples. If a few
-# weights dominate, even this variation is underestimated.
+# quick profile), not all as above. As long as the estimate climbs, it's only a bound, and
+# true values are higher. Its Monte Carlo error shows only how it would vary with other
+# samples. If a few weights dominate, even this variation is underestimated.
 
 # %% tags=["hide-input"]
 images = digits.test.images[: 200 if "paper" in profile else 16]

@@ -198,10 +198,11 @@ def test_no_page_names_a_service_before_the_repository_has_an_address():
     assert [name for name in ALL if re.search(r"mybinder|colab\.|git clone -q", SOURCE[name])] == []
 
 
-def test_plots_change_their_colours_in_the_dark_and_photographs_do_not():
+def test_plots_change_their_colours_in_the_dark_and_of_photographs_only_the_ground():
     plots = {name: re.findall(r'<figure class="[^"]*plot[^"]*" id="([\w-]+)"', SOURCE[name]) for name in ALL}
     assert {"fig-over-dimensions", "fig-long-training"} <= {*plots["book/mnist/dimensions.html"]}
     assert plots["book/celeba/samples.html"] == plots["book/intro.html"] == []
+    assert SOURCE["book/celeba/samples.html"].count('<span class="ground"') == 2
 
 
 def test_the_side_bar_unfolds_only_the_part_where_one_is(page):

@@ -52,7 +52,7 @@ def test_a_mistake_in_the_claims_is_told_by_file_claim_and_condition(tmp_path, m
         ({"fine": MISSED}, "holds in part"),
         ({"kept": MET, "fine": MISSED}, "does not hold"),
         ({"fine": OPEN}, "not decided"),
-        ({"kept": MET, "fine": OPEN}, "not decided, but can't hold"),
+        ({"kept": MET, "fine": OPEN}, "can't hold"),
         ({"kept": MET, "fine": MET}, "holds in part"),
         ({"fine": 0.2}, "not decided"),  # one value has no interval
         ({"fine": [0.2, 0.2, 0.2]}, "not decided"),  # nor have equal ones
@@ -60,7 +60,8 @@ def test_a_mistake_in_the_claims_is_told_by_file_claim_and_condition(tmp_path, m
 )
 def test_a_claim_holds_if_all_conditions_are_met_and_is_not_decided_unless_one_is_missed(values, verdict):
     assert judge(**values, errors={"kept": 0.0}).label == verdict
-    assert judge(**values).label == f"{verdict.partition(', but')[0]}, exploratory"  # new seeds may find otherwise
+    earlier = "not decided" if verdict == "can't hold" else verdict  # because new seeds may find otherwise
+    assert judge(**values).label == f"{earlier}, exploratory"
 
 
 def test_a_verdict_is_not_decided_if_redrawn_means_often_give_another_one():
