@@ -25,7 +25,7 @@ from vaelib import TrainConfig, attributes, data, evaluation, features, files, m
 from vaelib.objective import MeanELBO, reparameterize
 from vaelib.seeding import seeded
 
-from . import collapse, gradients, likelihoods
+from . import collapse, gradients, likelihoods, scoring
 
 RECORDS = Path(__file__).parents[1] / "records"
 RESAMPLES = 1000
@@ -101,11 +101,9 @@ def areas(scores: Tensor, present: Tensor) -> Tensor:
     return over_classifiers(torch.stack([area(each, present) for each in scores.T], 1))
 
 
-@torch.inference_mode()
 def logits(name: str, images: Tensor) -> Tensor:
     """Compute the classifiers' logits for images, (N, C, A)."""
-    networks, parts = features.load(dataset(name)), images.split(500)
-    return torch.stack([torch.cat([each(data.to_float(part)) for part in parts]) for each in networks], 1)
+    return scoring.logits(features.load(dataset(name)), images)
 
 
 def kernel(x: Tensor, y: Tensor, kinds: tuple[int, int]) -> Tensor:
@@ -139,11 +137,8 @@ def kernel_distance(name: str, samples: Tensor) -> Tensor:
 
 def passes(name: str, samples: Tensor) -> Tensor:
     """Tell which samples are closer to some test image than its nearest neighbour, in C classifiers' features, (N, C)."""
-    found = []
-    for network, (tests, _) in zip(features.load(dataset(name)), real(name), strict=True):
-        radius = torch.cdist(tests, tests).kthvalue(2, dim=1).values  # the first is the image itself
-        found.append((torch.cdist(features.extract(network, samples), tests) < radius).any(1))
-    return torch.stack(found, 1)
+    tests = torch.stack([each for each, _ in real(name)])
+    return scoring.passes(tests, scoring.extract(features.load(dataset(name)), samples))
 
 
 @torch.no_grad()
