@@ -296,7 +296,7 @@ beaten = (changes[3].abs() < changes[0]).float().mean(0)
 table = []
 for name, who in (
     ("the regression, encoded again", slice(0, 1)),
-    ("five classifiers, ± deviation", slice(1, None)),
+    ("classifiers, mean ± deviation", slice(1, None)),
 ):
     ends = [runs.plus_minus(each[who], ".2f") for each in changes[:3]]
     shares = f"{rises[who].mean():.0%}", f"{beaten[who].mean():.0%}"
