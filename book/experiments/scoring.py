@@ -1,4 +1,4 @@
-"""Scores of images by several classifiers, and their spread over training seeds, draws and classifiers, for the pages.
+"""Scores of images by several classifiers, and their spread over training seeds, draws and classifiers.
 
 C classifiers see the same images. Features have the shape (C, N, F).
 """
@@ -24,12 +24,14 @@ def extract(classifiers: Sequence[nn.Sequential], images: Tensor) -> Tensor:
 
 
 def distances(real: Tensor, found: Tensor) -> Tensor:
-    """Compute the Fréchet distance of two sets of features (C, N, F), for each classifier, (C,)."""
+    """Compute each classifier's Fréchet distance of two sets of features (C, N, F), (C,)."""
     return torch.tensor([features.frechet_distance(*pair) for pair in zip(real, found, strict=True)])
 
 
 def passes(real: Tensor, found: Tensor) -> Tensor:
-    """Tell which samples are closer to some real image than its nearest neighbour, in features (C, N, F), (N, C).
+    """Compare each sample's distance from a real image with that image's nearest neighbour's, in features (C, N, F).
+
+    Returns a tensor (N, C), True where a sample is closer to some real image.
 
     Kynkäänniemi et al., arXiv:1904.06991, with one neighbour.
     """
