@@ -275,6 +275,7 @@ def test_the_state_that_a_function_reads_is_part_of_its_meaning(tmp_path, monkey
         (tmp_path / f"{name}.py").write_text(
             f"import collections, numpy, random, torch, types\ndef f(x):\n    {body}\n{line}\n"
         )
+        monkeypatch.delitem(sys.modules, name, raising=False)  # of an earlier case
         function = importlib.import_module(name).f
         function.__module__ = "state"
         return naming.meaning(function)
