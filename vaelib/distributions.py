@@ -89,8 +89,9 @@ class StandardNormal(DiagonalNormal):
         super().__init__(zeros, zeros)
 
     def rsample_and_log_prob(self, sample_shape: Shape = ()) -> tuple[Tensor, Tensor]:
-        noise = torch.randn(self._extended_shape(Size(sample_shape)), dtype=self._mean.dtype, device="cpu")
-        return (z := noise.to(self._mean.device)), self.log_prob(z)
+        shape, like = self._extended_shape(Size(sample_shape)), self._mean
+        z = torch.randn(shape, dtype=like.dtype, device="cpu").to(like.device)
+        return z, self.log_prob(z)
 
     def log_prob(self, value: Tensor) -> Tensor:
         return -0.5 * (math.log(2 * math.pi) + value.square()).sum(-1)

@@ -173,9 +173,8 @@ def _batched(
     plain = unwrap(model)
     device = plain.device
     check_model(plain, to_float(images[:2]), labels)
-    most = max(1, MAX_CODE_VALUES // (samples * plain.latent_dim))
     with evaluating(plain), seeded(seed, device):
-        size = min(plain.rows(device), most)
+        size = min(plain.rows(device), max(1, MAX_CODE_VALUES // (samples * plain.latent_dim)))
         parts = []
         for number, batch in enumerate(images.split(size)):
             given = None if labels is None else labels[number * size : (number + 1) * size].to(device)

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
 from itertools import pairwise
@@ -97,14 +97,14 @@ class VAE(nn.Module):
         q, p = call(self.encoder, x.device, x, *given), call(self.prior, x.device, *given)
         with full_precision(x.device):
             draws = zip(*(draw(q, reparameterized) for _ in range(samples)), strict=True)
-            codes, log_posterior = map(_stack, draws)
-            log_prior = _stack([p.log_prob(z) for z in codes.unbind()])
+            codes, log_posterior = map(torch.stack, draws)
+            log_prior = torch.stack([p.log_prob(z) for z in codes.unbind()])
             kl = kl_by_dimension(q, p)
         if fixed_posterior:
             fixed: Any = copy.deepcopy(self.encoder)  # so that batch norm or an average doesn't count the batch twice
             q = call(fixed.requires_grad_(False), x.device, x, *given)
             with full_precision(x.device):
-                log_posterior = _stack([q.log_prob(z) for z in codes.unbind()])
+                log_posterior = torch.stack([q.log_prob(z) for z in codes.unbind()])
         return Terms(self._log_likelihood(x, codes, given), log_prior, log_posterior, codes, kl)
 
     def forward(self, *arguments: Any, **options: Any) -> Terms:
@@ -194,10 +194,6 @@ class VAE(nn.Module):
 
     def _log_likelihood(self, x: Tensor, codes: Tensor, labels: tuple[Tensor, ...]) -> Tensor:
         """Compute log p(x | z), (S, B), of images (B, C, H, W) and S codes of each, (S, B, K)."""
-        if len(codes) == 1:
-            likelihood = call(self.decoder, x.device, codes.squeeze(0), *labels)
-            with full_precision(x.device):
-                return likelihood.log_prob(x).unsqueeze(0)
         parts = []
         for part in codes.split(max(1, self.rows(x.device) // max(1, len(x)))):
             images, *given = (each.expand(len(part), *each.shape).flatten(0, 1) for each in (x, *labels))
@@ -205,10 +201,6 @@ class VAE(nn.Module):
             with full_precision(x.device):
                 parts.append(likelihood.log_prob(images).unflatten(0, (len(part), len(x))))
         return torch.cat(parts)
-
-
-def _stack(parts: Sequence[Tensor]) -> Tensor:
-    return torch.stack(tuple(parts)) if len(parts) > 1 else parts[0].unsqueeze(0)  # without a copy
 
 
 def call(module: Any, device: torch.device, *inputs: Tensor) -> Distribution:
@@ -230,7 +222,7 @@ def draw(q: Any, reparameterized: bool = True) -> tuple[Tensor, Tensor]:
 
 def _draws_both(kind: type) -> bool:
     """Return whether `rsample_and_log_prob` agrees with `rsample` and `log_prob`: no subclass overrides only those."""
-    owner = {name: each for each in reversed(kind.__mro__) for name in vars(each)}
+    owner = {name: each for each in reversed(kind.__mro__) for name in vars(each)}  # the class that defines it
     both = owner.get("rsample_and_log_prob")
     return both is not None and all(issubclass(both, owner[name]) for name in ("rsample", "log_prob"))
 
@@ -277,7 +269,7 @@ def conv(
     down: list[nn.Module] = []
     up: list[nn.Module] = []
     for outer, inner in pairwise((channels, 32, 64, 128, 256)):
-        out = outer if up else outer * getattr(decoder, "outputs", 1)
+        out = outer if up else outer * getattr(decoder, "outputs", 1)  # the first layer made is the decoder's last
         down += [nn.Conv2d(outer, inner, 4, 2, 1), nn.BatchNorm2d(inner), nn.ReLU()]
         up = [nn.ReLU(), nn.ConvTranspose2d(inner, out, 4, 2, 1), *up]
     if right or bottom:

@@ -10,7 +10,7 @@ import re
 import sys
 import sysconfig
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from functools import cached_property, lru_cache, partial
@@ -230,25 +230,18 @@ class _Reader:
         if _is_installed(function.__code__.co_filename):
             return function.__module__, function.__qualname__, closure
         self.own = True
-        trees, names = _trees(function), {name for code in _codes(function.__code__) for name in code.co_names}
+        trees, around = _trees(function), function.__globals__
         nodes = [node for tree in trees for node in ast.walk(tree)]
+        names = [node for node in nodes if isinstance(node, ast.Name)]
+        accesses = [node for node in nodes if isinstance(node, ast.Attribute)]
+        attributes, owners = {node.attr for node in accesses}, {id(node.value) for node in accesses}
+        passed = {node.id for node in names if id(node) not in owners}  # alone, as in f(x), and not only as in x.y
         declared = {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
-        read = [node for node in nodes if isinstance(node, ast.Name)]
-        changed = declared & {node.id for node in read if not isinstance(node.ctx, ast.Load)}
-        names = {node.id for node in read} & names - changed
-        attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-        owners = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
-        passed = {node.id for node in read if id(node) not in owners}
-        around = function.__globals__
-        values = [(name, around[name], attributes) for name in sorted(names & around.keys())]
-        for node in nodes:
-            if isinstance(node, ast.Import | ast.ImportFrom):  # within the function
-                taken = {each.name for each in node.names}
-                modules = taken if isinstance(node, ast.Import) else {"." * node.level + (node.module or "")}
-                for name in sorted(modules):
-                    with suppress(ImportError):
-                        module = importlib.import_module(name, around.get("__package__"))
-                        values.append((name, module, attributes | taken))
+        changed = declared & {node.id for node in names if not isinstance(node.ctx, ast.Load)}
+        compiled = {name for code in _codes(function.__code__) for name in code.co_names}  # without local variables
+        read = {node.id for node in names} & compiled & around.keys() - changed
+        values = [(name, around[name], attributes) for name in sorted(read)]
+        values += [(name, module, attributes | taken) for name, module, taken in _imported(nodes, around)]
         found = [(name, self.hash(each) if name in passed else self._global(each, used)) for name, each, used in values]
         if own := {key: each for key, each in vars(function).items() if key != "__wrapped__"}:
             found.append(("__dict__", self.hash(own)))
@@ -304,6 +297,17 @@ def _trees(function: Any) -> list[ast.Lambda | ast.FunctionDef | ast.AsyncFuncti
             "the run a name that stands for them: train(..., name=...)"
         )
     return found
+
+
+def _imported(nodes: list[ast.AST], around: dict[str, Any]) -> Iterator[tuple[str, ModuleType, set[str]]]:
+    """Import the modules that a function's nodes import. Yields their names, the modules, and the names taken."""
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            taken = {each.name for each in node.names}
+            modules = taken if isinstance(node, ast.Import) else {"." * node.level + (node.module or "")}
+            for name in sorted(modules):
+                with suppress(ImportError):
+                    yield name, importlib.import_module(name, around.get("__package__")), taken
 
 
 @lru_cache(maxsize=32)

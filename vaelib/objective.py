@@ -137,21 +137,17 @@ class Terms(NamedTuple):
     @property
     def reconstruction(self) -> Tensor:
         """The ELBO's first term, (B,), the mean of log p(x | z) over the samples."""
-        return _mean(self.log_likelihood)
+        return self.log_likelihood.mean(0)
 
     @property
     def divergence(self) -> Tensor:
         """The ELBO's second term, (B,), the KL in closed form, or else the mean of log q(z | x) - log p(z)."""
-        return _mean(self.log_posterior - self.log_prior) if self.kl is None else self.kl.sum(1)
+        return (self.log_posterior - self.log_prior).mean(0) if self.kl is None else self.kl.sum(1)
 
     @property
     def log_weights(self) -> Tensor:
         """log p(x, z) - log q(z | x), (S, B)."""
         return self.log_likelihood + self.log_prior - self.log_posterior
-
-
-def _mean(values: Tensor) -> Tensor:
-    return values.squeeze(0) if len(values) == 1 else values.mean(0)  # a mean of one value would cost as much
 
 
 def negative_elbo(terms: Terms, fraction: float) -> Tensor:

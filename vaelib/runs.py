@@ -179,8 +179,7 @@ def train(
         raise ValueError(f"a name becomes part of a folder's, so it has letters, digits, . - _ = only: {name!r}")
     device = choose_device(device)
     functions = {"builder": builder, "objective": objective, "schedule": schedule, "optimizer": optimizer}
-    known = {"name": data.name, "fingerprint": data.fingerprint, "image_shape": list(data.image_shape)}
-    known["origin"] = data.origin
+    known = {key: getattr(data, key) for key in ("name", "fingerprint", "image_shape", "origin")}
     record = naming.record(config, known, functions, name or naming.meaning(*functions.values()))
     folder = files.expanded(root or default_root()).absolute() / naming.folder_name(record, DEFAULTS, bool(name))
     if not is_complete(folder):
@@ -236,6 +235,10 @@ def _write_config(folder: Path, record: dict) -> None:
 def _complete(
     folder: Path, model: models.VAE, data: Dataset, record: dict, config: TrainConfig, builder: Callable, *options: Any
 ) -> None:
+    """Train, write the weights, evaluate them, and write the record. Whatever an interrupted call has done is kept.
+
+    `options` are the other arguments of `training.fit`, in its order.
+    """
     path, device = folder / WEIGHTS, model.device
     try:
         if not (files.exists(path) and "weights" in record):

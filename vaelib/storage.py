@@ -36,6 +36,7 @@ def save(model: VAE, path: Path | str, builder: Callable[..., VAE] = build) -> N
 def serialize(model: VAE, builder: Callable[..., VAE] = build) -> bytes:
     """Return the bytes that `save` writes. Raises like `save`. Shared weights are stored for each module."""
     model, twin = unwrap(model), unwrap(_build(builder, model.image_shape, model.latent_dim))
+    # The model itself, and the memory of its weights: a new model has others
     places = [{id(one), *(each.data_ptr() for each in one.parameters() if each.numel())} for one in (model, twin)]
     if places[0] & places[1] or architecture(twin) != architecture(model):
         raise ValueError(

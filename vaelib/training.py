@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from numbers import Number, Real
 from pathlib import Path
@@ -73,13 +73,13 @@ class TrainConfig:
     patience: int | None = None
 
     def __post_init__(self):
-        given = {each.name for each in fields(self) if each.default is not None or getattr(self, each.name) is not None}
+        unset = {name for name in ("max_grad_norm", "patience") if getattr(self, name) is None}
         for name, least in {"latent_dim": 1, "epochs": 1, "seed": 0, "batch_size": 1, "patience": 1}.items():
-            if name in given:
+            if name not in unset:
                 object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
         if self.seed >= 2**30:  # a run has two generators, with seeds of twice this size
             raise ValueError(f"seed must be below 2**30, not {self.seed}")
-        for name in given & {"learning_rate", "max_grad_norm"}:
+        for name in {"learning_rate", "max_grad_norm"} - unset:
             object.__setattr__(self, name, positive_number(name, getattr(self, name)))
         if self.precision not in (None, "float32", "bfloat16"):
             raise ValueError(f"precision must be 'float32', 'bfloat16' or None, not {self.precision!r}")
@@ -163,14 +163,14 @@ def fit(
     if files.exists(checkpoint):
         state.read(checkpoint)
         state.write_metrics(metrics)  # the file on disk may be of a later epoch, or damaged
-    saved, writing = time.monotonic(), 0.0
+    due = time.monotonic() + checkpoint_seconds  # of the next checkpoint
     done = len(state.history) * images.steps + state.step
     with progress.bar(total=config.epochs * images.steps, initial=done, desc=folder.name, unit="step") as bar:
         while not state.is_finished():
             epoch, began = len(state.history) + 1, time.monotonic() - state.seconds
             with seeding.seeded(state.noise, device) as noise:
                 model.train()
-                pending, read = [], time.monotonic()
+                pending, read = [], time.monotonic()  # the latest steps' losses and terms, and when we last read some
                 for batch in images.epoch(state.order, state.step):
                     fraction = (epoch - 1 + state.step / images.steps) / config.epochs
                     pending.append(state.take_step(model, batch, fraction, mixed))
@@ -179,11 +179,11 @@ def fit(
                     loss = state.record(torch.stack(pending).tolist())
                     bar.update(len(pending))
                     bar.set_postfix({"epoch": epoch, "loss": f"{loss:.2f}"})
-                    if (now := time.monotonic()) - saved >= max(checkpoint_seconds, 10 * writing):
+                    if (now := time.monotonic()) >= due:
                         state.seconds, state.noise = now - began, seeding.state(device)
                         state.write(checkpoint)
-                        saved = time.monotonic()
-                        writing = saved - now
+                        written = time.monotonic()
+                        due = written + max(checkpoint_seconds, 10 * (written - now))
                     pending, read = [], time.monotonic()
                 state.check_weights()
                 line = {"epoch": epoch} | _terms("train", *(total / len(data.train) for total in state.totals))
@@ -260,8 +260,8 @@ class _State:
         self.noise: int | seeding.States = 2 * config.seed + 1
         self.history: list[dict] = []
         self.best: dict[str, Tensor] = {}
-        self.reads, self.is_readable = functions["objective"], False
-        self.unsaved = _unsaved(self.modules, self.reads)
+        self.functions, self.is_readable = functions, False
+        self.unsaved = _unsaved(self.modules, functions["objective"])
         self._start_epoch()
 
     def _start_epoch(self) -> None:
@@ -358,7 +358,7 @@ class _State:
     def _warn_of_unsaved(self) -> None:
         """Warn, once per run, of changes that checkpoints don't store."""
         before, self.unsaved = self.unsaved, {}
-        for name, value in _unsaved(self.modules, self.reads).items() if before else ():
+        for name, value in _unsaved(self.modules, self.functions["objective"]).items() if before else ():
             if value != before.get(name):
                 advice = "a resumed run will differ; make it a buffer: self.register_buffer(...), or draw by torch"
                 warnings.warn(f"{name} changes in training and is in no checkpoint, so {advice}", stacklevel=3)

@@ -1,6 +1,7 @@
 """The measures of the pictures that the paper's authors published, on tiles made here."""
 
 import hashlib
+import math
 
 import matplotlib.pyplot as plt
 import pytest
@@ -74,8 +75,9 @@ def test_a_perfect_reconstruction_has_no_error_and_full_coherence(images):
 def test_a_broad_wave_that_is_cut_off_at_the_edge_has_no_fine_detail():
     slope = torch.linspace(0, 1, 64)[:, None].expand(1, *FACE)
     fine = torch.rand(1, *FACE, generator=torch.Generator().manual_seed(0))
-    power = [verdicts.waves(each).abs().square().sum() for each in (slope, fine)]
-    assert power[0] < 1e-3 * power[1]
+    six, twelve = (torch.sin(torch.arange(64.0) * math.tau / n)[:, None].expand(1, *FACE) for n in (6, 12))
+    power = [verdicts.waves(each).abs().square().sum() for each in (slope, fine, six, twelve)]
+    assert power[0] < 1e-3 * power[1] < power[1] < power[2] and power[3] < 0.01 * power[2]
 
 
 def test_samples_measure_brightness_darkness_and_duplicates(images):

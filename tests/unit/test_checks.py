@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributions import Categorical, Dirichlet, Independent, MixtureSameFamily, Normal
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
-from vaelib import TrainConfig, decoders, evaluation, models, objective, priors, runs
+from vaelib import TrainConfig, checks, decoders, evaluation, models, objective, priors, runs
 from vaelib.data import Dataset, Split, to_float
 from vaelib.models import VAE
 
@@ -305,3 +305,11 @@ def test_a_negative_kl_and_an_elbo_above_log_p_are_refused(more, message, tiny, 
     monkeypatch.setattr(VAE, "elbo", lambda *given: torch.stack(elbo(*given)) + torch.tensor(more)[:, None])
     with pytest.raises(ValueError, match=message):
         evaluation.evaluate(model, tiny)
+
+
+def test_an_excess_within_five_standard_errors_is_noise():
+    noise = torch.randn(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    noise, none = (noise - noise.mean()) / noise.std(), torch.zeros(1000)
+    checks.check_bound(none, none, -noise - 4.8 / 1000**0.5)
+    with pytest.raises(ValueError, match="no KL is negative"):
+        checks.check_bound(none, none, -noise - 5.2 / 1000**0.5)

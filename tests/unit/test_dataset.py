@@ -29,6 +29,8 @@ def test_a_part_of_a_data_set_is_other_data(tiny):
     assert held.fingerprint not in (tiny.fingerprint, tiny.hold_out(21).fingerprint, tiny.hold_out(20, 1).fingerprint)
     everything = torch.cat([held.train.images, held.validation.images])
     assert sorted(map(bytes, everything.numpy())) == sorted(map(bytes, tiny.train.images.numpy()))
+    rows = [tiny.train.images.flatten(1).tolist().index(image) for image in held.train.images.flatten(1).tolist()]
+    assert rows == sorted(rows)  # what is kept stays in its order
 
 
 @pytest.mark.parametrize(

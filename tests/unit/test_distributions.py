@@ -163,7 +163,11 @@ def test_the_mean_of_a_logistic_mixture_is_that_of_its_samples():
         likelihood = decoder(4 * torch.randn(4, 2))
         drawn = likelihood.sample((5000,))
     assert drawn.shape == (5000, 4, 2, 3, 3)
+    assert decoder(1e6 * torch.randn(4, 2)).log_scale.min() == -7
     assert ((drawn.mean(0) - likelihood.mean).abs() < 4.5 * drawn.std(0) / math.sqrt(5000) + 0.5 / 255).all()
+    narrow = distributions.LogisticMixture(*torch.tensor([0, 0.5, math.log(0.05)]).view(3, 1, 1, 1, 1, 1))
+    share = (narrow.sample((100_000,)) > 0.75).double().mean().item()
+    assert share == pytest.approx(1 / (1 + math.exp(5)), rel=0.2)  # far out in a tail
 
 
 def test_gaussian_pixels_have_torchs_density():

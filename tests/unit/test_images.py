@@ -224,6 +224,14 @@ def test_images_are_cropped_to_the_middle(tmp_path):
     assert (_all(mine).int() - torch.tensor(BLUE).reshape(3, 1, 1)).abs().max() < 20  # the edge mixes with the next
 
 
+def test_a_large_jpeg_stays_as_sharp_as_its_size_allows(tmp_path):
+    stripes = Image.fromarray(np.tile(np.repeat([0, 255], 4), (256, 32)).astype(np.uint8))
+    mine = data.image_folder(
+        _folder(tmp_path, {"a.jpg": stripes, "b.jpg": stripes.transpose(Image.Transpose.ROTATE_90)}), 64, grey=True
+    )
+    assert _all(mine).double().std() > 60  # each stripe is a pixel wide
+
+
 # Which are read
 
 

@@ -1,5 +1,7 @@
 """The trainings that measure what amortised inference costs."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -91,6 +93,26 @@ def test_a_training_can_start_from_the_decoder_of_another(tmp_path, monkeypatch)
     state = inference.State(inference.Training("aevb", 1, len(X), start="exact"), X)
     for one, other in zip(first.model.decoder.parameters(), state.model.decoder.parameters(), strict=True):
         assert torch.equal(one, other)
+    loss, encoder = inference.METHODS["aevb"]
+    trained = []
+
+    def watched(model, *arguments):
+        trained.append(next(model.decoder.parameters()).requires_grad)
+        return loss(model, *arguments)
+
+    monkeypatch.setitem(inference.METHODS, "aevb", (watched, encoder))
+    state = inference.train(inference.Training("aevb", 1, len(X), start="exact"), X, X)
+    assert trained == [False] + 11 * [True]  # a fifth of the length, and in its first tenth the encoder alone
+    values = inference.measured(inference.Training("aevb", 1, len(X)), state, X, X)
+    assert values["encoder_gap"] > 0 and values["shape_gap"] > -0.01
+
+
+def test_the_rate_of_the_highest_log_p_is_chosen(tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "RECORDS", tmp_path)
+    monkeypatch.setattr(inference, "train", lambda training, *_: SimpleNamespace(model=training.rate))
+    monkeypatch.setattr(inference, "exactly", lambda rate, images: torch.full((2,), -abs(rate - 0.001)))
+    inference.choose_rates({1000: X}, X)
+    assert {inference.chosen_rate(method, 1000) for method in inference.METHODS} == {0.001}
 
 
 def test_a_training_is_named_in_one_word():

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import MODELS, LabelPrior, NormalPixels, conditional, exact_log_prob, small
+from conftest import MODELS, LabelPrior, NormalPixels, conditional, exact_log_prob, normalised, small
 from torch import nn
 from torch.distributions import Independent, Laplace
 
@@ -197,6 +197,14 @@ def test_codes_are_scored_alike_however_many_are_decoded_at_once(decoded, model,
     terms = model.eval().terms(x, 7)
     expected = torch.stack([model.decoder(z).log_prob(x) for z in terms.codes])
     torch.testing.assert_close(terms.log_likelihood, expected)
+
+
+def test_in_training_batch_norm_sees_all_codes_at_once(x, monkeypatch):
+    monkeypatch.setattr(models, "EVAL_BATCH_VALUES", 1)
+    model, seen = normalised(x.shape[1:], 2), []
+    model.decoder.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    model.terms(x, 7)
+    assert seen == [7 * len(x)]
 
 
 def test_decoding_many_codes_takes_little_more_memory_than_their_images():

@@ -129,6 +129,7 @@ CHANGES = [
 STATE = [  # of a global that a function reads, before and after
     ("global BETA\n    return BETA * x", "BETA = 1", "BETA = 2"),
     ("return f.beta * x", "f.beta = 1", "f.beta = 2"),
+    ("return x", "f.__kwdefaults__ = {'by': 1}", "f.__kwdefaults__ = {'by': 2}"),
     ("return by['a'] * x", "by = collections.defaultdict(lambda: 1)", "by = collections.defaultdict(lambda: 2)"),
     ("return torch.rand(1, generator=g)", *(f"g = torch.Generator().manual_seed({seed})" for seed in (1, 2))),
     ("return g.a * x", "g = collections.OrderedDict()\ng.a = 1", "g = collections.OrderedDict()\ng.a = 2"),
@@ -274,6 +275,7 @@ def test_the_state_that_a_function_reads_is_part_of_its_meaning(tmp_path, monkey
         (tmp_path / f"{name}.py").write_text(
             f"import collections, numpy, random, torch, types\ndef f(x):\n    {body}\n{line}\n"
         )
+        monkeypatch.delitem(sys.modules, name, raising=False)  # of an earlier case
         function = importlib.import_module(name).f
         function.__module__ = "state"
         return naming.meaning(function)

@@ -3,13 +3,15 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
+from torch.distributions import Normal
 
-from book.experiments import likelihoods, verdicts
+from book.experiments import gradients, likelihoods, verdicts
 from book.machinery import claims
 from vaelib import features, runs
 
@@ -53,6 +55,20 @@ def test_the_kernel_distance_is_that_of_the_package():
     assert distance.item() == pytest.approx(features.kernel_distance(X, Y), abs=1e-4)
 
 
+def test_a_sample_passes_that_is_closer_to_an_image_than_its_nearest_neighbour(monkeypatch):
+    tests = torch.tensor([[0.0], [1.0], [3.0]])
+    monkeypatch.setattr(verdicts, "dataset", lambda name: name)
+    monkeypatch.setattr(verdicts, "real", lambda name: [(tests, None)])
+    monkeypatch.setattr(features, "load", lambda data: [None])
+    monkeypatch.setattr(features, "extract", lambda network, samples: samples)
+    assert verdicts.passes("celeba", torch.tensor([[1.5], [4.9], [5.1], [-1.1]])).tolist() == [
+        [True],
+        [True],
+        [False],
+        [False],
+    ]
+
+
 def test_the_gain_that_comes_late_is_told_apart_from_the_first():
     assert verdicts.late([torch.tensor([value]) for value in (0.0, 6.0, 10.0, 8.0)]).item() == pytest.approx(0.4)
 
@@ -66,7 +82,9 @@ def test_rank_correlations_of_resamples_are_spearmans():
 def test_dequantization_is_undone_by_rounding_down_and_a_uniform_density_needs_eight_bits():
     levels = torch.arange(256.0).view(1, 1, 16, 16)
     spread = likelihoods.Dequantized.preprocess(None, levels / 255)
-    assert torch.equal((256 * spread).floor().clamp(max=255), levels)
+    likelihood = SimpleNamespace(mean=spread, sample=lambda: spread)
+    model = SimpleNamespace(prior=lambda: Normal(torch.zeros(1), 1.0), decoder=lambda codes: likelihood)
+    assert torch.equal(likelihoods.sample(model, 1)[1], levels / 255)
     assert likelihoods.bits("Gaussian, σ = 1", torch.zeros(3), 784).tolist() == pytest.approx([8.0] * 3)
     assert likelihoods.bits("logistic mixture", torch.tensor(-784 * math.log(256)), 784).item() == pytest.approx(8)
 
@@ -74,6 +92,51 @@ def test_dequantization_is_undone_by_rounding_down_and_a_uniform_density_needs_e
 def test_an_edge_is_sharper_than_a_ramp():
     ramp = torch.linspace(0, 1, 8).expand(1, 1, 8, 8)
     assert likelihoods.laplacian(ramp).std() < 1e-6 < likelihoods.laplacian(ramp.round()).std()
+
+
+def test_light_from_the_right_and_from_below_is_positive():
+    image = torch.zeros(1, 3, 64, 48)
+    image[:, :, 32:, 24:] = 1
+    found = verdicts.properties(image)
+    assert found["right half less left half"] == found["lower half less upper half"] == 0.5
+
+
+def test_a_classifier_is_sure_above_nine_tenths(monkeypatch):
+    monkeypatch.setattr(verdicts, "logits", lambda name, samples: samples.log())
+    assert verdicts.sure(torch.tensor([[[0.95, 0.05]], [[0.3, 0.7]], [[0.11, 0.89]], [[0.0, 1.0]]]))[0] == 0.5
+
+
+@pytest.mark.parametrize(("claim", "seeds"), [("C1", [10, 11, 12]), ("C4", [10, 11, 12, 13, 14]), ("B2", [10, 11, 12])])
+def test_a_claim_is_measured_on_its_seeds_and_its_error_is_that_of_their_mean(monkeypatch, claim, seeds):
+    resampled = torch.randn(5, 1001, generator=torch.Generator().manual_seed(0)) + 100 * torch.arange(5)[:, None]
+    resampled[:, 0] = 1e6 + torch.arange(5)
+    measured = []
+
+    def measure(trained):
+        measured.append(trained.seed)
+        return {"gain": resampled[len(measured) - 1]}
+
+    monkeypatch.setitem(verdicts.MEASURES, claim, measure)
+    found = verdicts.decide(claim)
+    assert measured == seeds and found.values["gain"] == [1e6 + number for number in range(len(seeds))]
+    assert found.errors["gain"] == pytest.approx(1 / len(seeds) ** 0.5, rel=0.1)
+
+
+def test_the_noise_of_codes_is_told_apart_from_that_of_images(monkeypatch):
+    digits = torch.randint(2, (1000, 1, 1, 1), generator=torch.Generator().manual_seed(0), dtype=torch.uint8) * 255
+    monkeypatch.setattr(gradients, "flat_gradient", lambda model, x: (128 / 0.25) ** 0.5 * x.mean() + torch.randn(1))
+    by_codes, whole = gradients.codes_and_all(torch.nn.Identity(), digits, 0)
+    assert by_codes.mean().item() == pytest.approx(1, rel=0.3) and whole.mean().item() == pytest.approx(2, rel=0.3)
+
+
+def test_variances_of_gradients_are_those_of_a_parabola(monkeypatch):
+    images = torch.zeros(gradients.IMAGES_EACH, 1, 2, 2)
+    normal = torch.zeros(2, gradients.IMAGES_EACH, 1)
+    monkeypatch.setattr(gradients.evaluation, "encode", lambda model, images: normal)
+    model = SimpleNamespace(decoder=lambda z: SimpleNamespace(log_prob=lambda x: z.square().sum(1) / 2))
+    found = gradients.ratios(model, images, torch.ones(1, gradients.DRAWS_EACH), 0)
+    assert found[0].tolist() == pytest.approx([15 / 4, 37 / 4], rel=0.2)
+    assert 0.5 < gradients.largest_z(0, 10_000) < 5
 
 
 @pytest.mark.parametrize("path", VERDICTS, ids=lambda path: path.stem)

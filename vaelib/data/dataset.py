@@ -120,10 +120,9 @@ class Dataset:
                 fits = labels.dtype == torch.bool and labels.shape[1:] == (count,)
             if not fits:
                 span = f", from {labels.min()} to {labels.max()}" if labels.dtype == torch.int64 else ""
-                kind = f"{labels.dtype} of shape {tuple(labels.shape)}{span}"
                 advice = f"{count} names=(...) need integers (N,) from 0 to {count - 1}, or torch.bool (N, {count})"
                 advice = advice if count else "give names=(...), one for each class or attribute"
-                raise ValueError(f"the {part} labels are {kind}; {advice}")
+                raise ValueError(f"the {part} labels are {labels.dtype} of shape {(*labels.shape,)}{span}; {advice}")
         images = {part: {hash(row.tobytes()) for row in _bytes(each.images)} for part, each in self.splits().items()}
         for part, other in combinations(images, 2):
             if shared := images[part] & images[other]:

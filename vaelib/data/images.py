@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from .. import progress
 from ..files import expanded
@@ -147,7 +148,7 @@ def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -
         known = image.format in ("PPM", "JPEG2000") and image.mode != "F"
         image.draft("RGB", (2 * max(size), 2 * max(size)))  # decodes a JPEG at a fraction of its size
         tags = getattr(image, "tag_v2", {})
-        white_is_zero = tags.get(262) == 0  # Pillow handles this in files of 8 bits only
+        white_is_zero = tags.get(PHOTOMETRIC_INTERPRETATION) == 0  # Pillow handles this in files of 8 bits only
         image = ImageOps.exif_transpose(image)
     hidden = image.info.get("transparency")
     if (image.mode[0] in "IF" and hidden is not None) or (isinstance(hidden, tuple) and max(hidden) > 255):
@@ -163,7 +164,7 @@ def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -
             raise ValueError("pixels below 0, above `maximum`, not finite, or of 32 unsigned bits; convert them")
         pixels = 255 - pixels if white_is_zero else pixels
         image = Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
-    elif 2 in tags.get(339, ()):
+    elif 2 in tags.get(SAMPLEFORMAT, ()):
         raise ValueError("signed pixels of 8 bits, which Pillow reads as unsigned; convert them")
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -180,17 +181,18 @@ def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -
 def _split(read: list[Path]) -> tuple[list[int], list[int], list[str], torch.Tensor]:
     """Return the rows of the training and of the test images, the classes' names, and each image's class."""
     folders = [file.parts[:-1] for file in read]
+    # For each image, the split of the first folder that names one, and the rest of this folder's name
     marks = [next(filter(None, map(_part, each)), ("", "")) for each in folders]
     rows = {part: [row for row, (each, _) in enumerate(marks) if each == part] for part in PARTS}
     train, test = rows["train"], rows["test"] or rows["validation"]
     several = len({marks[row][1] for row in (*train, *test)}) > 1  # such as test and test_labels
     if train and test and not several:
-        paths = zip(folders, marks, strict=True)
-        folders = [tuple(folder for folder in each if _part(folder) != mark) for each, mark in paths]
+        marked = zip(folders, marks, strict=True)
+        folders = [tuple(folder for folder in each if _part(folder) != mark) for each, mark in marked]
     else:
         train, test = [row for row in range(len(read)) if row % 10], list(range(0, len(read), 10))
-    used = [folders[row] for row in (*train, *test)]
-    shared = os.path.commonpath([Path(*each[:-1]) for each in used])  # folders of all images aren't classes
+    # A class is the first folder below those that all images share, or "" without such a folder
+    shared = os.path.commonpath([Path(*folders[row][:-1]) for row in (*train, *test)])
     depth = len(Path(shared).parts)
     classes = ["".join(each[depth : depth + 1]) for each in folders]
     names = sorted({classes[row] for row in (*train, *test)})
