@@ -55,20 +55,6 @@ def test_the_kernel_distance_is_that_of_the_package():
     assert distance.item() == pytest.approx(features.kernel_distance(X, Y), abs=1e-4)
 
 
-def test_a_sample_passes_that_is_closer_to_an_image_than_its_nearest_neighbour(monkeypatch):
-    tests = torch.tensor([[0.0], [1.0], [3.0]])
-    monkeypatch.setattr(verdicts, "dataset", lambda name: name)
-    monkeypatch.setattr(verdicts, "real", lambda name: [(tests, None)])
-    monkeypatch.setattr(features, "load", lambda data: [None])
-    monkeypatch.setattr(features, "extract", lambda network, samples: samples)
-    assert verdicts.passes("celeba", torch.tensor([[1.5], [4.9], [5.1], [-1.1]])).tolist() == [
-        [True],
-        [True],
-        [False],
-        [False],
-    ]
-
-
 def test_the_gain_that_comes_late_is_told_apart_from_the_first():
     assert verdicts.late([torch.tensor([value]) for value in (0.0, 6.0, 10.0, 8.0)]).item() == pytest.approx(0.4)
 
