@@ -101,8 +101,7 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
         parts = StratifiedKFold(folds, shuffle=True, random_state=0)
         scores = cross_validate(classifier, x, column, cv=parts, scoring=("accuracy", "roc_auc"), error_score="raise")
         accuracy, auc = (torch.tensor(scores[f"test_{kind}"].tolist()) for kind in ("accuracy", "roc_auc"))
-        majority = max(counts) / len(column)
-        found[name] = Attribute(name, _unit(difference), classifier.fit(x, column), accuracy, auc, majority)
+        found[name] = Attribute(name, _unit(difference), classifier.fit(x, column), accuracy, auc, max(counts) / len(x))
     return found
 
 
@@ -120,11 +119,11 @@ def traverse(model: VAE, codes: Tensor, direction: Tensor, steps: Tensor) -> Ten
     Raises
     ------
     ValueError
-        If the direction has another size than the codes.
+        If the shapes don't fit.
     """
-    codes, direction, steps = (each.to(model.device) for each in (codes, direction, steps))
-    if codes.shape[1:] != direction.shape:
-        raise ValueError(f"expected a direction of {codes.shape[1]} numbers, not of shape {tuple(direction.shape)}")
+    codes, direction, steps = (torch.as_tensor(each, device=model.device) for each in (codes, direction, steps))
+    if codes.ndim != 2 or direction.shape != codes.shape[1:] or steps.ndim != 1:
+        raise ValueError(f"expected (N, K), (K,) and (T,), not {codes.shape}, {direction.shape} and {steps.shape}")
     path = codes[:, None] + steps[:, None] * direction  # (N, T, K)
     return model.decode(path.flatten(0, 1)).unflatten(0, path.shape[:2])
 

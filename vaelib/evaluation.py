@@ -59,10 +59,9 @@ def log_prob(
     Raises
     ------
     ValueError
-        If there are fewer than two samples.
+        If there are fewer than two samples, or their number isn't whole.
     """
-    if samples < 2:
-        raise ValueError(f"samples must be at least 2 for a standard error, not {samples}")
+    samples = objective.whole_number("samples", samples, least=2)  # for a standard error
 
     def estimate(x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         log_weights = unwrap(model).terms(x, samples, labels).log_weights.cpu().double()
@@ -142,8 +141,7 @@ def evaluate(model: VAE, data: Dataset, samples: int | None = None) -> dict[str,
         If the test ELBO exceeds log p(x), its upper bound, or the KL is negative, by more than the error. A density is
         then wrong.
     """
-    if samples is None:
-        samples = 200 if math.prod(data.image_shape) <= 1000 else 50
+    samples = (200 if math.prod(data.image_shape) <= 1000 else 50) if samples is None else samples
     metrics: dict[str, float] = {}
     terms = {}
     for name, split in (("train", data.train), ("test", data.test)):

@@ -5,18 +5,20 @@ import hashlib
 import importlib
 import inspect
 import linecache
+import logging
 import os
 import re
 import sys
 import sysconfig
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import weakref
+from collections import defaultdict, deque
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from functools import cached_property, lru_cache, partial
 from numbers import Number
 from pathlib import Path
-from types import CellType, CodeType, ModuleType
+from types import CellType, CodeType, MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -133,13 +135,14 @@ def meaning(*functions: Callable | None) -> str:
     The hash is computed from syntax trees, so comments and docstrings don't count. It includes everything that the
     functions read: defaults, closures, globals, base classes and other functions, hashed in the same way. It doesn't
     depend on the version of Python. It ignores environment variables, files, `sys.argv`, `globals()[...]`, `eval`,
-    modules imported by a name in a string, changed functions of installed packages, and iterators. Pass such values as
-    arguments.
+    modules imported by a name in a string, changed functions of installed packages, iterators, loggers' settings and
+    weak references. Pass such values as arguments.
 
     Raises
     ------
     ValueError
-        If the source code of a function is missing, or has changed since it was imported, or a tensor isn't dense.
+        If the source code of a function is missing, as of TorchScript, or has changed since it was imported, or a
+        tensor isn't dense.
     """
     reader = _Reader()
     digits = reader.hash(functions)[:16]
@@ -173,35 +176,35 @@ class _Reader:
     def _content(self, value: Any) -> object:
         if isinstance(value, Tensor):
             return _digest(value)
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray | memoryview):
             with suppress(TypeError, ValueError):  # torch lacks strings, dates and other types
-                return _digest(torch.as_tensor(value.copy()))  # nor does it have negative strides
-            return str(value.dtype), self.hash(value.tolist())
+                return _digest(torch.as_tensor(np.array(value)))  # a copy, because torch lacks negative strides
+            return str(np.asarray(value).dtype), self.hash(value.tolist())
         if isinstance(value, Number | np.generic | str | bytes | None):
             return repr(value.item() if isinstance(value, np.generic) else value)
-        if isinstance(value, tuple | list):
+        if isinstance(value, tuple | list | deque | KeysView | ValuesView | ItemsView):
             return self.each(value)
         if isinstance(value, set | frozenset):
             return sorted(self.each(value))
-        if isinstance(value, dict):
+        if isinstance(value, dict | MappingProxyType):
             factory = [self.hash(value.default_factory)] if isinstance(value, defaultdict) else []
             return self.each(value.keys()), self.each(value.values()), *factory
         if isinstance(value, torch.Generator):
             return value.initial_seed()
         if isinstance(value, partial):
             return self.each((value.func, value.args, value.keywords))
-        names = {property: ("fget", "fset"), cached_property: ("func",)}
+        names = {property: ("fget", "fset"), cached_property: ("func",), slice: ("start", "stop", "step")}
         within = names.get(type(value), ("__wrapped__", "__func__", "__self__"))
         inner = self.each(getattr(value, name, None) for name in within)
-        if isinstance(value, type):
-            return inner, self._class(value)
-        return inner, self._function(value) if inspect.isfunction(value) else self._object(value)
+        read = self._class if isinstance(value, type) else self._function if inspect.isfunction(value) else self._object
+        return inner, read(value)
 
     def _object(self, value: Any) -> object:
-        if isinstance(value, ModuleType):
-            if _is_installed(value):
-                return value.__name__
+        if isinstance(value, ModuleType) and not _is_installed(value):
             return value.__name__, self.hash({name: each for name, each in vars(value).items() if name[:2] != "__"})
+        # Use changes these, such as the cache of a singledispatch
+        if isinstance(value, ModuleType | logging.Logger | weakref.ref | weakref.WeakKeyDictionary):
+            return getattr(value, "__name__", getattr(value, "name", ""))
         if hasattr(value, "__qualname__"):  # a function of C code
             return f"{getattr(value, '__module__', None)}.{value.__qualname__}"
         if hasattr(value, "fingerprint"):  # a data set; its images are already hashed
@@ -228,7 +231,9 @@ class _Reader:
     def _function(self, function: Any) -> object:
         closure = self.each(each.cell_contents for each in function.__closure__ or () if each != CellType())
         if _is_installed(function.__code__.co_filename):
-            return function.__module__, function.__qualname__, closure
+            # A call changes the closure of a compiled function
+            kept = [] if hasattr(function, "_torchdynamo_orig_callable") else closure
+            return function.__module__, function.__qualname__, kept
         self.own = True
         trees, around = _trees(function), function.__globals__
         nodes = [node for tree in trees for node in ast.walk(tree)]
@@ -249,7 +254,7 @@ class _Reader:
 
     def _global(self, value: Any, attributes: set[str], *within: ModuleType) -> object:
         """Hash a global. For a custom module, hash only the attributes that the function uses."""
-        if not isinstance(value, ModuleType) or _is_installed(value):
+        if not isinstance(value, ModuleType) or _is_installed(value) or "__dict__" in attributes:
             return self.hash(value)
         if value in within:  # modules can import each other
             return value.__name__
@@ -265,6 +270,8 @@ def _module(value: Any) -> str:
 
 def _state(value: Any) -> dict[str, Any]:
     """Return an object's attributes without its mode and cached properties, which change during use."""
+    if isinstance(value, torch.jit.ScriptModule):
+        raise ValueError("can't record TorchScript; use the module in Python, or name the run: train(..., name=...)")
     state = object.__getstate__(value)
     attributes, slots = state if isinstance(state, tuple) else (state, None)
     kept = dict(attributes or {})
@@ -355,8 +362,7 @@ def _is_installed(place: ModuleType | str | None) -> bool:
         if place.__name__.partition(".")[0] in ("torch", *sys.builtin_module_names):
             return True
         place = getattr(place, "__file__", None)
-    path = place or ""
-    return path.startswith(INSTALLED) or "site-packages" in path or "dist-packages" in path
+    return place is not None and (place.startswith(INSTALLED) or "site-packages" in place or "dist-packages" in place)
 
 
 def _value(value: object) -> str:

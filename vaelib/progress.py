@@ -13,7 +13,7 @@ class bar(tqdm):
         """Show the bar."""
         try:
             return super().display(*arguments, **options)
-        except OSError:
+        except (OSError, AttributeError):  # tqdm raises the latter if sys.stderr is None
             self.disable = True
 
     def close(self) -> None:

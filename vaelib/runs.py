@@ -392,8 +392,8 @@ def _refusing_damage(path: Path) -> Iterator[None]:
         yield
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} is damaged, or was written by another version of vaelib ({error!r}); take an undamaged copy, use "
-            "that version, or delete it, and `train` resumes the run or trains it again"
+            f"{path} is damaged, or was written by another version of vaelib ({error!r:.200}); take an undamaged copy, "
+            "use that version, or delete it, and `train` resumes the run or trains it again"
         ) from error
 
 

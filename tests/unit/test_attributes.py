@@ -103,7 +103,7 @@ def test_names_that_do_not_fit_the_labels_are_refused(columns, names):
 
 
 def test_a_direction_of_another_size_is_refused():
-    with pytest.raises(ValueError, match=r"expected a direction of 2 numbers, not of shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"expected \(N, K\), \(K,\) and \(T,\), not .*\[1\]"):
         attributes.traverse(models.mlp((1, 8, 8), 2), torch.zeros(3, 2), torch.ones(1), torch.ones(1))
 
 

@@ -65,8 +65,10 @@ def test_pixels_of_two_bytes_and_floats_are_images():
     assert to_float(words).max() == pytest.approx(63000 / 65535)
     assert to_float(torch.rand(2, 3).half()).dtype == torch.float32
     assert to_float(torch.rand(2, 3).double()).dtype == torch.float64
-    with pytest.raises(ValueError, match=r"expected uint8 or uint16 pixels, or floats, got torch.int32"):
+    with pytest.raises(ValueError, match=r"expected a Tensor: uint8, uint16, float; not .*Tensor.* torch.int32"):
         to_float(words.int())
+    with pytest.raises(ValueError, match=r"expected a Tensor.* not .*ndarray.* float32"):
+        to_float(torch.rand(2, 3).numpy())
     for wrong in (math.nan, math.inf, -math.inf):
         with pytest.raises(ValueError, match="not finite"):
             Split(torch.tensor([[0.5, wrong]]))

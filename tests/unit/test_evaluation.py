@@ -172,8 +172,9 @@ def test_a_model_is_evaluated_in_evaluation_mode_and_otherwise_left_as_it_was(mo
 def test_no_images_and_too_few_samples_are_refused(model, tiny):
     with pytest.raises(ValueError, match="no images to evaluate"):
         evaluation.elbo(model, tiny.test.images[:0])
-    with pytest.raises(ValueError, match=r"at least 2.*not 1"):
-        evaluation.log_prob(model, tiny.test.images, samples=1)
+    for samples in (1, 10.5):
+        with pytest.raises(ValueError, match=rf"samples must be a whole number of at least 2.*not {samples}"):
+            evaluation.log_prob(model, tiny.test.images, samples)
 
 
 class Noisy(VAE):

@@ -3,10 +3,11 @@
 import importlib
 import importlib.util
 import linecache
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, singledispatch
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -139,6 +140,12 @@ STATE = [  # of a global that a function reads, before and after
     ("return g.random() * x", "g = numpy.random.default_rng(1)", "g = numpy.random.default_rng(2)"),
     ("return g.random() * x", "g = random.Random(1)", "g = random.Random(2)"),
     ("return getattr(m, 'a') * x", "m = types.ModuleType('m')\nm.a = 1", "m = types.ModuleType('m')\nm.a = 2"),
+    ("return m.__dict__['a'] * x", *(f"m = types.ModuleType('m')\nm.a = {value}" for value in (1, 2))),
+    ("return g[0] * x", *(f"g = collections.deque([torch.tensor(1 + {value}e-6)])" for value in (1, 2))),
+    ("return g['a'] * x", *(f"g = types.MappingProxyType({{'a': torch.tensor(1 + {value}e-6)}})" for value in (1, 2))),
+    ("return sum(g) * x", *(f"g = {{'a': torch.tensor(1 + {value}e-6)}}.values()" for value in (1, 2))),
+    ("return x[g]", *(f"g = slice(torch.tensor(1 + {value}e-6), None)" for value in (1, 2))),
+    ("return g[0] * x", "g = memoryview(b'ab')[:1]", "g = memoryview(b'ab')[1:]"),
     ("return ms[0].a * x", *(f"m = types.ModuleType('m')\nm.a = {value}\nms = [m]" for value in (1, 2))),
 ]
 NO_CHANGES = [
@@ -275,12 +282,38 @@ def test_the_state_that_a_function_reads_is_part_of_its_meaning(tmp_path, monkey
         (tmp_path / f"{name}.py").write_text(
             f"import collections, numpy, random, torch, types\ndef f(x):\n    {body}\n{line}\n"
         )
-        monkeypatch.delitem(sys.modules, name, raising=False)  # of an earlier case
+        monkeypatch.delitem(sys.modules, name, raising=False)  # of another parameter
         function = importlib.import_module(name).f
         function.__module__ = "state"
         return naming.meaning(function)
 
     assert meaning("state_one", before) == meaning("state_two", before) != meaning("state_three", after)
+
+
+@singledispatch
+def _dispatched(x):
+    return x
+
+
+@torch.compile(backend="eager")
+def _compiled(x):
+    return 2 * x
+
+
+@pytest.mark.parametrize(
+    "thing", [_dispatched, _compiled, logging.getLogger("mine").info], ids=["dispatched", "compiled", "log"]
+)
+def test_the_meaning_stays_after_a_call_of_what_keeps_a_cache(monkeypatch, thing):
+    monkeypatch.setitem(globals(), "THING", thing)
+    before = naming.meaning(_reads_a_global)
+    thing(torch.ones(1))
+    assert naming.meaning(_reads_a_global) == before
+
+
+def test_torchscript_has_no_meaning(monkeypatch):
+    monkeypatch.setitem(globals(), "THING", torch.jit.script(torch.nn.ReLU()))
+    with pytest.raises(ValueError, match=r"can't record TorchScript.*name=\.\.\."):
+        naming.meaning(_reads_a_global)
 
 
 @pytest.mark.parametrize("tensor", [torch.eye(2).to_sparse(), torch.zeros(2, device="meta")])

@@ -33,3 +33,10 @@ def test_a_bar_is_written_to_stderr_and_not_where_none_is_wanted():
 def test_work_goes_on_where_a_bar_cannot_be_written():
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         assert _shown(stderr=full).stdout == "done\n"
+
+
+def test_work_goes_on_without_a_stderr():
+    """As in a process that was started with `2>&-`, or by pythonw."""
+    code = "import sys; sys.stderr = None\n" + CODE
+    environment = os.environ | {"TQDM_DISABLE": ""}
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True) == "done\n"

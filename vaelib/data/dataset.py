@@ -195,8 +195,8 @@ def _bytes(tensor: Tensor) -> np.ndarray:
 
 def to_float(images: Tensor) -> Tensor:
     """Convert uint8 and uint16 pixels to float32 in [0, 1], and floats to at least float32."""
+    if not isinstance(images, Tensor) or not (images.is_floating_point() or images.dtype in WHITE):
+        raise ValueError(f"expected a Tensor: uint8, uint16, float; not {type(images)} {getattr(images, 'dtype', '')}")
     if images.is_floating_point():
         return images.to(torch.promote_types(images.dtype, torch.float32))
-    if images.dtype not in WHITE:
-        raise ValueError(f"expected uint8 or uint16 pixels, or floats, got {images.dtype}")
     return images.to(torch.float32).div_(WHITE[images.dtype])
