@@ -17,7 +17,8 @@
 # # What do the authors' own pictures show?
 #
 # **Do the pictures that the paper's authors published support its claims?** Only in part. Of the seven claims that we can check on
-# them, they support three, support two in part, and contradict two ({doc}`claims` has our own verdicts):
+# them, they support three, support two in part, and contradict two. This is a judgement of single pictures, without the rules of our own
+# verdicts ({doc}`claims`):
 #
 # | claim | supported? | what the pictures show |
 # |---|---|---|
