@@ -29,13 +29,13 @@ import os
 # "paper": CelebA; "quick": faces drawn by the package itself
 profile: str = os.environ.get("VAELIB_PROFILE", "paper")  # or "quick"
 latent_dim: int = 64  # K
-seed: int = (
-    None  # of weights, order and noise; default: the profile's first
-)
+seeds: list = None  # default: 10 to 12, or the profile's
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
 # %% tags=["hide-cell"]
+from dataclasses import replace
+
 import torch
 from IPython.display import Markdown
 from matplotlib import colormaps
@@ -57,9 +57,11 @@ from vaelib.objective import reparameterize
 
 plan = profiles.load(profile, "celeba")
 photos = data.load(plan.dataset, data_folder)
-if seed is None:
-    seed = plan.short.seeds[0]
-settings = TrainConfig(latent_dim, plan.short.epochs, seed, plan.batch_size)
+if seeds is None:
+    seeds = [10, 11, 12] if profile == "paper" else plan.short.seeds
+settings = TrainConfig(
+    latent_dim, plan.short.epochs, seeds[0], plan.batch_size
+)
 run = train(photos, settings, runs_folder)
 model = run.model()
 count, test_count = len(photos.train), len(photos.test)
@@ -257,14 +259,12 @@ LISTED = ["Pale_Skin", "Black_Hair", "Blond_Hair", "Brown_Hair"]
 LISTED += ["Gray_Hair", "Eyeglasses", "Wearing_Hat"]
 listed = [i for i in chosen if photos.names[i] in LISTED]
 titles = [photos.names[i] for i in listed]
-same = [
-    each
-    for each in plan.settings(plan.short)
-    if each.latent_dim == latent_dim
+trained = [
+    train(photos, replace(settings, seed=seed), runs_folder)
+    for seed in seeds
 ]
-seeds = [train(photos, each, runs_folder) for each in same] or [run]
 lost = []
-for each in progress.bar(seeds, desc="seeds"):
+for each in progress.bar(trained, desc="seeds"):
     copies = copied(each.model())
     old, new = readable(originals, listed), readable(copies, listed)
     lost.append(1 - (new - 0.5) / (old - 0.5))

@@ -9,9 +9,9 @@ from book.machinery import __main__, profiles
 from vaelib.training import TrainConfig
 
 
-def test_settings_go_through_the_latent_dimensions_seed_by_seed():
-    schedule = profiles.Schedule(epochs=7, seeds=[3, 0])
-    expected = [(1, 3), (8, 3), (1, 0), (8, 0)]
+def test_settings_go_through_the_latent_dimensions_seed_by_seed_and_more_seeds_come_last():
+    schedule = profiles.Schedule(epochs=7, seeds=[3, 0], more_seeds={8: [1, 2]})
+    expected = [(1, 3), (8, 3), (1, 0), (8, 0), (8, 1), (8, 2)]
     settings = profiles.Experiment("digits", [1, 8], schedule).settings(schedule)
     assert settings == [TrainConfig(latent_dim, 7, seed) for latent_dim, seed in expected]
 
