@@ -29,9 +29,7 @@ import os
 # "paper": CelebA; "quick": faces drawn by the package itself
 profile: str = os.environ.get("VAELIB_PROFILE", "paper")  # or "quick"
 latent_dim: int = 64  # K
-seed: int = (
-    None  # of weights, order and noise; default: the profile's first
-)
+seed: int = None  # default: the profile's first
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 

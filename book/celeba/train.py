@@ -35,9 +35,7 @@ profile: str = os.environ.get("VAELIB_PROFILE", "paper")  # or "quick"
 dataset: str = None  # another data set than the profile's
 latent_dim: int = 64  # K
 epochs: int = None  # another number than the profile's
-seed: int = (
-    None  # of weights, order and noise; default: the profile's first
-)
+seed: int = None  # default: the profile's first
 data_folder: str = None  # default: VAELIB_DATA, else ~/.cache/vaelib
 runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
