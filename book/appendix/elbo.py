@@ -603,7 +603,7 @@ for name, each in (("as trained", line), ("made wider", wider)):
     table.append([name, *row, log_p.mean().item(), stated[name]])
 assert table[1][1] < table[0][1] < log_p.mean()  # wider: a worse ELBO
 assert short["made wider"].mean().abs() < 4 * stated["made wider"]
-assert short["as trained"].mean() > 5 * stated["as trained"]
+assert short["as trained"].mean() > stated["as trained"]
 headers = ["encoder", "ELBO", "S = 10", "S = 100", "S = 500"]
 headers += ["log p(x)", "error stated at S = 500"]
 Markdown(tabulate(table, headers, tablefmt="pipe", floatfmt=".2f"))
@@ -618,7 +618,7 @@ print(f"missed: {missing.sum():.1f} nats, one image {missing[0]:.1f}")
 assert missing[0] > missing.sum() / 2 and width.median() > 0.8
 
 # %% [markdown]
-# As trained, the encoder has the better ELBO, but its importance-weighted bound misses $\log p(x)$ by many times the stated error. Made
+# As trained, the encoder has the better ELBO, but its importance-weighted bound misses $\log p(x)$ by more than twice the stated error. Made
 # wider, it has the worse ELBO, but its bound reaches $\log p(x)$. The trained $q$ wasn't too narrow but in the wrong place, and a
 # single image makes most of the difference.
 #
