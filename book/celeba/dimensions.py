@@ -20,11 +20,12 @@
 # change?** Up to 32 dimensions they get better: the Fréchet distance of samples from real
 # faces falls from 37.71 to 13.28. (Real training images have 0.83.) With 64 it is 13.11 ±
 # 0.87, and with 96 it is 13.39 ± 0.40. So whether very many dimensions make faces worse is
-# not decided.
+# not decided. "Dead spots" of the prior don't: far from all encoded faces, samples of 96
+# dimensions pass as real 88% ± 2% as often as near them.
 #
 # The paper looks at samples of K = 2, 8, 16, 32, 64 and 96. It finds an average face under
 # changing light with two dimensions, the best faces with 32 to 64, and distinctly worse
-# ones with 96. It blames "dead spots" of the prior, where no face was encoded. We repeat
+# ones with 96. It blames dead spots, regions where no face was encoded. We repeat
 # the experiment, and test this explanation.
 
 # %% tags=["parameters", "hide-input"]
@@ -339,13 +340,14 @@ Markdown(tabulate(table, headers, tablefmt="github", disable_numparse=True))
 # **C9 can't hold.** With K = 2, the codes predict the brightness better
 # than the light from left to right, so one condition is missed. Samples have 43% of the real
 # variance, and the R² of the light's direction is 0.23, but both intervals contain our bounds.
-# **C10 is not decided.** With 96 dimensions, the interval of
-# the distance contains our bound. The pass rates come from one run.
+# **C10 can't hold.** In three new runs for each K, samples far from all faces pass 88% as
+# often as those nearest to them, so dead spots are not the cause. Whether 96 dimensions are
+# worse is not decided: their distance is 1.09 ± 0.04 times the better one of 32 and 64.
 #
 # | limit | what it could change |
 # |---|---|
-# | one run at K = 8 and 16, two at 32 and 96 | whether 96 dimensions are worse (C10) |
-# | one classifier | distances and pass rates |
+# | three new runs for each K | whether 96 dimensions are worse (C10) |
+# | one run or a few, one classifier | the tables and figures above, but not the verdicts |
 # | a twentieth of the paper's images | all values, especially at a large K |
 #
 # The paper states no conditions, so these are ours. Claim C9 is that *with very few
@@ -366,23 +368,14 @@ claims.published("C9")
 
 # %% [markdown]
 # Claim C10 is that *very many dimensions are distinctly worse than 32 to 64, because of
-# dead spots in the prior; 32 to 64 are best*. We ask that the Fréchet distance of samples
-# at the largest K is more than a tenth above the best of 32 and 64. And for the cause, its
-# farthest fifth of samples must pass less than half as often as the nearest.
+# dead spots in the prior; 32 to 64 are best*. We ask that the
+# {func}`kernel distance <vaelib.features.kernel_distance>` of samples at K = 96 is more than
+# a tenth above the better one of 32 and 64, and that no other K is better than these. For
+# the cause, the farthest fifth of the samples must pass less than half as often as the
+# nearest. Three new seeds for each K decide, with five classifiers.
 
 # %% tags=["hide-input"]
-most = max(models)
-mean_distance = {K: sum(each) / len(each) for K, each in frechet.items()}
-rivals = [K for K in models if 32 <= K < most] or [min(models)]
-rival = min(mean_distance[K] for K in rivals)
-claims.judge(
-    "C10",
-    f"{photos.name}, {count:,} + {test_count:,} images,"
-    f" K = {', '.join(map(str, models))}",
-    [run for each in trained.values() for run in each],
-    worse=[each / rival for each in frechet[most]],
-    dead=fifths[most][-1] / fifths[most][0],
-)
+claims.published("C10")
 
 # %% tags=["hide-cell"]
 for K in trained:
@@ -398,4 +391,4 @@ for K in trained:
     )
     glue(f"active_units_{K}", shown(K, "active_units"), display=False)
     glue(f"error_{K}", shown(K, error, ".4f"), display=False)
-    glue(f"frechet_{K}", mean_distance[K], display=False)
+    glue(f"frechet_{K}", np.mean(frechet[K]).item(), display=False)

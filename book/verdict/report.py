@@ -199,8 +199,8 @@ Markdown(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
 #
 # - **More than two dimensions help a lot,** up to about a dozen. C5 denies it. It can't
 #   hold, because it misses three of four conditions.
-# - **We can't see that very many dimensions make faces worse,** on a twentieth of the
-#   paper's images. C10 isn't decided.
+# - **Dead spots of the prior don't make faces worse,** on a twentieth of the paper's images.
+#   So C10 can't hold. Whether very many dimensions make them worse at all isn't decided.
 # - **For the same change of the picture, the regression's weights change an attribute more
 #   than the difference of two means does,** by the median over attributes. For the same
 #   length of the step, they change it less ({doc}`/book/verdict/directions`).
