@@ -65,7 +65,7 @@ print(f"{digits.name}: {count:,} training and {test_count:,} test images")
 # python -m book.experiments.long_runs vae:10
 # ```
 #
-# The table lists every run that has a record `burda-*` in `book/records/beyond`. In the names, `vae` is one sample, `mean5` averages five, `iwae5` weights five, and
+# The table lists every run that has a record `burda-*` in `book/records/fresh`. In the names, `vae` is one sample, `mean5` averages five, `iwae5` weights five, and
 # `dreg5` weights five with another gradient for the encoder {cite}`tucker2019doubly`. With one or two seeds it shows
 # their values, and with more their mean ± standard deviation. "Error" is the standard error over test images. Active units have posterior means whose
 # variance is above 0.01.
@@ -73,7 +73,7 @@ print(f"{digits.name}: {count:,} training and {test_count:,} test images")
 # %% tags=["hide-input"]
 records = long_runs.RECORDS / "beyond"
 ours = {}
-for path in sorted(records.glob("burda-*-s*.json")):
+for path in sorted((long_runs.RECORDS / "fresh").glob("burda-*.json")):
     run = runs.load(path, builder=None)
     name = path.stem.removeprefix("burda-").rpartition("-s")[0]
     key = name.removesuffix("-short"), run.config.epochs
@@ -262,7 +262,8 @@ for name, model in published.items():
     again = f"-log p(x) {-estimate.mean():.2f} ± {error:.2f}"
     print(f"{name}: -ELBO {-elbo:.2f}, {again}")
     if profile == "paper":
-        record = runs.load(records / f"burda-{name}-s10", builder=None)
+        path = long_runs.RECORDS / "fresh" / f"burda-{name}-s10"
+        record = runs.load(path, builder=None)
         stored = record.evaluation
         assert abs(elbo - stored["test_elbo"]) < 0.05
         assert abs(estimate.mean() - stored["log_prob"]) < 2 * error

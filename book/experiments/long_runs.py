@@ -2,7 +2,8 @@
 
 Each run is named after its objective and its seed. If it was stopped, the next call resumes it. It starts from a
 checkpoint in book/records/unfinished if an earlier call on another machine left one there. At the end, its record is
-published with log p(x) from 5,000 samples, and the weights of the first seed in half precision.
+published in book/records/fresh with the estimate of log p(x) of each test image, and the first seed's weights in half
+precision in book/records/beyond.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import safetensors.torch
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
@@ -72,8 +74,8 @@ def train(name: str, seed: int, digits: data.Dataset) -> runs.Run:
 
 
 def publish(name: str, seed: int, run: runs.Run, digits: data.Dataset, samples: int = 5000) -> None:
-    """Write the run's record and the first seed's weights, and remove the checkpoint, which isn't needed any more."""
-    model, folder = run.model(), RECORDS / "beyond"
+    """Write what a run leaves, and remove its checkpoint, which isn't needed any more."""
+    model, path = run.model(), RECORDS / "fresh" / f"burda-{name}-s{seed}.json"
     estimates, errors = evaluation.log_prob(model, digits.test.images, samples)
     found = {
         "log_prob": estimates.mean().item(),
@@ -81,18 +83,29 @@ def publish(name: str, seed: int, run: runs.Run, digits: data.Dataset, samples: 
         "log_prob_image_error": estimates.std().item() / math.sqrt(len(estimates)),
         "log_prob_samples": samples,
     }
-    published = replace(run, evaluation=run.evaluation | found)
-    files.write(folder / f"burda-{name}-s{seed}.json", published.dumps())
+    files.write(path, replace(run, evaluation=run.evaluation | found).dumps())
+    files.write(path.with_suffix(".safetensors"), safetensors.torch.save({"log_prob": estimates}))
     if seed == FIRST and run.builder:
-        storage.save(model.half(), folder / f"burda-{name}.safetensors", run.builder)
+        storage.save(model.half(), RECORDS / "beyond" / f"burda-{name}.safetensors", run.builder)
     shutil.rmtree(RECORDS / "unfinished" / f"{name}-s{seed}", ignore_errors=True)
     print(f"{name}, seed {seed}: {found}", flush=True)
 
 
+def published(name: str, seed: int, digits: data.Dataset) -> tuple[runs.Run, torch.Tensor]:
+    """Return a run's record and its estimates of log p(x) of each test image, (N,), nats. Train it if there is none."""
+    path = RECORDS / "fresh" / f"burda-{name}-s{seed}.safetensors"
+    if not path.exists():
+        publish(name, seed, train(name, seed, digits), digits)
+    return runs.load(path.with_suffix(".json"), builder=None), safetensors.torch.load_file(path)["log_prob"]
+
+
 if __name__ == "__main__":
+    # A run names its functions by their module, which must not be __main__
+    from book.experiments import long_runs as here
+
     parser = argparse.ArgumentParser(prog="python -m book.experiments.long_runs", description=__doc__)
     parser.add_argument("training", nargs="+", help=f"runs, such as vae:10; known: {', '.join(TRAININGS)}")
     mnist = data.load("mnist")
     for each in parser.parse_args().training:
         name, seed = each.split(":")
-        publish(name, int(seed), train(name, int(seed), mnist), mnist)
+        here.published(name, int(seed), mnist)

@@ -7,7 +7,7 @@ import pytest
 from conftest import interrupt, same_runs
 
 from book.experiments import long_runs
-from vaelib import data, runs, storage, training
+from vaelib import data, storage, training
 
 
 def test_a_run_that_is_handed_on_ends_as_one_that_was_not_and_is_published(tmp_path, monkeypatch):
@@ -32,11 +32,13 @@ def test_a_run_that_is_handed_on_ends_as_one_that_was_not_and_is_published(tmp_p
     monkeypatch.setenv("VAELIB_RUNS", str(tmp_path / "other machine"))
     run = long_runs.train("dreg5", 10, digits)
     assert same_runs(run, whole)
-    (tmp_path / "records" / "beyond").mkdir()
+    for folder in ("beyond", "fresh"):
+        (tmp_path / "records" / folder).mkdir()
     long_runs.publish("dreg5", 10, run, digits, samples=20)
-    record = runs.load(tmp_path / "records" / "beyond" / "burda-dreg5-s10.json", builder=None)
+    record, estimates = long_runs.published("dreg5", 10, digits)
     assert record.evaluation["log_prob_samples"] == 20 and record.metrics == run.metrics
     assert record.evaluation["test_elbo"] < record.evaluation["log_prob"] < record.evaluation["test_elbo"] + 20
+    assert estimates.mean().item() == pytest.approx(record.evaluation["log_prob"])
     weights = tmp_path / "records" / "beyond" / "burda-dreg5.safetensors"
     assert storage.load(weights, builder=run.builder).latent_dim == 50
     assert not kept.exists()
