@@ -2,7 +2,8 @@
 
 The rules are in rules.yml. For each claim, the command trains the missing models, and resumes interrupted runs. It then
 measures each condition for each seed. It writes the verdict to book/records/verdicts/C4.json, and the runs' records to
-book/records/fresh.
+book/records/fresh. If the runs take longer than one machine is yours, `C6:10` measures one seed and keeps the result in
+book/records/unfinished, where a later `C6` finds it.
 
 Each measure is computed once from all images, draws and classifiers, and again from 1,000 resamples of them. It is a
 tensor of shape (R,), R = 1 + RESAMPLES. Its first value counts each item once.
@@ -458,26 +459,46 @@ def b4(trained: Trained) -> dict[str, Tensor]:
 MEASURES = {f.__name__.upper(): f for f in (c1, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, b1, b2, b3, b4)}
 
 
+def measure(claim: str, seed: int) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Train a seed's models and measure a claim, or read what an earlier call kept: the measures, and fingerprints."""
+    path = RECORDS / "unfinished" / f"{claim}-s{seed}-{claims.digest(claims.next_rules())}.json"
+    if not path.exists():
+        used: dict[str, str] = {}
+        found = MEASURES[claim](Trained(seed, used))
+        path.parent.mkdir(exist_ok=True)
+        files.write(path, json.dumps([{key: each.tolist() for key, each in found.items()}, used]))
+    values, fingerprints = json.loads(path.read_bytes())
+    return values, fingerprints
+
+
 def decide(claim: str) -> claims.Judgement:
-    """Train the models that a claim's rules require, and measure the claim for each seed."""
+    """Measure a claim for each of its seeds, see `measure`."""
     rules = claims.next_rules()
     on = rules["claims"][claim]["data"]
     seeds = rules["seeds"]["beyond" if claim.startswith("B") else "mnist" if on.startswith("MNIST") else "faces"]
+    found, values, errors = [], {}, {}
     used: dict[str, str] = {}
-    found = [MEASURES[claim](Trained(seed, used)) for seed in seeds[: 3 if "three of the seeds" in on else None]]
-    values, errors = {}, {}
+    for seed in seeds[: 3 if "three of the seeds" in on else None]:
+        measures, fingerprints = measure(claim, seed)
+        found.append(measures)
+        used |= fingerprints
     for key in found[0]:
-        by_seed = torch.stack([each[key] for each in found])  # (seeds, R)
+        by_seed = torch.tensor([each[key] for each in found])  # (seeds, R)
         values[key] = by_seed[:, 0].tolist()
         errors[key] = by_seed.mean(0)[1:].std().item()
-    return claims.Judgement(claim, rules["claims"][claim]["data"], values, used, errors)
+    return claims.Judgement(claim, on, values, used, errors)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m book.experiments.verdicts", description=__doc__)
-    parser.add_argument("claim", nargs="*", default=[*MEASURES], help="such as C4; by default all that have rules here")
-    for each in parser.parse_args().claim:
-        decided = decide(each)
+    parser.add_argument("claim", nargs="*", default=[*MEASURES], help="C4, or one of its seeds, C4:10; by default all")
+    for claim, _, seed in (each.partition(":") for each in parser.parse_args().claim):
+        if seed:
+            measure(claim, int(seed))
+            continue
+        decided = decide(claim)
         written = {"rules": claims.digest(claims.next_rules())} | asdict(decided)
-        files.write(RECORDS / "verdicts" / f"{each}.json", json.dumps(written, indent=1) + "\n")
-        print(f"{each} {decided.verdict}: {decided.summary}", flush=True)
+        files.write(RECORDS / "verdicts" / f"{claim}.json", json.dumps(written, indent=1) + "\n")
+        for kept in (RECORDS / "unfinished").glob(f"{claim}-s*"):
+            kept.unlink()
+        print(f"{claim} {decided.verdict}: {decided.summary}", flush=True)

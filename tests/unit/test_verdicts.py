@@ -93,7 +93,7 @@ def test_a_classifier_is_sure_above_nine_tenths(monkeypatch):
 
 
 @pytest.mark.parametrize(("claim", "seeds"), [("C1", [10, 11, 12]), ("C4", [10, 11, 12, 13, 14]), ("B2", [10, 11, 12])])
-def test_a_claim_is_measured_on_its_seeds_and_its_error_is_that_of_their_mean(monkeypatch, claim, seeds):
+def test_a_claim_is_measured_on_its_seeds_and_its_error_is_that_of_their_mean(monkeypatch, tmp_path, claim, seeds):
     resampled = torch.randn(5, 1001, generator=torch.Generator().manual_seed(0)) + 100 * torch.arange(5)[:, None]
     resampled[:, 0] = 1e6 + torch.arange(5)
     measured = []
@@ -102,7 +102,9 @@ def test_a_claim_is_measured_on_its_seeds_and_its_error_is_that_of_their_mean(mo
         measured.append(trained.seed)
         return {"gain": resampled[len(measured) - 1]}
 
+    monkeypatch.setattr(verdicts, "RECORDS", tmp_path)
     monkeypatch.setitem(verdicts.MEASURES, claim, measure)
+    verdicts.measure(claim, 10)  # is kept, and not measured again
     found = verdicts.decide(claim)
     assert measured == seeds and found.values["gain"] == [1e6 + number for number in range(len(seeds))]
     assert found.errors["gain"] == pytest.approx(1 / len(seeds) ** 0.5, rel=0.1)
