@@ -26,7 +26,7 @@ from vaelib import TrainConfig, attributes, data, evaluation, features, files, m
 from vaelib.objective import MeanELBO, reparameterize
 from vaelib.seeding import seeded
 
-from . import collapse, gradients, likelihoods, long_runs, scoring
+from . import collapse, gradients, likelihoods, long_runs, priors, scoring
 
 RECORDS = Path(__file__).parents[1] / "records"
 RESAMPLES = 1000
@@ -75,6 +75,13 @@ def counts(kind: int, items: int) -> Tensor:
 def mean(values: Tensor, kind: int) -> Tensor:
     """Compute the mean over items, (R,) or (R, M), of values (N,) or (N, M)."""
     return counts(kind, len(values)) @ values.float() / len(values)
+
+
+def median(values: Tensor, kind: int) -> Tensor:
+    """Compute the median over items, (R,), of values (N,)."""
+    ordered, order = values.sort()
+    up_to = counts(kind, len(values))[:, order].cumsum(1)
+    return ordered[(up_to >= len(values) / 2).float().argmax(1)]
 
 
 def over_classifiers(values: Tensor) -> Tensor:
@@ -456,7 +463,38 @@ def b4(trained: Trained) -> dict[str, Tensor]:
     }
 
 
-MEASURES = {f.__name__.upper(): f for f in (c1, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, b1, b2, b3, b4)}
+def repaired(run: runs.Run, own: runs.Run, name: str) -> dict[str, Tensor]:
+    """Measure what priors do for a model, and for the model with a VampPrior of its own, (R,) each."""
+    images, model, vamp = dataset(name), run.model(), own.model()
+    q, count = priors.posterior(model, images.train.images), min(MOST, len(images.test))
+    found, codes = {}, {}
+    for source, drawn in priors.sources(model, q).items():
+        with seeded(1):
+            codes[source] = drawn(count)
+        found[source] = kernel_distance(name, decode(model, codes[source]))
+    with seeded(1):
+        tests = priors.codes_of(priors.posterior(model, images.test.images), count)
+        own_codes = priors.codes_of(priors.posterior(vamp, images.train.images), count)
+    found["VampPrior"] = kernel_distance(name, vamp.sample(count, seed=1))
+    found["codes of training images, its own"] = kernel_distance(name, decode(vamp, own_codes))
+    of_prior, of_tests = (priors.nearest(each, q.mean) for each in (codes["mixture"], tests))
+    return found | {"away": median(of_prior, DRAWS) / median(of_tests, IMAGES)}
+
+
+def b6(trained: Trained) -> dict[str, Tensor]:
+    shares: dict[str, list[Tensor]] = {"afterwards": [], "along": [], "away": []}
+    for title, (name, K, builder, with_vamp) in priors.MODELS.items():
+        run, own = (trained.run(name, K, builder=each) for each in (builder, with_vamp))
+        found = repaired(run, own, name)
+        trained.keep(replace(own, evaluation=own.evaluation | {key: each[0].item() for key, each in found.items()}))
+        if title in priors.JUDGED:
+            shares["afterwards"].append(1 - found["mixture"] / found["N(0, I)"])
+            shares["along"].append(1 - found["VampPrior"] / found["N(0, I)"])
+            shares["away"].append(found["away"])
+    return {key: torch.stack(each).amin(0) for key, each in shares.items()}
+
+
+MEASURES = {f.__name__.upper(): f for f in (c1, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, b1, b2, b3, b4, b6)}
 
 
 def measure(claim: str, seed: int) -> tuple[dict[str, list[float]], dict[str, str]]:

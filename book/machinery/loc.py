@@ -8,8 +8,8 @@ from pathlib import Path
 LIMITS = {  # lines of code in each folder, with room for a small addition
     "vaelib": 3200,  # target: 2,150 + 5%
     "book/machinery": 1120,  # target: 950 + 5%
-    "book/experiments": 1170,
-    "tests": 8020,  # target: 6,500 + 10%
+    "book/experiments": 1280,
+    "tests": 8040,  # target: 6,500 + 10%
 }
 UNCOUNTED = {"readability.py"}
 SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}

@@ -31,6 +31,12 @@ def test_means_of_resamples_have_the_standard_error_of_the_mean():
     assert means[1:].std().item() == pytest.approx(X[:, 0].std().item() / 50**0.5, rel=0.1)
 
 
+def test_the_median_of_a_resample_is_that_of_the_items_that_were_drawn():
+    drawn = torch.arange(50).repeat_interleave(verdicts.counts(verdicts.IMAGES, 50)[7].long())
+    found = verdicts.median(X[:, 0], verdicts.IMAGES)
+    assert found[0] == X[:, 0].median() and found[7] == X[drawn, 0].median()
+
+
 def test_a_measure_of_a_resample_is_that_of_the_images_that_were_drawn():
     drawn = torch.arange(50).repeat_interleave(verdicts.counts(verdicts.IMAGES, 50)[7].long())
     present, images = X[:, 1] > 0, X.reshape(50, 1, 2, 4)
