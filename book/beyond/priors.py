@@ -106,7 +106,8 @@ for dataset, which, sizes in (
 # Draw a code from the posterior of a random training image. Such codes follow the *aggregated
 # posterior* $q(z) = \frac{1}{N} \sum_n q(z \mid x_n)$. A sample can be bad because q(z) is small
 # at its code, or because the decoder makes bad images even from codes of training images. We
-# therefore decode codes of training images, too. Hardly any prior can do better.
+# therefore decode codes of training images, too. With the same decoder, hardly any prior can do
+# better.
 #
 # **The rule,** written before we fitted any prior: dead spots cause bad samples if, in at least
 # one model, a fitted prior lowers the Fréchet distance by at least a fifth. The prior must not
@@ -380,7 +381,8 @@ for title, (dataset, model) in trained.items():
 # VampPrior include the gains of its encoder and decoder.
 #
 # The row of training images' codes shows what q(z) would gain as a prior. With more than two
-# dimensions the estimate is far too low, because few training codes are near a test image's code.
+# dimensions it is low, because this q(z) memorises the training images: the code of a test image is
+# far from all of them. The q(z) of all possible images would be better.
 
 
 # %% tags=["hide-input"]
@@ -620,5 +622,5 @@ claims.judge(
 # | One classifier measures the distances, and selects the best priors. | The same. |
 # | With K = 2, codes of training images lower the distance by only 14%. | No fitted prior can pass the rule there. |
 # | VampPriors of digits had ten epochs and 100 images. | Larger ones, trained longer {cite}`tomczak2018vampprior`, may gain more. |
-# | The second VAE is small, and the decoder's variance isn't learned. | The second VAE's place: {cite}`dai2019diagnosing` learn the variance. |
+# | The second VAE is small, and the first VAE's decoder has no variance to learn. | The second VAE's place: {cite}`dai2019diagnosing` learn the variance. |
 # | Distances between codes are mostly noise where many dimensions are unused. | The check for memorisation with K = 64. |

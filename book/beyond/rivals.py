@@ -16,9 +16,9 @@
 # %% [markdown]
 # # Baselines: wake-sleep and EM
 #
-# **Does a VAE learn faster than the methods it replaced?** After 500,000 images, it is ahead of
-# wake-sleep by 4.06 nats of log p(x), with both seeds. Its lead over Monte Carlo EM, 28.39 and
-# 7.46 nats, differs too much between two seeds to decide.
+# **Does a VAE learn faster than the methods it replaced?** Two runs can't decide it. After 500,000
+# images, the VAE is ahead of wake-sleep by 4.06 nats of log p(x) on average, and of Monte Carlo EM
+# by 28.39 and 7.46 nats. Each lead differs too much between the two seeds.
 #
 # Kingma and Welling {cite}`kingma2022auto` call their method AEVB. They compare it with
 # *wake-sleep* {cite}`hinton1995wake`, which also has an encoder, and with *Monte Carlo EM*, which
@@ -520,17 +520,18 @@ claims.judge(
 # %% [markdown]
 # The published numbers show:
 #
-# **AEVB ends ahead of wake-sleep:** by 5.50 to 16.52 nats of the bound for K up to 20, by 134.70
-# for K = 200, and by about four nats of log p(x). But it isn't ahead throughout: with 50,000
-# training images, wake-sleep is higher in the figure after 200,000 images seen.
+# **In these runs, AEVB ends ahead of wake-sleep:** by 5.50 to 16.52 nats of the bound for K up to
+# 20, by 134.70 for K = 200, and by about four nats of log p(x). Two seeds are too few to decide
+# this. And AEVB isn't ahead throughout: with 50,000 training images, wake-sleep is higher in the
+# figure after 200,000 images seen.
 #
 # **AEVB against Monte Carlo EM isn't decided.** From 1,000 images, the difference is 0.09 ± 2.29
 # nats. From 50,000, AEVB is ahead with both seeds, by 17.93 ± 10.56. With five updates, Monte
 # Carlo EM fits the small set best, but is 6.90 nats behind on test images.
 #
-# **Exact EM is first, but AEVB is less than a nat behind** (0.96 ± 0.09, and growing). One drawn
-# code instead of all costs 0.16 ± 0.05, a sixth of it. The rest may come from the encoder, but we
-# didn't measure how far its q is from the posterior on average.
+# **On its 1,000 training images, exact EM is first, but AEVB is less than a nat behind** (0.96 ±
+# 0.09, and growing). One drawn code instead of all costs 0.16 ± 0.05, a sixth of it. The rest may
+# come from the encoder, but we didn't measure how far its q is from the posterior on average.
 #
 # | limit | what it could change |
 # |---|---|
@@ -538,5 +539,5 @@ claims.judge(
 # | One seed for the bound, "five updates" and "five proposals", two for the rest. | The lead over Monte Carlo EM. Their ± lacks the variation between seeds where there is one. |
 # | One learning rate for all. Kingma and Welling choose from three. | Wake-sleep's loss, above all its fall with K = 200, which their figure doesn't show. |
 # | With 50,000 images, each code of Monte Carlo EM starts at random and moves ten times. | Its loss there. Kingma and Welling show no such curve. |
-# | We count images, not time. An update of Monte Carlo EM passes the decoder 12 times (52 with five proposals), AEVB once. | In equal time, Monte Carlo EM would be further behind. |
+# | We count images, not time. An update of Monte Carlo EM passes the decoder 12 times (56 with five proposals), AEVB once. | In equal time, Monte Carlo EM would be further behind. |
 # | The estimate of log p(x) is 0.125 nats too low for AEVB with K = 2. We didn't check K = 3. | Hardly the four nats. |

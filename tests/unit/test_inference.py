@@ -56,6 +56,20 @@ def test_no_other_gaussian_has_a_higher_elbo(model):
         assert (inference.expected_elbo(model, images, other) < highest + 0.01).all()
 
 
+@pytest.mark.parametrize(("K", "correlation"), [(2, 0.9), (2, -0.9), (3, 0.6), (3, 0.9)])
+def test_the_best_gaussian_of_a_correlated_posterior_has_its_mean_and_curvature(monkeypatch, K, correlation):
+    precision = 100 * (torch.eye(K) * (1 - correlation) + correlation)
+    away = torch.linspace(0.03, -0.07, K)
+
+    def log_joint(model, x, z):
+        return -0.5 * torch.einsum("...i,ij,...j", z - away, precision, z - away)
+
+    monkeypatch.setattr(inference, "log_joints", log_joint)
+    monkeypatch.setattr(inference.baselines, "grid_log_joint", lambda model, x, grid: log_joint(model, x, grid)[None])
+    best = inference.best_gaussian(SimpleNamespace(latent_dim=K), X[:1], inference.plane(21, K), steps=12)
+    assert (best.mean - away).abs().max() < 0.01 and (best.variance - 0.01).abs().max() < 1e-4
+
+
 @pytest.mark.parametrize("method", inference.METHODS)
 def test_a_killed_training_ends_as_an_uninterrupted_one(tmp_path, monkeypatch, method):
     monkeypatch.setattr(inference, "LENGTH", 600)
