@@ -70,9 +70,12 @@ print(f"{digits.name}: {len(digits.train):,} + {len(digits.test):,}")
 # command trains them all, in an hour on one core: `python -m book.experiments.verdicts B4`.
 # This page reads their records.
 
+
 # %% tags=["hide-input"]
 def weights(*modules):
-    return sum(each.numel() for part in modules for each in part.parameters())
+    return sum(
+        each.numel() for part in modules for each in part.parameters()
+    )
 
 
 for name, way in collapse.WAYS.items():

@@ -67,7 +67,7 @@ print(f"{run.folder.name}: {settings.epochs} epochs")
 # %% [markdown]
 # ## Samples
 
-# %% mystnb={"figure": {"caption": "Images decoded from codes that were drawn from the prior. Our version of the paper's Figure 3.", "name": "fig-celeba-samples"}, "image": {"alt": "Four rows of sixteen decoded faces."}}
+# %% mystnb={"figure": {"caption": "Images decoded from codes that were drawn from the prior. They are smooth, and differ in pose, hair and light. Our version of the paper's Figure 3.", "name": "fig-celeba-samples"}, "image": {"alt": "Four rows of sixteen decoded faces."}}
 samples = model.sample(test_count, seed=0)
 plots.panels({"": samples[:64]}, columns=16, panels_in_row=1)
 
@@ -90,7 +90,7 @@ def nearest(pictures):
 
 distance, index = nearest(samples.flatten(1))
 
-# %% mystnb={"figure": {"caption": "Twelve samples, and below each the training image nearest to it.", "name": "fig-celeba-nearest"}, "image": {"alt": "Two rows of twelve faces: samples above, and below them photographs with similar light and pose, but of other faces."}}
+# %% mystnb={"figure": {"caption": "Twelve samples, and below each the training image nearest to it. None is a copy.", "name": "fig-celeba-nearest"}, "image": {"alt": "Two rows of twelve faces: samples above, and below them photographs with similar light and pose, but of other faces."}}
 neighbours = photos.train.images[index[:12]]
 plots.rows({"samples": samples[:12], "nearest training images": neighbours})
 

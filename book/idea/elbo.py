@@ -250,12 +250,11 @@ figure
 # The picture at the top of this page computes the gap as this divergence, not as the remainder.
 
 # %% mystnb={"figure": {"caption": "The exact posterior of a 0, and the encoder's $q$, which misses it: its gap is 19 nats. Where scripts run, $q$ can be dragged here.", "classes": "live-still", "name": "fig-elbo-live"}, "image": {"alt": "A shaded density with a shoulder, and beside it, to the right, a narrower bell curve."}} tags=["remove-input"]
-mean, sigma = mu[0], torch.exp(log_variance[0] / 2)
 figure, axes = plots.densities(1)
-exact, q = log_posterior[0].exp(), Normal(mean, sigma)
+exact, q = log_posterior[0].exp(), Normal(mu[0], sigma[0])
 axes[0].fill_between(codes, exact, color="0.75", label="p(z | x), exact")
 axes[0].plot(codes, q.log_prob(codes).exp(), BLUE, label="the encoder's q")
-axes[0].set(xlabel="z", xlim=(mean - 0.8, mean + 0.4), ylim=(0, None))
+axes[0].set(xlabel="z", xlim=(mu[0] - 0.8, mu[0] + 0.4), ylim=(0, None))
 axes[0].legend()
 figure
 

@@ -209,7 +209,7 @@ assert (sigma[free] - 1).abs().max() < 1e-12 and free.sum() == len(means)
 # **PyTorch** has the same divergence for single normal distributions and for joint ones. An
 # encoder in trouble outputs extreme values. We therefore compare 7,055 $q$'s with $\sigma$
 # from less than a millionth to more than a thousand, and $\mu$ up to a thousand on either
-# side. The largest relative difference is a few times the rounding of float64.
+# side. The largest relative difference is about twenty times the rounding of float64.
 # ({ref}`kl-edges` goes closer to the prior, and to the limits of these numbers.)
 
 # %% tags=["hide-input"]

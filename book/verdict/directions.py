@@ -165,7 +165,7 @@ table = [
 headers = ["", *titles, "rise along Δ"]
 Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".2f"))
 
-# %% mystnb={"figure": {"caption": "The mean rise along each direction, as a share of the rise along the difference of means. The gradient d is far behind where dimensions are unused. The pattern \u03a3d is as good as \u0394.", "name": "fig-directions-rise"}, "image": {"alt": "A line for each model and a dot for each direction: the gradient is far to the left, the coefficients and their products with the spreads follow, the pattern is close to one."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The mean rise along each direction, as a share of the rise along the difference of means. The gradient d is far behind where dimensions are unused. The pattern \u03a3d is nearly as good as \u0394.", "name": "fig-directions-rise"}, "image": {"alt": "A line for each model and a dot for each direction: the gradient is far to the left, the coefficients and their products with the spreads follow, the pattern is close to one."}} tags=["hide-input"]
 series = {
     title: [float(share[i]) for share in shares.values()]
     for i, title in enumerate(titles[:-1])

@@ -131,14 +131,12 @@ show(table, [*headers, "standard error over test images"])
 #
 # ## Metrics
 #
-# *The classifier.* We trained a small classifier on the same training images. It measured
-# Fréchet distances, the share of samples that pass as real, and the change of a smile. You
-# can't compare these values with numbers outside this book, and the distance isn't "FID".
-# With another seed of this classifier, the distance of the same samples was up to a third
-# larger, and up to a third of its features were dead. The package now has five without dead
-# features, and the stored values will be measured again.
+# *The classifiers.* We trained five small classifiers on the same training images. They measure
+# the verdicts. The first of them alone measures the tables of {doc}`/book/celeba/dimensions`. You
+# can't compare these values with numbers outside this book, and the distance isn't "FID". With
+# another seed of a classifier, the distance of the same samples can be a third larger.
 #
-# How well does the classifier recognise attributes? We measure the area under the ROC curve
+# How well does the first classifier recognise attributes? We measure the area under the ROC curve
 # (AUC) on the test images, for attributes that at least ten of them have, and ten lack:
 
 # %% tags=["hide-input"]
@@ -384,7 +382,7 @@ print(
 # | a twentieth of the paper's faces, fewer updates | results for a large K, and for rare attributes |
 # | the same people in training and test images | scores on test images, which may be too good |
 # | one to three seeds for faces | small differences between models |
-# | one classifier, trained on the same images | Fréchet distances, pass rates and attribute scores |
+# | five classifiers, or one, trained on the same images | Fréchet distances, pass rates and attribute scores |
 # | a bound from a finite number of samples | differences of log p(x) between models |
 # | our conditions, some written after numbers were known | any verdict |
 # | labels that are coarse, contradictory or missing | shares of groups, accuracies, and who is reconstructed worse |

@@ -18,7 +18,7 @@
 #
 # **Can you reproduce the paper's results?** In part. Of its {glue:text}`claims` claims,
 # {glue:text}`hold` hold, {glue:text}`part` holds in part, {glue:text}`missed` can't hold any
-# more, because they miss a condition, and {glue:text}`open` aren't decided. The one number that can be compared, the test −ELBO at K = 2, differs by
+# more, because they miss a condition and meet none, and {glue:text}`open` aren't decided. The one number that can be compared, the test −ELBO at K = 2, differs by
 # {glue:text}`away` nats.
 #
 # This page has the form that reproducibility challenges ask for, and each part links to
@@ -199,8 +199,8 @@ Markdown(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
 #
 # - **More than two dimensions help a lot,** up to about a dozen. C5 denies it. It can't
 #   hold, because it misses three of four conditions.
-# - **Dead spots of the prior don't make faces worse,** on a twentieth of the paper's images.
-#   So C10 can't hold. Whether very many dimensions make them worse at all isn't decided.
+# - **We found no dead spots of the prior,** on a twentieth of the paper's images. So C10 can't
+#   hold. Whether very many dimensions make faces worse at all isn't decided.
 # - **For the same change of the picture, the regression's weights change an attribute more
 #   than the difference of two means does,** by the median over attributes. For the same
 #   length of the step, they change it less ({doc}`/book/verdict/directions`).
