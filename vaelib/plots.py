@@ -20,16 +20,20 @@ STYLE = {
     "legend.frameon": False,
 }
 WIDTH = 7.0  # inches, the width of a page
+# In the book, brick is the decoder and the reconstruction, blue the encoder and the KL. Other curves have others.
+PARTS = {"elbo": "#12141a", "reconstruction": "#802a24", "kl": "#1430e4"}
+COLOURS = ("#06756f", "#b0620a", "#9a1cb8", "#12141a", "#7a8088")
 
 
 def _figure(count: int = 1, columns: int = 1, height: float = 2.6, **options) -> tuple[Figure, list[Axes]]:
     """Make axes in rows of this height, with so many columns."""
     rows = -(-count // columns)
-    with plt.rc_context(STYLE):
+    with plt.rc_context(STYLE | {"axes.prop_cycle": plt.cycler(color=COLOURS)}):
         figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * height), squeeze=False, **options)
     plt.close(figure)  # a notebook shows the returned figure; otherwise pyplot would show it again
-    for unused in axes.flat[count:]:
-        unused.set_axis_off()
+    for place, ax in enumerate(axes.flat):
+        ax.axison = place < count
+        ax.tick_params(labelsize=9)  # because ticks are made later, without the style
     return figure, list(axes.flat[:count])
 
 
@@ -52,9 +56,9 @@ def panels(images: Mapping[str, Tensor], columns: int, panels_in_row: int = 3) -
     """
     count, _, height, width = next(iter(images.values())).shape
     aspect = (-(-count // columns) * height) / (columns * width)
-    figure, axes = _figure(len(images), panels_in_row, WIDTH / panels_in_row * aspect + 0.2)
+    figure, axes = _figure(len(images), panels_in_row, WIDTH / panels_in_row * aspect + 0.36)
     for ax, (title, batch) in zip(axes, images.items(), strict=True):
-        ax.set_title(title, fontsize=9)
+        ax.set_title(title, loc="left" if panels_in_row == 1 else "center", fontsize=9)
         _show(ax, batch, columns)
     return figure
 
@@ -91,12 +95,7 @@ def rows(images: Mapping[str, Tensor]) -> Figure:
     ----------
     images : from names to tensors of shape (N, C, H, W), all with the same N
     """
-    count, _, height, width = next(iter(images.values())).shape
-    figure, axes = _figure(len(images), 1, WIDTH / count * height / width + 0.22)
-    for ax, (name, batch) in zip(axes, images.items(), strict=True):
-        ax.set_title(name, loc="left", fontsize=9)
-        _show(ax, batch, count)
-    return figure
+    return panels(images, len(next(iter(images.values()))), panels_in_row=1)
 
 
 def _curves(panels: Mapping[str, tuple[Sequence[Mapping[str, float]], str]], **options) -> Figure:
@@ -105,12 +104,12 @@ def _curves(panels: Mapping[str, tuple[Sequence[Mapping[str, float]], str]], **o
     for ax, (title, (metrics, key)) in zip(axes, panels.items(), strict=True):
         epochs = [line["epoch"] for line in metrics]
         for split, style in (("train", "--"), ("test", "-")):
-            ax.plot(epochs, [line[f"{split}_{key}"] for line in metrics], style, label=split)
+            ax.plot(epochs, [line[f"{split}_{key}"] for line in metrics], style, color=PARTS[key], label=split)
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("nats per image")
-    axes[0].legend()
+    axes[0].legend(frameon=False, fontsize=9)
     return figure
 
 
@@ -136,9 +135,9 @@ def over_dimensions(latent_dims: Sequence[int], values: Mapping[str, Sequence[Se
     figure, axes = _figure(len(values), 3, 2.1)
     for ax, (title, columns) in zip(axes, values.items(), strict=True):
         means = [sum(column) / len(column) for column in columns]
-        ax.plot(range(len(latent_dims)), means, color="C0", alpha=0.6)
+        ax.plot(range(len(latent_dims)), means, color=COLOURS[0], alpha=0.6)
         for position, column in enumerate(columns):
-            ax.plot([position] * len(column), column, "o", color="C0", markersize=3)
+            ax.plot([position] * len(column), column, "o", color=COLOURS[0], markersize=3)
         ax.set_xticks(range(len(latent_dims)), latent_dims)
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("K")
@@ -181,7 +180,7 @@ def codes(means: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
     for axis in (axes[1].xaxis, axes[1].yaxis):
         axis.set_ticks(torch.special.ndtr(ticks), [f"{tick:.0f}" for tick in ticks])
     shown = [f" {name}" if name.startswith("_") else name for name in names]  # else matplotlib leaves it out
-    legend = figure.legend(axes[0].collections, shown, loc="outside right center", markerscale=3)
+    legend = figure.legend(axes[0].collections, shown, loc="outside right center", markerscale=3, frameon=False)
     for handle in legend.legend_handles:
         handle.set_alpha(1)
     return figure
@@ -204,17 +203,27 @@ def dots(names: Sequence[str], values: Mapping[str, Tensor], label: str, errors:
     axes.set_yticks(lines, [name.replace("_", " ") for name in names])
     axes.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
     axes.grid(axis="y", alpha=0.3)
-    figure.legend(loc="outside upper center", ncols=len(values))
+    figure.legend(loc="outside upper center", ncols=len(values), frameon=False, fontsize=9)
     return figure
 
 
 def lines(x: Sequence[float], curves: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, **axes) -> Figure:
-    """Plot curves over the same x in one panel. Further arguments go to matplotlib's `Axes.set`."""
+    """Plot curves over the same x in one panel, each with its name at its end. `axes` goes to matplotlib's `Axes.set`.
+
+    Names "K = ..." get shades, from light to dark.
+    """
     figure, (panel,) = _figure()
+    if all(name.startswith("K = ") for name in curves):
+        panel.set_prop_cycle(color=plt.colormaps["viridis_r"](torch.linspace(0.3, 1, len(curves)).numpy()))
     for name, curve in curves.items():
-        panel.plot(x, curve, "o-", markersize=3, label=name)
+        panel.plot(x, curve, "o-" if len(x) < 30 else "-", markersize=3, label=name)
     panel.set(xlabel=xlabel, ylabel=ylabel, **axes)
-    panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    panel.autoscale_view()
+    height, to_panel = -1.0, panel.transScale + panel.transLimits
+    for line in sorted(panel.lines, key=lambda line: line.get_ydata()[-1]):
+        height = max(to_panel.transform(line.get_xydata()[-1])[1], height + 0.09)  # else names cover each other
+        style = {"color": line.get_color(), "fontsize": 9, "va": "center", "transform": panel.transAxes}
+        panel.text(0.98, height, line.get_label(), **style)
     return figure
 
 
@@ -227,11 +236,11 @@ def laws(panel: Axes, curves: Mapping[str, Sequence[tuple[float, ...]]]) -> None
     curves : from names to rows of x, closed form and measurement; further values in a row are ignored
     """
     ticks = sorted({row[0] for rows in curves.values() for row in rows})
-    for color, (name, rows) in enumerate(curves.items()):
+    for color, (name, rows) in zip(COLOURS * len(curves), curves.items(), strict=False):
         x, form, measured, *_ = zip(*rows, strict=True)
-        panel.loglog(x, form, color=f"C{color}")
-        panel.loglog(x, measured, "o", color=f"C{color}", markersize=4)
-        panel.text(x[-1], form[-1], f"   {name}", color=f"C{color}", va="center")
+        panel.loglog(x, form, color=color)
+        panel.loglog(x, measured, "o", color=color, markersize=4)
+        panel.text(x[-1], form[-1], f"   {name}", color=color, va="center", fontsize=9)
     panel.set_xticks(ticks, ticks)
     panel.minorticks_off()
 

@@ -211,7 +211,7 @@ def strips(direction):
     return walks.flatten(0, 1)
 
 
-# %% mystnb={"figure": {"caption": "Eleven steps from -4 to 4 for Smiling and for Male, along the regression's gradient d and along the difference \u0394 of the means. Each row starts from its middle column. Both directions change the attribute, and Male changes further along \u0394. This is our version of the paper's Figure 5.", "name": "fig-attributes-walks"}, "image": {"alt": "Four grids of four rows of eleven faces. In the upper grids, the faces begin to smile from left to right. In the lower grids, they turn from female to male, further along the difference of the means (right) than along the gradient (left)."}}
+# %% mystnb={"figure": {"caption": "Eleven steps from -4 to 4 for Smiling and for Male, along the regression's gradient d and along the difference \u0394 of the means. Each row starts from its middle column. Both directions change the attribute, and Male changes further along \u0394. This is our version of the paper's Figure 5.", "name": "fig-attributes-walks", "classes": "wide"}, "image": {"alt": "Four grids of four rows of eleven faces. In the upper grids, the faces begin to smile from left to right. In the lower grids, they turn from female to male, further along the difference of the means (right) than along the gradient (left)."}}
 walks = {}
 for name in ("Smiling", "Male"):
     walks[f"{name}, along d"] = strips(found[name].gradient)
@@ -221,7 +221,7 @@ plots.panels(walks, columns=11, panels_in_row=2)
 # %% [markdown]
 # The next figure shows a walk along $\Delta$ for each of the ten attributes with the largest gain in accuracy.
 
-# %% mystnb={"figure": {"caption": "The ten attributes with the largest gain in accuracy, along the difference of the means from -4 to 4, all from the same test image. Along lipstick and heavy makeup, the apparent sex changes, too.", "name": "fig-attributes-ten"}, "image": {"alt": "Ten strips of eleven faces, one for each attribute. Along each strip, one face changes."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The ten attributes with the largest gain in accuracy, along the difference of the means from -4 to 4, all from the same test image. Along lipstick and heavy makeup, the apparent sex changes, too.", "name": "fig-attributes-ten", "classes": "wide"}, "image": {"alt": "Ten strips of eleven faces, one for each attribute. Along each strip, one face changes."}} tags=["hide-input"]
 ten = {
     each.name.replace("_", " "): attributes.traverse(
         model, starts[1:2], each.direction, steps

@@ -71,7 +71,7 @@ for K, each in trained.items():
 #
 # For each K, the model of the first seed decodes 32 codes that are drawn from the prior.
 
-# %% mystnb={"figure": {"caption": "For each K, images decoded from codes that were drawn from the prior. With K = 2 nearly the same face appears each time. Our version of the paper's Figure 4.", "name": "fig-celeba-prior-samples"}, "image": {"alt": "A grid of 32 decoded faces for each number of latent dimensions."}}
+# %% mystnb={"figure": {"caption": "For each K, images decoded from codes that were drawn from the prior. With K = 2 nearly the same face appears each time. Our version of the paper's Figure 4.", "name": "fig-celeba-prior-samples", "classes": "wide"}, "image": {"alt": "A grid of 32 decoded faces for each number of latent dimensions."}}
 invented = {
     f"K = {K}": model.sample(32, seed=0) for K, model in models.items()
 }

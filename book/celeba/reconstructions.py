@@ -157,11 +157,11 @@ plots.dots(names, values, "area under the ROC curve", errors)
 # %% [markdown]
 # ## Which faces are reconstructed worst
 #
-# The table shows the mean squared error of the reconstructions of faces with and without
-# each attribute, their difference, and its standard error. Hats, glasses and facial hair
-# have the largest errors. They are rare in the training images, or finely drawn.
+# Hats, glasses and facial hair have the largest errors. They are rare in the training images,
+# or finely drawn. The folded table shows the mean squared error of the reconstructions of
+# faces with and without each attribute, their difference, and its standard error.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 each = error.flatten(1).mean(1)  # (N,)
 table = []
 for column in chosen:

@@ -19,8 +19,8 @@
 # **Are faces from random codes new, and are they as diverse as real ones?** New, yes. They are
 # as far from training images as reconstructed test images are, so the model doesn't repeat
 # training images. As diverse, no. With K = 64, on a part of CelebA, they have half of the variance
-# of test images. The paper finds its samples diverse and distinct. Whether that holds by our
-# rules isn't decided.
+# of test images. The paper calls its samples diverse and distinct. Our rule for this asks for
+# just that half, so it isn't decided.
 #
 # Pictures of samples can't answer these questions, so this page measures both.
 
@@ -67,7 +67,7 @@ print(f"{run.folder.name}: {settings.epochs} epochs")
 # %% [markdown]
 # ## Samples
 
-# %% mystnb={"figure": {"caption": "Images decoded from codes that were drawn from the prior. They are smooth, and differ in pose, hair and light. Our version of the paper's Figure 3.", "name": "fig-celeba-samples"}, "image": {"alt": "Four rows of sixteen decoded faces."}}
+# %% mystnb={"figure": {"caption": "Images decoded from codes that were drawn from the prior. They are smooth, and differ in pose, hair and light. Our version of the paper's Figure 3.", "name": "fig-celeba-samples", "classes": "wide"}, "image": {"alt": "Four rows of sixteen decoded faces."}}
 samples = model.sample(test_count, seed=0)
 plots.panels({"": samples[:64]}, columns=16, panels_in_row=1)
 
@@ -99,8 +99,7 @@ plots.rows({"samples": samples[:12], "nearest training images": neighbours})
 # images that are just as smooth and certainly aren't copies: reconstructions of *test*
 # images. Reconstructions of *training* images show how near a copy would be. All three use
 # sampled codes. The table shows the median squared error to the nearest training image, and
-# the share that is closer to a training image than half of the training images'
-# reconstructions are.
+# the share of images whose error is below the median of reconstructed training images.
 
 # %% tags=["hide-input"]
 generator = torch.Generator().manual_seed(0)
@@ -147,8 +146,8 @@ print(f"{recited:.0%} of reconstructed training images find their original")
 # test images'. The second is the (squared) Fréchet distance to the test images, in the
 # features of five classifiers that have seen only real images: the mean ± the standard
 # deviation over them. (It isn't comparable with other papers' FID, because their classifier
-# differs.) To read it, compare with other real images, the best to hope for, and with the
-# average face, repeated, the worst. {doc}`/book/celeba/dimensions` shows how much the distance
+# differs.) Other real images show the best value to hope for, and the average face, repeated,
+# the worst. {doc}`/book/celeba/dimensions` shows how much the distance
 # of samples varies between training seeds and draws.
 
 # %% tags=["hide-input"]

@@ -86,10 +86,10 @@ plots.panels({"": photos.train.images[:12]}, columns=12, panels_in_row=1)
 # Four convolutions (kernel 4, stride 2, padding 1), each followed by batch normalisation and
 # a ReLU, halve height and width and end with 256 channels. Two linear heads compute the
 # posterior's mean and log-variance from them. The decoder mirrors the encoder with
-# transposed convolutions, and ends in a sigmoid. The table shows the output size of each
-# layer that changes it:
+# transposed convolutions, and ends in a sigmoid. The folded table shows the output size of
+# each layer that changes it.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"]
 small = models.conv(photos.image_shape, latent_dim).eval()
 table, x = [], torch.zeros(1, *photos.image_shape)
 z = torch.zeros(1, latent_dim)

@@ -270,7 +270,7 @@ worst = deviations.abs().max().item()
 tail = torch.tensor((1 + 0.99 ** (1 / 400)) / 2, **float64)
 limit = torch.special.ndtri(tail).item()
 print(f"worst of 400: {worst:.1f} standard errors, limit {limit:.1f}")
-print(f"spread of all 400: {deviations.std():.2f} (1 if honest)")
+print(f"standard deviation of all 400: {deviations.std():.2f}, should be 1")
 assert worst < limit and abs(deviations.std() - 1) < 0.15
 
 # %% [markdown]

@@ -148,13 +148,13 @@ plt.show()
 # ## The loss
 #
 # A VAE minimises the sum of the first two bars. Both are measured in {term}`nats <nat>`, the unit
-# of surprise: if you gave the outcome probability $p$, you pay $-\log p$ nats.
+# of surprise: if you gave probability $p$ to what then happens, you pay $-\log p$ nats.
 # The KL is small, so the live picture magnifies its bar. The hatched tip of the third bar
 # shows it to scale.
 #
 # - **{term}`Reconstruction <reconstruction>`** is the decoder's surprise at $x$, which is
-#   $-\log p(x \mid z)$. A white pixel that it called white with 90% costs 0.1 nats, and
-#   one that it called white with 5% costs 3. The bar is the sum over all pixels.
+#   $-\log p(x \mid z)$. A white pixel costs 0.1 nats if the decoder gave white a
+#   probability of 90%, and 3 nats if it gave 5%. The bar is the sum over all pixels.
 # - **{term}`KL`** is the price of the code: how far $q$ is from the prior. A $q$ equal to
 #   the prior is free, but carries no information about $x$. A narrower $q$, or one further
 #   out, gives the decoder more information and costs more. Each image pays for its own
@@ -196,7 +196,7 @@ Markdown(
     )
 )
 
-# %% mystnb={"figure": {"caption": "How the loss changes if the q's of all six images are up to 8 times narrower or 4 times wider than the encoder's, whose width is 1: means over the same 200 draws of \u03b5. Reconstruction and sum rise beyond the plot.", "name": "fig-vae-tug"}, "image": {"alt": "Three curves over the width of q. Reconstruction rises with it, more and more steeply, KL falls, and their sum is lowest near the encoder's width."}} tags=["remove-input"]
+# %% mystnb={"figure": {"caption": "The encoder's q, of width 1, has nearly the smallest sum. The curves show how the loss of the six images changes if all q are up to 8 times narrower or 4 times wider (means over the same 200 draws of \u03b5). Reconstruction and sum rise beyond the plot.", "name": "fig-vae-tug"}, "image": {"alt": "Three curves over the width of q. Reconstruction rises with it, more and more steeply, KL falls, and their sum is lowest near the encoder's width."}} tags=["remove-input"]
 times = 2 ** torch.linspace(-3, 2, 21)
 with torch.inference_mode():
     eps, x = torch.randn(200, 6, 2), chosen.expand(200, 6, 1, 28, 28)
@@ -220,7 +220,7 @@ best = change.sum(1).argmin()
 assert 0.5 < times[best] < 2 and change[0, 1] > 0 > change[0, 0]
 axes.plot(times[best], change.sum(1)[best], "o", color="0.3")
 axes.set(xscale="log", ylim=(-4, 8), ylabel="nats more")
-axes.set_xlabel("width of q, in the encoder's")
+axes.set_xlabel("width of q, in multiples of the encoder's")
 axes.set_xticks(
     [1 / 8, 1 / 4, 1 / 2, 1, 2, 4], ["⅛", "¼", "½", "1", "2", "4"]
 )
@@ -285,7 +285,7 @@ def train(x, copy=1, price=1, epochs=30):
     return encoder, decoder, bill
 
 
-# %% mystnb={"figure": {"caption": "Three training runs of these lines, with reconstruction + KL per test image. Top: the centres of the test images' q, over the circles of the prior. Bottom: sixteen codes from the prior, decoded.", "name": "fig-vae-prices"}, "image": {"alt": "Three latent planes, and three grids of decoded images. With both bars the codes fill the prior; without KL they are scattered far beyond it; without reconstruction all are in the middle, and the decoded images are noise."}} tags=["remove-input"]
+# %% mystnb={"figure": {"caption": "Only with both bars do random codes become digits of many kinds. Above: reconstruction + KL per test image, after training with these lines. Top: the centres of the test images' q, over the circles of the prior. Bottom: sixteen codes from the prior, decoded.", "name": "fig-vae-prices"}, "image": {"alt": "Three latent planes, and three grids of decoded images. With both bars the codes fill the prior; without KL they are scattered far beyond it; without reconstruction all are in the middle, and the decoded images are noise."}} tags=["remove-input"]
 lines = inspect.getsource(train).splitlines()
 assert sum(bool(line.strip()) for line in lines) == 20
 digits = data.load("digits")

@@ -7,7 +7,7 @@ const clouds = (() => {
   const D = digits.length / 10;
   const K = 2;
   const NAMES = new Map([
-    [1, "the bound: both terms are sums"],
+    [1, "the loss of a VAE, with both terms as sums"],
     [1 / K, "= 1 / K: as if the KL were a mean over the K numbers of the code"],
     [D / K, "= D / K: as if both were means, over D pixels and K numbers"],
     [D, "= D: as if the reconstruction were a mean over the D pixels"],

@@ -116,7 +116,7 @@
   find("reset").addEventListener("click", reset);
   find("share").addEventListener("click", share);
   addEventListener("hashchange", restore);
-  begin("average");
+  begin(`image-${images[2]}`); // a clear face, unlike the average
   restore();
   addThumbnails();
   photo({ decode, shape }, (code) => {

@@ -278,7 +278,7 @@
     const q = learner.encode(model.layers, image);
     const counts = near(q, codes);
     const most = counts.indexOf(Math.max(...counts));
-    say(`It landed here: of its ten neighbours, ${Math.min(NEAR, counts[most])} are of the kind ${most}.`);
+    say(`It landed here: of its ten neighbours, ${Math.min(NEAR, counts[most])} are ${most}s.`);
   }
 
   const empty = pad(find("pad"), {

@@ -143,7 +143,7 @@ Markdown(tabulate(table, headers, tablefmt="github", floatfmt=".4g"))
 # How many samples does the estimate need? Each row uses the same 200 test images (16 in the
 # quick profile), not all as above. As long as the estimate climbs, it's only a bound, and
 # true values are higher. Its Monte Carlo error shows only how it would vary with other
-# samples. If a few weights dominate, even this variation is underestimated.
+# samples. If a few samples dominate, even this variation is underestimated.
 
 # %% tags=["hide-input"]
 images = digits.test.images[: 200 if "paper" in profile else 16]
@@ -175,8 +175,8 @@ plots.rows({"test images": originals, "reconstructions": copies})
 # %% [markdown]
 # ## Samples
 #
-# We draw codes from the prior $\mathcal{N}(0, I)$, to which no image was encoded, and
-# decode them.
+# We draw random codes from the prior $\mathcal{N}(0, I)$, without any image, and decode
+# them.
 
 # %% mystnb={"figure": {"caption": "Images decoded from codes that were drawn from the prior.", "name": "fig-train-samples"}, "image": {"alt": "Four rows of sixteen decoded digits."}}
 invented = model.sample(64, seed=0)

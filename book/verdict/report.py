@@ -136,11 +136,11 @@ for name, number in numbers.items():
 # convolutional ({glue:text}`weights_faces` at K = 64). Both have a Bernoulli likelihood, a
 # Gaussian posterior with diagonal covariance, N(0, I) as prior, the KL in closed form, and
 # one posterior sample. A training loop of twenty lines of plain torch ends with the same
-# bits ({doc}`/book/appendix/algorithm`).
+# weights, bit for bit ({doc}`/book/appendix/algorithm`).
 #
 # *Data.* We use all of MNIST, 60,000 + 10,000 images. Of CelebA we use the first 9,000
-# images of the official list, at half size: 8,100 for training and 900 for testing. (We
-# know of no order in this list.) All of them are from the official training split. The
+# images of the official list, at half size: 8,100 for training and 900 for testing. (As
+# far as we know, the list has no order.) All of them are from the official training split. The
 # paper has 162,770 images for training and 19,962 for testing. Where a question doesn't
 # need more, we use scikit-learn's digits, and faces that are drawn by code and whose
 # factors are known.
@@ -197,8 +197,8 @@ Markdown(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
 #
 # If you know the paper, note three results:
 #
-# - **More than two dimensions help a lot,** up to about a dozen. C5 denies it. It can't
-#   hold, because it misses three of four conditions.
+# - **More than two dimensions help a lot,** up to about a dozen. Claim C5 says the opposite.
+#   It can't hold, because it misses three of four conditions.
 # - **We found no dead spots of the prior,** on a twentieth of the paper's images. So C10 can't
 #   hold. Whether very many dimensions make faces worse at all isn't decided.
 # - **For the same change of the picture, the regression's weights change an attribute more
