@@ -139,7 +139,9 @@ with plt.rc_context(plots.STYLE):
     figure, panel = plt.subplots(figsize=(plots.WIDTH, 2.2))
 names = [name for name in ways if name != "plain"]
 for place, name in enumerate(names):
-    panel.plot(gains(name), [place] * len(seeds), "o", color="C0")
+    panel.plot(
+        gains(name), [place] * len(seeds), "o", color=plots.COLOURS[0]
+    )
 panel.axvline(0, color="grey", linewidth=0.6)
 panel.axvline(0.5, color="grey", linestyle=":")
 panel.set_yticks(range(len(names)), names)
@@ -209,7 +211,7 @@ Markdown(
 with plt.rc_context(plots.STYLE):
     figure, panel = plt.subplots(figsize=(plots.WIDTH, 2.8))
 labels, rates, distortions, *_ = zip(*table, strict=True)
-panel.plot(rates, distortions, "o-", markersize=4)
+panel.plot(rates, distortions, "o-", markersize=4, color=plots.COLOURS[0])
 for label, rate, distortion in zip(labels, rates, distortions, strict=True):
     panel.annotate(f" {label}", (rate, distortion), va="bottom", size=7)
 view = panel.axis()

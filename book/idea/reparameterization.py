@@ -146,7 +146,7 @@ style = {"marker": ".", "ls": "none", "ms": 3, "alpha": 0.6}
 path, score = 2 * z, z**2 * epsilon / 0.6
 axes[0].plot(path, 1 + heights, label="by the path through z", **style)
 axes[0].plot(score, heights, label="by the score of q", **style)
-axes[0].axvline(2, color="C2", label="the true slope")
+axes[0].axvline(2, color="0.3", label="the true slope")
 axes[0].set(yticks=[], xlabel="estimates of the slope of E[z²] in μ")
 axes[0].legend()
 figure
@@ -478,7 +478,7 @@ for panel, limit in zip(axes, limits, strict=True):
     for color, name in enumerate(("plain", "baseline", "path")):
         points = clouds[name].T
         style = {"s": 6, "alpha": 0.6, "linewidths": 0}
-        style |= {"color": ("C1", "C2", "C0")[color]}
+        style |= {"color": plots.COLOURS[(1, 2, 0)[color]]}
         panel.scatter(*points, label=labels[color], **style)
     panel.set(xlim=(-limit, limit), ylim=(-limit, limit), box_aspect=1)
     panel.set(xlabel=r"$\partial / \partial \mu_1$")
@@ -558,7 +558,7 @@ for stage, estimates in recorded.items():
         assert pairs > 1.2 * ratios[stage, part, "baseline"][0]
         table.append((*row, f"{pairs:.3g}"))
 headers = ["variance over that of the path", "score function"]
-headers += ["leave-one-out of 256", "of 2"]
+headers += ["baseline from 255 other draws", "from one other"]
 Markdown(tabulate(table, headers, "github", disable_numparse=True))
 
 # %% [markdown]
@@ -725,7 +725,7 @@ figure, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.1), sharey=True)
 for color, (S, lines) in enumerate(elbos.items()):
     for panel, cost in zip(axes, (1, S * len(images)), strict=True):
         at = cost * torch.arange(1, 2 * short_passes + 1) / 2
-        style = {"color": f"C{color}"}
+        style = {"color": plots.COLOURS[color]}
         panel.plot(at, lines.mean(0), label=f"S = {S}", **style)
         panel.plot(at, lines.T, linewidth=0.6, alpha=0.6, **style)
 axes[0].set(xlabel="passes over the data", ylabel="nats per image")

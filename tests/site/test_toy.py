@@ -75,7 +75,7 @@ def test_what_one_draws_finds_its_place(toy):
     circle = [(0.5, 0.15), (0.3, 0.3), (0.25, 0.5), (0.3, 0.7), (0.5, 0.85), (0.7, 0.7), (0.75, 0.5), (0.7, 0.3)]
     drag(page, "#toy-pad", *circle, circle[0])
     page.clock.run_for(1000)
-    assert re.search("ten neighbours, ([6-9]|10) are of the kind 0", text(page, "message"))
+    assert re.search("ten neighbours, ([6-9]|10) are 0s", text(page, "message"))
     copy, code = page.locator("#toy-copy").evaluate(INK), text(page, "code")
     assert text(page, "x-name") == "your digit"
     page.locator("#toy-plane").hover(position={"x": 30, "y": 200})
@@ -84,7 +84,7 @@ def test_what_one_draws_finds_its_place(toy):
     button(page, "clear").click()
     press(page, "#toy-pad", "Shift+ArrowUp", " ", *["Shift+ArrowDown"] * 3, " ")
     page.clock.run_for(1000)
-    assert re.search("ten neighbours, .* are of the kind 1", text(page, "message"))
+    assert re.search("ten neighbours, .* are 1s", text(page, "message"))
     press(page, "#toy-plane", "ArrowRight")
     assert text(page, "copy-name") == "what belongs there"
     button(page, "A 6").click()

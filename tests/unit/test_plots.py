@@ -1,5 +1,7 @@
 """Figures of data whose classes have other names and numbers than MNIST's."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -22,4 +24,4 @@ def test_each_curve_has_its_name_at_its_end_in_its_colour_and_apart_from_others(
         line.get_label(): line.get_color() for line in panel.lines
     }
     heights = [ends[name].get_position()[1] for name in ("prior", "K = 2", "K = 8", "K = 96")]
-    assert all(high - low > 0.08 for low, high in zip(heights, heights[1:], strict=False))
+    assert all(high - low > 0.08 for low, high in pairwise(heights))
