@@ -42,7 +42,8 @@ def write(path: Path, *parts: bytes | memoryview | str) -> None:
                 file.write(part.encode() if isinstance(part, str) else part)
         place(temporary, path)
     except OSError as error:  # the error of a full disk doesn't name the file
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        gone = "" if path.parent.exists() else "; its folder was deleted or moved, so start again"
+        raise OSError(error.errno, f"{error.strerror or error}{gone}", str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -96,7 +96,7 @@ class VAE(nn.Module):
         x, given = self.prepare(x), self.labels(labels, len(x))
         q, p = call(self.encoder, x.device, x, *given), call(self.prior, x.device, *given)
         with full_precision(x.device):
-            draws = zip(*(draw(q, reparameterized) for _ in range(samples)), strict=True)
+            draws = zip(*(draw(q, reparameterized) for _ in range(whole_number("samples", samples))), strict=True)
             codes, log_posterior = map(torch.stack, draws)
             log_prior = torch.stack([p.log_prob(z) for z in codes.unbind()])
             kl = kl_by_dimension(q, p)
