@@ -228,6 +228,8 @@ def test_an_attribute_is_known_by_its_column():
         faces.column("smiling")
     with pytest.raises(ValueError, match=r"known: Male, Smiling, Big_Nose, Big_Lips$"):
         faces.column("Hat")
+    with pytest.raises(ValueError, match="0 is none of the 4 attributes"):
+        faces.column(0)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
