@@ -1,6 +1,6 @@
 """Attributes in the code space: classify them by logistic regression, and decode codes along their directions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,10 +8,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_validate
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import progress
+from .checks import attempt
 from .models import VAE
+from .objective import whole_number
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,18 @@ def fit(codes: Tensor, labels: Tensor, names: Sequence[str], folds: int = 5) -> 
         If the shapes don't fit, labels have other values, or codes don't vary. Also if an attribute is present or
         absent in fewer codes than there are folds, or the mean codes with and without it are equal.
     """
-    codes, labels = _full(codes), torch.as_tensor(labels).cpu().to_dense()
+    codes, labels, folds = _full(codes), _tensor(labels), whole_number("folds", folds, least=2)
+    names = [str(each) for each in names] if isinstance(names, Iterable) else []
     if codes.ndim != 2 or labels.shape != (len(codes), len(names)) or len(set(names)) < len(names):
         shapes = f"{tuple(codes.shape)} and {tuple(labels.shape)} for {', '.join(names)}"
         raise ValueError(f"expected codes (N, K), labels (N, A) and as many different names, not {shapes}")
     values = set(labels.flatten().tolist())
     if not (values <= {0, 1} or values <= {-1, 1}):
         raise ValueError(f"labels must be bool, 0 and 1, or -1 and 1; these have {[*values][:5]}")
-    if not codes.isfinite().all() or not (codes != codes[:1]).any():
-        raise ValueError("all codes are equal, or some aren't finite, so they hold no attribute: did the model learn?")
+    if codes.is_complex() or not codes.isfinite().all() or not (codes != codes[:1]).any():
+        raise ValueError(
+            "all codes are equal, or some aren't finite or real, so they hold no attribute: did the model learn?"
+        )
     x, found = codes.numpy(), {}
     columns = zip(names, (labels == 1).T.numpy(), strict=True)
     for name, column in progress.bar(columns, total=len(names), desc="attributes", delay=2):
@@ -121,19 +126,22 @@ def traverse(model: VAE, codes: Tensor, direction: Tensor, steps: Tensor) -> Ten
     ValueError
         If the shapes don't fit.
     """
-    codes, direction, steps = (torch.as_tensor(each, device=model.device) for each in (codes, direction, steps))
+    codes, direction, steps = (_tensor(each).to(model.device) for each in (codes, direction, steps))
     if codes.ndim != 2 or direction.shape != codes.shape[1:] or steps.ndim != 1:
         raise ValueError(f"expected (N, K), (K,) and (T,), not {codes.shape}, {direction.shape} and {steps.shape}")
     path = codes[:, None] + steps[:, None] * direction  # (N, T, K)
     return model.decode(path.flatten(0, 1)).unflatten(0, path.shape[:2])
 
 
+def _tensor(values: object) -> Tensor:
+    return attempt("conversion of codes or labels to a tensor", torch.as_tensor, values).detach().cpu().to_dense()
+
+
 def _full(codes: Tensor) -> Tensor:
     """Convert codes to single precision or better on the CPU, for NumPy."""
-    codes = torch.as_tensor(codes).detach().cpu()
-    return codes.to(torch.promote_types(codes.dtype, torch.float32))
+    return (codes := _tensor(codes)).to(torch.promote_types(codes.dtype, torch.float32))
 
 
 def _unit(vector) -> Tensor:
     vector = torch.as_tensor(vector, dtype=torch.float64)  # float32's norm may overflow
-    return (vector / vector.norm()).float()
+    return nn.functional.normalize(vector / vector.abs().max(), dim=0).float()

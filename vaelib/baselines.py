@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 from .models import VAE
 from .objective import importance_weighted_bound
 
+Density = Callable[[Tensor], Tensor]
+
 
 def wake_sleep(model: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
     """Compute both losses of wake-sleep (Hinton et al., 1995), in nats, each (B,).
@@ -40,12 +42,7 @@ def _log_joint(model: VAE, prepared: Tensor, z: Tensor) -> Tensor:
 
 
 def hmc(
-    log_density: Callable[[Tensor], Tensor],
-    z: Tensor,
-    steps: int,
-    step_size: float,
-    leapfrogs: int = 10,
-    target: float | None = 0.9,
+    log_density: Density, z: Tensor, steps: int, step_size: float, leapfrogs: int = 10, target: float | None = 0.9
 ) -> tuple[Tensor, float, float]:
     """Run Hamiltonian Monte Carlo (Neal, 2011) with B chains at once and one step size.
 

@@ -47,8 +47,8 @@ def check_run(
     """
     plain = unwrap(model)
     device = plain.device
-    if isinstance(objective, type):
-        raise ValueError(f"the objective is a class; give an instance of it: {objective.__name__}(...)")
+    if isinstance(objective, type) or not callable(objective):
+        raise ValueError(f"the objective is {objective!r}; give a function, or an instance of a class: BetaELBO(2.0)")
     dataclass = getattr(objective, "__dataclass_params__", None)
     if dataclass and not dataclass.frozen:
         kind = type(objective).__name__

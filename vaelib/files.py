@@ -6,12 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, SoftFileLock, Timeout
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
 
 _HELD: dict[Path, os.stat_result] = {}  # the folders that this process holds, with their lock files
 
@@ -42,7 +38,8 @@ def write(path: Path, *parts: bytes | memoryview | str) -> None:
                 file.write(part.encode() if isinstance(part, str) else part)
         place(temporary, path)
     except OSError as error:  # the error of a full disk doesn't name the file
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        gone = "" if path.parent.exists() else "; its folder was deleted or moved, so start again"
+        raise OSError(error.errno, f"{error.strerror or error}{gone}", str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -112,14 +109,3 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     finally:
         _HELD.pop(held, None)
         lock.release()
-
-
-def read_notebook(path: Path) -> "NotebookNode":
-    """Read a Jupyter notebook. Raises ValueError, with the file's name, if it's damaged."""
-    import nbformat  # a machine for training only may lack it
-
-    content = path.read_bytes()
-    try:
-        return nbformat.reads(content.decode(), as_version=4)
-    except Exception as error:  # the parser raises errors of any kind
-        raise ValueError(f"{path} isn't a notebook, or is damaged ({error})") from error

@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 from torch.nn.parallel import DistributedDataParallel
 
 from .decoders import Bernoulli, Decoder
-from .distributions import DiagonalNormal, at_least_float32, full_precision, kl_by_dimension, mean_and_log_variance
+from .distributions import at_least_float32, full_precision, kl_by_dimension, mean_and_log_variance
 from .encoders import Encoder, Gaussian, evaluating
 from .objective import Terms, whole_number
 from .priors import Prior, Standard
@@ -96,7 +96,7 @@ class VAE(nn.Module):
         x, given = self.prepare(x), self.labels(labels, len(x))
         q, p = call(self.encoder, x.device, x, *given), call(self.prior, x.device, *given)
         with full_precision(x.device):
-            draws = zip(*(draw(q, reparameterized) for _ in range(samples)), strict=True)
+            draws = zip(*(draw(q, reparameterized) for _ in range(whole_number("samples", samples))), strict=True)
             codes, log_posterior = map(torch.stack, draws)
             log_prior = torch.stack([p.log_prob(z) for z in codes.unbind()])
             kl = kl_by_dimension(q, p)
@@ -214,17 +214,10 @@ def draw(q: Any, reparameterized: bool = True) -> tuple[Tensor, Tensor]:
 
     An inverse autoregressive flow needs this: the density of a given code takes K passes.
     """
-    if reparameterized and (type(q) is DiagonalNormal or _draws_both(type(q))):
+    if reparameterized and "rsample_and_log_prob" in vars(type(q)):  # not inherited: a subclass may change log_prob
         return q.rsample_and_log_prob()
     z = q.rsample() if reparameterized and q.has_rsample else q.sample()
     return z, q.log_prob(z)
-
-
-def _draws_both(kind: type) -> bool:
-    """Return whether `rsample_and_log_prob` agrees with `rsample` and `log_prob`: no subclass overrides only those."""
-    owner = {name: each for each in reversed(kind.__mro__) for name in vars(each)}  # the class that defines it
-    both = owner.get("rsample_and_log_prob")
-    return both is not None and all(issubclass(both, owner[name]) for name in ("rsample", "log_prob"))
 
 
 def mlp(

@@ -7,6 +7,7 @@ import inspect
 import linecache
 import logging
 import os
+import random
 import re
 import sys
 import sysconfig
@@ -134,15 +135,16 @@ def meaning(*functions: Callable | None) -> str:
 
     The hash is computed from syntax trees, so comments and docstrings don't count. It includes everything that the
     functions read: defaults, closures, globals, base classes and other functions, hashed in the same way. It doesn't
-    depend on the version of Python. It ignores environment variables, files, `sys.argv`, `globals()[...]`, `eval`,
-    modules imported by a name in a string, changed functions of installed packages, iterators, loggers' settings and
-    weak references. Pass such values as arguments.
+    depend on the version of Python. It ignores environment variables, files, `sys.argv`, modules imported by a
+    name in a string, changed functions of installed packages, loggers' settings and keys that are held weakly. Pass
+    such values as arguments.
 
     Raises
     ------
     ValueError
-        If the source code of a function is missing, as of TorchScript, or has changed since it was imported, or a
-        tensor isn't dense.
+        If the source code of a function is missing, or has changed since it was imported, or if the content of a value
+        can't be known: TorchScript, sparse tensors, images, files, locks, weak references, `globals()`, `eval`, and
+        random generators whose seed was drawn. `train(..., name=...)` stands for them.
     """
     reader = _Reader()
     digits = reader.hash(functions)[:16]
@@ -152,6 +154,11 @@ def meaning(*functions: Callable | None) -> str:
 
 # Values with content besides their attributes
 PLAIN = Tensor | np.ndarray | Number | np.generic | str | bytes | None | tuple | list | set | frozenset | dict
+ADVICE = "use numbers, strings, arrays, tensors or a seeded torch.Generator, or name the run: train(..., name=...)"
+
+# Content of types that can't be pickled, or only with more than this
+PARTS = {property: ("fget", "fset"), cached_property: ("func",), slice: ("start", "stop", "step")}
+PARTS |= {re.Pattern: ("pattern", "flags"), CellType: ("cell_contents",)}
 
 
 class _Reader:
@@ -165,8 +172,11 @@ class _Reader:
         """Hash the content of a value or an object, or the source code of a function or a class."""
         if id(value) not in self.known:
             self.known[id(value)] = "itself", value  # for cycles, while its content is hashed
-            attributes = _state(value) if isinstance(value, PLAIN) else {}  # of a subclass, or set on a tensor
-            parts = self.hash(type(value)), self._content(value), *([self.hash(attributes)] if attributes else [])
+            try:
+                attributes = _state(value) if isinstance(value, PLAIN) else {}  # of a subclass, or set on a tensor
+                parts = self.hash(type(value)), self._content(value), *([self.hash(attributes)] if attributes else [])
+            except (AttributeError, LookupError, ReferenceError, RuntimeError, TypeError) as error:
+                raise ValueError(f"can't record {type(value)} ({error}); {ADVICE}") from error
             self.known[id(value)] = hashlib.sha256(repr(parts).encode()).hexdigest(), value
         return self.known[id(value)][0]
 
@@ -175,7 +185,7 @@ class _Reader:
 
     def _content(self, value: Any) -> object:
         if isinstance(value, Tensor):
-            return _digest(value)
+            return _digest(value) + "other" * (value.requires_grad != isinstance(value, nn.Parameter))  # than usual
         if isinstance(value, np.ndarray | memoryview):
             with suppress(TypeError, ValueError):  # torch lacks strings, dates and other types
                 return _digest(torch.as_tensor(np.array(value)))  # a copy, because torch lacks negative strides
@@ -183,18 +193,21 @@ class _Reader:
         if isinstance(value, Number | np.generic | str | bytes | None):
             return repr(value.item() if isinstance(value, np.generic) else value)
         if isinstance(value, tuple | list | deque | KeysView | ValuesView | ItemsView):
-            return self.each(value)
+            return (self.each(value), value.maxlen) if isinstance(value, deque) else self.each(value)
         if isinstance(value, set | frozenset):
             return sorted(self.each(value))
         if isinstance(value, dict | MappingProxyType):
             factory = [self.hash(value.default_factory)] if isinstance(value, defaultdict) else []
             return self.each(value.keys()), self.each(value.values()), *factory
-        if isinstance(value, torch.Generator):
-            return value.initial_seed()
+        if isinstance(value, torch.Generator | random.Random | np.random.RandomState | np.random.SeedSequence):
+            seed = value.initial_seed() if isinstance(value, torch.Generator) else getattr(value, "entropy", 2**64)
+            if np.max(seed) >= 2**48:
+                raise TypeError("its seed is unknown, or was drawn")
+            if isinstance(value, torch.Generator):
+                return seed
         if isinstance(value, partial):
             return self.each((value.func, value.args, value.keywords))
-        names = {property: ("fget", "fset"), cached_property: ("func",), slice: ("start", "stop", "step")}
-        within = names.get(type(value), ("__wrapped__", "__func__", "__self__"))
+        within = PARTS.get(type(value), ("__wrapped__", "__func__", "__self__"))
         inner = self.each(getattr(value, name, None) for name in within)
         read = self._class if isinstance(value, type) else self._function if inspect.isfunction(value) else self._object
         return inner, read(value)
@@ -203,20 +216,20 @@ class _Reader:
         if isinstance(value, ModuleType) and not _is_installed(value):
             return value.__name__, self.hash({name: each for name, each in vars(value).items() if name[:2] != "__"})
         # Use changes these, such as the cache of a singledispatch
-        if isinstance(value, ModuleType | logging.Logger | weakref.ref | weakref.WeakKeyDictionary):
+        if isinstance(value, ModuleType | logging.Logger | weakref.WeakKeyDictionary):
             return getattr(value, "__name__", getattr(value, "name", ""))
-        if hasattr(value, "__qualname__"):  # a function of C code
+        if hasattr(value, "__qualname__") and not isinstance(value, Iterator):  # a function of C code
             return f"{getattr(value, '__module__', None)}.{value.__qualname__}"
         if hasattr(value, "fingerprint"):  # a data set; its images are already hashed
             return value.fingerprint
-        if _is_installed(sys.modules.get(type(value).__module__)) and not hasattr(value, "__dict__"):
+        kind, content = type(value), self.hash(_state(value))  # a repr may omit or round values
+        reduced = () if kind in PARTS else value.__reduce_ex__(4)  # fails if the content can't be known
+        if _is_installed(sys.modules.get(kind.__module__)) and not hasattr(value, "__dict__"):
             content = re.sub("0x[0-9a-fA-F]+", "", repr(value))  # without its address
-        else:
-            content = self.hash(_state(value))  # a repr may omit or round values
-        if content != repr(value) and type(value).__reduce__ is not object.__reduce__:  # a random generator, a deque
-            with suppress(TypeError):  # it can't be pickled
-                return content, self.each(value.__reduce_ex__(4))
-        return content
+        by_python = kind.__getstate__ is object.__getstate__ or inspect.isfunction(kind.__getstate__)
+        if content == repr(value) or (by_python and kind.__reduce__ is object.__reduce__):
+            return content
+        return content, self.each(reduced)
 
     def _class(self, kind: type) -> object:
         name = f"{_module(kind)}.{kind.__qualname__}"
@@ -243,6 +256,8 @@ class _Reader:
         passed = {node.id for node in names if id(node) not in owners}  # alone, as in f(x), and not only as in x.y
         declared = {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
         changed = declared & {node.id for node in names if not isinstance(node.ctx, ast.Load)}
+        if {node.id for node in names} & {"eval", "exec", "globals"} - around.keys() or "__globals__" in attributes:
+            raise TypeError(f"{function.__qualname__} uses eval, exec, globals or __globals__")
         compiled = {name for code in _codes(function.__code__) for name in code.co_names}  # without local variables
         read = {node.id for node in names} & compiled & around.keys() - changed
         values = [(name, around[name], attributes) for name in sorted(read)]
@@ -270,18 +285,20 @@ def _module(value: Any) -> str:
 
 def _state(value: Any) -> dict[str, Any]:
     """Return an object's attributes without its mode and cached properties, which change during use."""
-    if isinstance(value, torch.jit.ScriptModule):
-        raise ValueError("can't record TorchScript; use the module in Python, or name the run: train(..., name=...)")
+    hidden = torch.jit.ScriptModule, torch.UntypedStorage, torch.TypedStorage, *weakref.ProxyTypes
+    if issubclass(type(value), hidden):  # a proxy's class isn't its type
+        raise TypeError("its values aren't in Python")
     state = object.__getstate__(value)
     attributes, slots = state if isinstance(state, tuple) else (state, None)
-    kept = dict(attributes or {})
+    kept = {key: each for key, each in (attributes or {}).items() if not _is_cache(getattr(type(value), key, None))}
     if isinstance(value, nn.Module):
         del kept["training"]
-    for key in attributes or ():
-        inherited = getattr(type(value), key, None)
-        if hasattr(inherited, "__get__") and not callable(inherited):  # a function can be a default
-            del kept[key]
     return kept | (slots or {})
+
+
+def _is_cache(inherited: object) -> bool:
+    """Return whether a class member is a cached property. A property isn't, and a function can be a default."""
+    return hasattr(inherited, "__get__") and not hasattr(inherited, "__set__") and not callable(inherited)
 
 
 def _trees(function: Any) -> list[ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -381,7 +398,7 @@ def _digest(tensor: Tensor) -> str:
     """Hash a tensor's values."""
     if tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta:
         raise ValueError("can't record a tensor that is sparse, nested or on the meta device; make it dense")
-    content = tensor.detach().cpu().contiguous()
+    content = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     head = f"{content.dtype} {tuple(content.shape)}".encode()
     values = content.reshape(-1).view(torch.uint8).numpy().tobytes()  # NumPy doesn't support bfloat16
     return f"tensor:{hashlib.sha256(head + values).hexdigest()[:16]}"

@@ -10,15 +10,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
 
-STYLE = {
-    "figure.dpi": 144,
-    "figure.constrained_layout.use": True,
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-}
+STYLE = {"figure.dpi": 144, "figure.constrained_layout.use": True, "font.size": 9, "axes.titlesize": 9}
+STYLE |= dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
 WIDTH = 7.0  # inches, the width of a page
 # In the book, brick is the decoder and the reconstruction, blue the encoder and the KL. Other curves have others.
 PARTS = {"elbo": "#12141a", "reconstruction": "#802a24", "kl": "#1430e4"}
@@ -39,8 +32,7 @@ def _figure(count: int = 1, columns: int = 1, height: float = 2.6, **options) ->
 
 def _show(axes: Axes, images: Tensor, columns: int) -> None:
     """Show images (N, C, H, W), uint8 or in [0, 1], on a white grid."""
-    if images.dtype == torch.uint8:
-        images = images / 255
+    images = images / 255 if images.dtype == torch.uint8 else images
     axes.imshow(make_grid(images.cpu(), columns, padding=1, pad_value=1).permute(1, 2, 0), interpolation="nearest")
     axes.set_axis_off()
 
@@ -180,9 +172,8 @@ def codes(means: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
     for axis in (axes[1].xaxis, axes[1].yaxis):
         axis.set_ticks(torch.special.ndtr(ticks), [f"{tick:.0f}" for tick in ticks])
     shown = [f" {name}" if name.startswith("_") else name for name in names]  # else matplotlib leaves it out
-    legend = figure.legend(axes[0].collections, shown, loc="outside right center", markerscale=3, frameon=False)
-    for handle in legend.legend_handles:
-        handle.set_alpha(1)
+    legend = figure.legend(axes[0].collections, shown, loc="outside right center", markerscale=3)
+    plt.setp(legend.legend_handles, alpha=1)
     return figure
 
 

@@ -24,7 +24,7 @@ import json
 import math
 import platform
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -44,6 +44,7 @@ from .training import TrainConfig, adam
 RECORD, WEIGHTS = "run.json", "model.safetensors"
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint"
 OLD = ("evaluation.json", "SHA256SUMS")  # files of complete runs, other than CONFIG and METRICS, before RECORD existed
+FILES = RECORD, WEIGHTS, CONFIG, METRICS, CHECKPOINT, *OLD
 DEFAULTS = asdict(TrainConfig(1))
 
 
@@ -182,6 +183,8 @@ def train(
     known = {key: getattr(data, key) for key in ("name", "fingerprint", "image_shape", "origin")}
     record = naming.record(config, known, functions, name or naming.meaning(*functions.values()))
     folder = files.expanded(root or default_root()).absolute() / naming.folder_name(record, DEFAULTS, bool(name))
+    if taken := [path for path in (folder / name for name in FILES) if path.is_dir()]:
+        raise IsADirectoryError(f"{taken[0]} is a folder, but a run has a file there; delete or move it")
     if not is_complete(folder):
         model = _build(data, config, device, builder, objective, schedule, optimizer)
         with files.locked(folder):
@@ -286,8 +289,9 @@ def _complete(
 def train_all(data: Dataset, configs: Sequence[TrainConfig], root: Path | str | None = None) -> dict[int, list[Run]]:
     """Call `train` with each configuration in turn. Returns the runs of each latent dimension, in the given order."""
     trained: dict[int, list[Run]] = {}
-    for each in configs:
-        trained.setdefault(each.latent_dim, []).append(train(data, each, root))
+    for each in configs if isinstance(configs, Iterable) else [configs]:
+        run = train(data, each, root)
+        trained.setdefault(run.config.latent_dim, []).append(run)
     return trained
 
 
@@ -390,7 +394,7 @@ def _refuse_another(folder: Path, found: dict, expected: dict) -> None:
 def _refusing_damage(path: Path) -> Iterator[None]:
     try:
         yield
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+    except (AttributeError, IsADirectoryError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged, or was written by another version of vaelib ({error!r:.200}); take an undamaged copy, "
             "use that version, or delete it, and `train` resumes the run or trains it again"

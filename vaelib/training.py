@@ -265,8 +265,8 @@ class _State:
         self._start_epoch()
 
     def _start_epoch(self) -> None:
-        self.step, self.seconds = 0, 0.0
-        self.totals = [0.0, 0.0]  # of both terms, over this epoch's images so far
+        # The totals are those of both terms, over this epoch's images so far
+        self.step, self.seconds, self.totals = 0, 0.0, [0.0, 0.0]
         self.shuffle = self.order.get_state()
 
     def take_step(self, model: VAE, batch: tuple[Tensor, ...], fraction: float, mixed: bool) -> Tensor:
@@ -326,8 +326,11 @@ class _State:
     def show(self, on_epoch: Callable[[VAE, dict], None], checkpoint: Path) -> None:
         """Call `on_epoch` with a copy of the model. If it raises, save the epoch first."""
         self._warn_of_unsaved()  # before it, because it may draw random numbers
+        kind = torch.get_default_dtype()
         try:
             on_epoch(copy.deepcopy(self.model).eval(), dict(self.history[-1]))
+            if torch.get_default_dtype() != kind or not torch.is_grad_enabled():
+                raise ValueError("on_epoch changed torch's default dtype, or disabled gradients; let it restore both")
         except BaseException:
             self.write(checkpoint)
             raise

@@ -10,6 +10,7 @@ from joblib import cpu_count  # unlike os.cpu_count, it respects the limits of a
 
 from vaelib import files, runs, storage
 from vaelib.__main__ import STOPPED
+from vaelib.data import paths
 
 from . import claims, live, pictures
 from . import publish as publishing
@@ -81,7 +82,7 @@ def publish(options: argparse.Namespace) -> None:
             files.write(BOOK / "live" / "training.png", pictures.drawn(live.training()))
         else:
             publishing.animation(storage.PRETRAINED / "celeba-k64.safetensors", BOOK / "pictures" / "celeba-walk.webp")
-    print(f"published {options.experiment} from profile {options.profile!r}")
+    paths.say(f"published {options.experiment} from profile {options.profile!r}")
 
 
 def main() -> None:

@@ -19,9 +19,10 @@ import yaml
 from scipy.stats import t
 from tabulate import tabulate
 
-from vaelib import files
 from vaelib.runs import Run, plus_minus
 from vaelib.runs import load as load_run
+
+from . import notebooks
 
 MIME = "application/vnd.vaelib.claim+json"
 CLAIMS = Path(__file__).with_name("claims.yml")
@@ -284,7 +285,7 @@ def _page(claim: str, book: Path) -> Path:
 
 def _stored(claim: str, book: Path) -> dict:
     page = _page(claim, book)
-    for output in (each for cell in files.read_notebook(page).cells for each in cell.get("outputs", [])):
+    for output in (each for cell in notebooks.read(page).cells for each in cell.get("outputs", [])):
         stored = output.get("data", {}).get(MIME)
         if stored and stored["claim"] == claim:
             return stored

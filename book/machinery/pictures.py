@@ -11,10 +11,12 @@ from PIL import Image
 
 from vaelib import files
 
+from . import notebooks
+
 
 def shrink(notebook: Path) -> None:
     """Reduce the pictures in an executed notebook to 256 colours each."""
-    page = files.read_notebook(notebook)
+    page = notebooks.read(notebook)
     for output in (each for cell in page.cells for each in cell.get("outputs", [])):
         if png := output.get("data", {}).get("image/png"):
             output["data"]["image/png"] = base64.b64encode(stored(png, notebook)).decode()

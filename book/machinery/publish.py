@@ -13,7 +13,7 @@ from torchvision.utils import make_grid
 
 from vaelib import data, files, runs, storage
 
-from . import live, pictures, profiles
+from . import live, notebooks, pictures, profiles
 
 WEIGHTS = {"mnist": (1, 2), "celeba": (64,)}  # each experiment's latent dimensions with published weights
 LIVE = {"mnist": live.plane, "celeba": live.lab}  # other data of each experiment's interactive page
@@ -51,7 +51,7 @@ def picture(notebook: Path, figure: str, path: Path) -> None:
     ValueError
         If the notebook doesn't contain a figure with this name, or wasn't executed.
     """
-    for cell in files.read_notebook(notebook).cells:
+    for cell in notebooks.read(notebook).cells:
         if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == figure:
             for output in cell.outputs:
                 if png := output.get("data", {}).get("image/png"):

@@ -15,10 +15,10 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
-from vaelib import files, storage
+from vaelib import storage
 from vaelib.data import digits
 
-from . import live
+from . import live, notebooks
 
 SHARED = ["decoder", "page"]
 DIGITS = ["encoder", "mnist-k2-encoder", "mnist-k2", "mnist"]
@@ -43,7 +43,7 @@ PARTS = {  # from a suffix of a model's name to the tensors
 
 def stored(notebook: Path, kind: str) -> str:
     """Return the output of the given MIME type in an executed notebook."""
-    for cell in files.read_notebook(notebook).cells:
+    for cell in notebooks.read(notebook).cells:
         for output in cell.get("outputs", []):
             if kind in output.get("data", {}):
                 return output.data[kind]

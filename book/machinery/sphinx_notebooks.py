@@ -13,9 +13,9 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.errors import ExtensionError
 
-from vaelib import files, runs
+from vaelib import runs
 
-from . import profiles
+from . import notebooks, profiles
 
 GUIDE = "/book/run"
 QUICK = [
@@ -60,7 +60,7 @@ def quick_numbers(path: Path) -> str | None:
     """Return the first output of a notebook that comes from the quick profile, if any."""
     shown = "\n".join(
         str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))
-        for cell in files.read_notebook(path).cells
+        for cell in notebooks.read(path).cells
         for output in cell.get("outputs", [])
     )
     found = QUICK_RUN.search(shown)
@@ -114,7 +114,7 @@ def offer(app, page, template, context, doctree) -> None:
     if Path(app.env.doc2path(page)).suffix != ".ipynb":
         return
     name = notebook(page)
-    found = files.read_notebook(Path(app.srcdir, name))
+    found = notebooks.read(Path(app.srcdir, name))
     for cell in found.cells:
         if cell.cell_type == "code":
             cell.update(outputs=[], execution_count=None)

@@ -17,7 +17,7 @@ from traitlets.config import Config
 
 from vaelib import files, runs
 
-from . import pictures, profiles
+from . import notebooks, pictures, profiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Job:
         if not self.run or not runs.is_complete(self.run) or not self.page.exists():
             return False
         try:
-            page, recipe = files.read_notebook(self.page), self.recipe(files.read_notebook(self.notebook))
+            page, recipe = notebooks.read(self.page), self.recipe(notebooks.read(self.notebook))
             return (page.metadata.get("recipe"), page.metadata.get("sha256")) == (recipe, _checksum(page))
         except (OSError, ValueError):
             return False
@@ -120,7 +120,7 @@ def sweep(jobs: list[Job], workers: int, description: str = "pages") -> dict[Job
 
 def execute(job: Job) -> None:
     """Execute one notebook. If all cells work, write its page; otherwise write the notebook to `job.failure`."""
-    notebook = files.read_notebook(job.notebook)  # read before execution, because it may be edited meanwhile
+    notebook = notebooks.read(job.notebook)  # read before execution, because it may be edited meanwhile
     job.page.parent.mkdir(parents=True, exist_ok=True)
     job.failure.unlink(missing_ok=True)
     # Jupyter chooses free ports, which another process may take before the kernel does. Sockets in files can't be taken.
@@ -145,7 +145,7 @@ def execute(job: Job) -> None:
                 files.write(job.failure, executed.read_bytes())
             raise
         pictures.shrink(executed)
-        page = files.read_notebook(executed)
+        page = notebooks.read(executed)
     _tidy(page, job.label)
     page.metadata |= {"recipe": job.recipe(notebook), "sha256": _checksum(page)}
     files.write(job.page, nbformat.writes(page) + "\n")

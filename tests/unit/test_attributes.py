@@ -40,7 +40,7 @@ def test_the_direction_leads_from_the_mean_code_without_the_attribute_to_that_wi
 
 
 FORMS = torch.Tensor.numpy, torch.Tensor.bfloat16, torch.Tensor.requires_grad_
-SCALED = (lambda codes: 1e-30 * codes), (lambda codes: 1e30 * codes)
+SCALED = (lambda codes: 1e-30 * codes), (lambda codes: 1e30 * codes), (lambda codes: 1e-300 * codes.double())
 
 
 @pytest.mark.parametrize("form", [*FORMS, *SCALED])
@@ -51,10 +51,11 @@ def test_codes_of_other_kinds_and_scales_have_the_same_direction(planted, found,
     assert again.score(form(codes.clone())).shape == (len(codes),)
 
 
-def test_codes_that_do_not_vary_are_refused():
-    labels = (torch.arange(100) < 50)[:, None]
-    with pytest.raises(ValueError, match="all codes are equal, or some aren't finite, so they hold no attribute"):
-        attributes.fit(torch.full((100, 3), 0.3), labels, ["Bald"])
+def test_codes_that_do_not_vary_and_missing_arguments_are_refused():
+    codes, labels, names = torch.full((100, 3), 0.3), (torch.arange(100) < 50)[:, None], ["Bald"]
+    for given in ((codes, labels, names), (None, labels, names), (codes, None, names), (codes, labels, None)):
+        with pytest.raises(ValueError, match=r"all codes are equal, or some|to a tensor failed|expected codes"):
+            attributes.fit(*given)
 
 
 def test_the_score_grows_fastest_along_the_gradient(planted, found):

@@ -68,7 +68,7 @@ def test_the_command_trains_and_evaluates(monkeypatch, capsys, tmp_path):
 def test_a_closed_pipe_is_no_error():
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "vaelib", "--version"]
+    command = ["env", "-u", "PYTHONUNBUFFERED", sys.executable, "-m", "vaelib", "--version"]
     result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (result.returncode, result.stderr) == (0, "")

@@ -226,8 +226,9 @@ def test_an_attribute_is_known_by_its_column():
     assert [faces.column(name) for name in faces.names] == [0, 1, 2, 3]
     with pytest.raises(ValueError, match=r"'smiling' is none of the 4 attributes of 'mine'; known: Smiling$"):
         faces.column("smiling")
-    with pytest.raises(ValueError, match=r"known: Male, Smiling, Big_Nose, Big_Lips$"):
-        faces.column("Hat")
+    for wrong in ("Hat", 0):
+        with pytest.raises(ValueError, match=r"known: Male, Smiling, Big_Nose, Big_Lips$"):
+            faces.column(wrong)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])

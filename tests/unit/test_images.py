@@ -295,6 +295,7 @@ def test_the_classes_are_told(tmp_path, names, classes):
         ("train", "unseen"),
         ("images_background", "images_evaluation"),
         ("test_tube", "training_shoes"),
+        ("no_test", "no_train"),
         ("test", "test_labels", "train"),
         ("testA", "testB", "trainA", "trainB"),
         ("fold1/test", "fold1/train", "fold2/test", "fold2/train"),

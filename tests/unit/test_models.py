@@ -139,8 +139,9 @@ def test_codes_of_another_shape_or_type_are_refused_with_the_expected_one(model,
 
 @pytest.mark.parametrize("count", [-1, 2.5, "3"])
 def test_a_number_of_samples_is_a_whole_number(model, count):
-    with pytest.raises(ValueError, match="count must be a whole number of at least 0"):
-        model.sample(count)
+    for call in (model.sample, partial(model.terms, torch.zeros(1, *model.image_shape))):
+        with pytest.raises(ValueError, match=r"(count|samples) must be a whole number of at least [01]"):
+            call(count)
 
 
 @pytest.mark.parametrize("values", [[0.0, 255], [-0.1, 1], [0, 1.01], [0, math.nan]])

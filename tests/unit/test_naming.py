@@ -4,15 +4,19 @@ import importlib
 import importlib.util
 import linecache
 import logging
+import random
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, singledispatch
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import elu, relu
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
@@ -138,7 +142,8 @@ STATE = [  # of a global that a function reads, before and after
     ("return g * x", "g = numpy.arange(2)[::-1]", "g = numpy.arange(2)"),
     ("return g.astype(float) * x", "g = numpy.array(['1'])", "g = numpy.array(['2'])"),
     ("return g.random() * x", "g = numpy.random.default_rng(1)", "g = numpy.random.default_rng(2)"),
-    ("return g.random() * x", "g = random.Random(1)", "g = random.Random(2)"),
+    ("return g.read()", *(f"g = io.BytesIO(b'{value}')" for value in (1, 2))),
+    ("return g.match(x)", *(f"g = re.compile('a' * 300 + '{value}')" for value in (1, 2))),
     ("return getattr(m, 'a') * x", "m = types.ModuleType('m')\nm.a = 1", "m = types.ModuleType('m')\nm.a = 2"),
     ("return m.__dict__['a'] * x", *(f"m = types.ModuleType('m')\nm.a = {value}" for value in (1, 2))),
     ("return g[0] * x", *(f"g = collections.deque([torch.tensor(1 + {value}e-6)])" for value in (1, 2))),
@@ -280,7 +285,7 @@ def test_the_state_that_a_function_reads_is_part_of_its_meaning(tmp_path, monkey
     def meaning(name, line):
         monkeypatch.syspath_prepend(tmp_path)
         (tmp_path / f"{name}.py").write_text(
-            f"import collections, numpy, random, torch, types\ndef f(x):\n    {body}\n{line}\n"
+            f"import collections, io, numpy, re, torch, types\ndef f(x):\n    {body}\n{line}\n"
         )
         monkeypatch.delitem(sys.modules, name, raising=False)  # of another parameter
         function = importlib.import_module(name).f
@@ -310,16 +315,15 @@ def test_the_meaning_stays_after_a_call_of_what_keeps_a_cache(monkeypatch, thing
     assert naming.meaning(_reads_a_global) == before
 
 
-def test_torchscript_has_no_meaning(monkeypatch):
-    monkeypatch.setitem(globals(), "THING", torch.jit.script(torch.nn.ReLU()))
-    with pytest.raises(ValueError, match=r"can't record TorchScript.*name=\.\.\."):
-        naming.meaning(_reads_a_global)
+HIDDEN = [random.Random, np.random.default_rng, lambda: Image.new("L", (2, 2)), lambda: weakref.ref(_Factor)]
+HIDDEN += [lambda: torch.jit.script(torch.nn.ReLU()), lambda: lambda: globals()]
+HIDDEN += [lambda: torch.eye(2).to_sparse(), lambda: torch.zeros(2, device="meta")]
 
 
-@pytest.mark.parametrize("tensor", [torch.eye(2).to_sparse(), torch.zeros(2, device="meta")])
-def test_a_tensor_without_a_row_of_values_has_no_meaning(monkeypatch, tensor):
-    monkeypatch.setitem(globals(), "THING", tensor)
-    with pytest.raises(ValueError, match=r"can't record a tensor that is sparse.*make it dense"):
+@pytest.mark.parametrize("make", HIDDEN)
+def test_what_cannot_be_known_needs_a_name(monkeypatch, make):
+    monkeypatch.setitem(globals(), "THING", make())
+    with pytest.raises(ValueError, match=r"can't record .*(name=\.\.\.|make it dense)"):
         naming.meaning(_reads_a_global)
 
 

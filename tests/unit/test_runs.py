@@ -127,6 +127,14 @@ def test_train_all_groups_its_runs_by_latent_dimension(tiny, tmp_path):
     seeds = {latent_dim: [run.config.seed for run in group] for latent_dim, group in trained.items()}
     assert seeds == {3: [1, 0], 2: [1, 0]}
     assert all(run.config.latent_dim == latent_dim for latent_dim, group in trained.items() for run in group)
+    assert runs.train_all(tiny, settings[0], tmp_path)[3][0].config == settings[0]
+
+
+@pytest.mark.parametrize("name", ["run.json", "model.safetensors", "checkpoint", "metrics.jsonl", "config.json"])
+def test_a_folder_in_the_place_of_a_file_is_refused_before_training(tiny, tmp_path, name):
+    (tmp_path / runs.name("tiny", TrainConfig(1, 1)) / name).mkdir(parents=True)
+    with pytest.raises(IsADirectoryError, match=f"{name} is a folder, but a run has a file there"):
+        runs.train(tiny, TrainConfig(1, 1), tmp_path, "cpu")
 
 
 # Always the same

@@ -421,6 +421,11 @@ def test_state_that_no_checkpoint_holds_is_warned_of_once(fit, objective, what):
     assert sum("in no checkpoint" in str(each.message) for each in warned) == 1
 
 
+def test_on_epoch_must_leave_torch_as_it_was(fit):
+    with torch.enable_grad(), pytest.raises(ValueError, match="on_epoch changed torch's default dtype, or disabled"):
+        fit(on_epoch=lambda *_: torch.set_grad_enabled(False))
+
+
 @pytest.mark.filterwarnings("error")
 def test_on_epoch_may_draw_random_numbers(fit):
     fit(on_epoch=lambda *_: random.random(), checkpoint_seconds=0)

@@ -46,7 +46,7 @@ def load(name: str, folder: str | Path | None = None, skip_damaged: bool = False
     OSError
         If a file can't be read, or CelebA's decoded images can't be written.
     """
-    if name not in _MODULES:
+    if name not in [*_MODULES]:  # a list can't be a key
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(_MODULES)}")
     if skip_damaged and name != "celeba":
         raise ValueError(f"skip_damaged is for CelebA's photographs, not for {name!r}; omit it")

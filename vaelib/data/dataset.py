@@ -176,7 +176,7 @@ class Dataset:
             If the attribute is unknown. The message lists similar names, or else all.
         """
         if name not in self.names:
-            near = ", ".join(get_close_matches(name, self.names) or self.names)
+            near = ", ".join(get_close_matches(str(name), self.names) or self.names)
             raise ValueError(f"{name!r} is none of the {len(self.names)} attributes of {self.name!r}; known: {near}")
         return self.names.index(name)
 

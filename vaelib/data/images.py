@@ -206,7 +206,8 @@ def _split(read: list[Path]) -> tuple[list[int], list[int], list[str], torch.Ten
 
 def _part(folder: str) -> tuple[str, str] | None:
     """Return the split that a folder's name contains, and the rest of the name."""
-    for word in re.finditer(r"[A-Z]?[a-z]+|[A-Z]+", folder):
+    negated = re.match(r"(?i)(no|non|not|without)[\W_]", folder)
+    for word in re.finditer(r"[A-Z]?[a-z]+|[A-Z]+", "" if negated else folder):
         for part, known in PARTS.items():
             if re.fullmatch(f"({known})(s?(set|data|daten|images?|imgs?))?", word[0].lower()):
                 return part, (folder[: word.start()] + folder[word.end() :]).lower()

@@ -23,11 +23,8 @@ CONTENT = {  # SHA-256 sums of MNIST's files, unpacked
     "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7": "t10k-images-idx3-ubyte",
     "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2": "t10k-labels-idx1-ubyte",
 }
-COPIES = (
-    "[Mm][Nn][Ii][Ss][Tt]/**/*ubyte*",
-    "*ubyte*",
-    "*ubyte*/*ubyte*",
-)  # where copies have the files, or folders of one
+# Where copies have the files, or folders of one
+COPIES = "[Mm][Nn][Ii][Ss][Tt]/**/*ubyte*", "*ubyte*", "*ubyte*/*ubyte*"
 ADVICE = "put a good copy in its place, or remove it to have it downloaded"
 
 
@@ -70,8 +67,7 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], list[str]]:
         content = path.read_bytes()
         with suppress(EOFError, OSError, zlib.error), gzip.open(path) as packed:  # or it isn't packed, or it's damaged
             content = packed.read(LIMIT)
-        name = CONTENT.get(hashlib.sha256(content).hexdigest())
-        if name:
+        if name := CONTENT.get(hashlib.sha256(content).hexdigest()):
             found[name] = torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=16 if "idx3" in name else 8)
         else:
             others.append(str(path))

@@ -5,7 +5,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from .. import files
@@ -37,8 +37,10 @@ def say(text: str) -> None:
     Characters that the output's encoding lacks, for example in file names, are printed as escapes.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    with suppress(OSError):
+    try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except OSError:  # Python would write the rest at its end, and complain
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
 def some(names: Collection[str], most: int = 3) -> str:
