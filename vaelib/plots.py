@@ -181,8 +181,7 @@ def codes(means: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
     for axis in (axes[1].xaxis, axes[1].yaxis):
         axis.set_ticks(torch.special.ndtr(ticks), [f"{tick:.0f}" for tick in ticks])
     shown = [f" {name}" if name.startswith("_") else name for name in names]  # else matplotlib leaves it out
-    legend = figure.legend(axes[0].collections, shown, loc="outside right center", markerscale=3)
-    for handle in legend.legend_handles:
+    for handle in figure.legend(axes[0].collections, shown, loc="outside right center", markerscale=3).legend_handles:
         handle.set_alpha(1)
     return figure
 
