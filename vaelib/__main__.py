@@ -25,8 +25,7 @@ class Version(argparse.Action):
     """Print the versions and the device for a bug report, and exit."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        found = runs.environment(runs.choose_device())
-        paths.say("\n".join([*map(" ".join, found.items()), platform.platform()]))
+        paths.say("\n".join([*map(" ".join, runs.environment(runs.choose_device()).items()), platform.platform()]))
         parser.exit()
 
 

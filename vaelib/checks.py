@@ -69,6 +69,8 @@ def check_run(
     if not isinstance(chosen, optim.Optimizer) or isinstance(chosen, optim.LBFGS | optim.SparseAdam):
         kind = type(chosen).__name__
         raise ValueError(f"expected one of torch's optimizers without closures or sparse gradients, not {kind}")
+    if chosen.defaults.get("fused") and any(each.is_complex() for each in model.parameters()):
+        raise ValueError("a fused optimizer can't train complex weights; use another: optimizer=torch.optim.Adam")
     if schedule:
         made = attempt("schedule", schedule, chosen)
         kinds = optim.lr_scheduler

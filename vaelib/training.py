@@ -398,6 +398,8 @@ def _unsaved(module: nn.Module, objective: Callable) -> dict[str, str]:
         every = vars(part) | {key: part.get_buffer(key) for key in part._non_persistent_buffers_set}
         for key, value in every.items():
             is_own = isinstance(value, list | tuple | dict | set) and not key.startswith("_")
+            if isinstance(value, torch.Generator):
+                value = value.get_state()
             if (is_own or isinstance(value, Number | str | Tensor | np.ndarray)) and key != "training":
                 found[f"{name}.{key}"] = repr(value.tolist() if isinstance(value, Tensor | np.ndarray) else value)
     return found

@@ -17,7 +17,7 @@
 # # Binary MNIST, next to the literature
 #
 # **How close does Burda's model, trained with this package, come to the literature's numbers on binary MNIST?** Within half a nat for a VAE,
-# and within 0.8 nats for an IWAE, which weights five samples per image. After 400 epochs, our VAE has $-\log p(x)$ = 87.23 nats (the mean of two seeds, 0.05 apart),
+# and within 0.8 nats for an IWAE, which weights five samples per image. After 400 epochs, our VAE has $-\log p(x)$ = 87.24 ± 0.03 nats (three seeds),
 # and our IWAE 86.31 (one seed). Burda et al. {cite}`burda2016importance` report 86.76 and 85.54 nats after 3,280 epochs. Hierarchical models reach 78 nats.
 #
 # We can't compare numbers of grey pixels in this way, because a Bernoulli likelihood isn't a density of grey pixels. Here pixels are

@@ -84,7 +84,7 @@ def publish(name: str, seed: int, run: runs.Run, digits: data.Dataset, samples: 
         "log_prob_samples": samples,
     }
     files.write(path, replace(run, evaluation=run.evaluation | found).dumps())
-    files.write(path.with_suffix(".safetensors"), safetensors.torch.save({"log_prob": estimates}))
+    files.write(path.with_suffix(".safetensors"), safetensors.torch.save({"log_prob": estimates.float()}))
     if seed == FIRST and run.builder:
         storage.save(model.half(), RECORDS / "beyond" / f"burda-{name}.safetensors", run.builder)
     shutil.rmtree(RECORDS / "unfinished" / f"{name}-s{seed}", ignore_errors=True)

@@ -116,6 +116,10 @@ def _stored(image_shape, latent_dim):
     return model
 
 
+def _complex():
+    return nn.ParameterList([torch.zeros(3, dtype=torch.complex64)])
+
+
 def _stranger():
     return priors.Vamp(small((1, 7, 7), 2).encoder, (1, 7, 7))
 
@@ -230,6 +234,7 @@ def _no_optimizer(weights, lr):
         ({"optimizer": torch.optim.LBFGS}, "without closures or sparse gradients"),
         ({"optimizer": torch.optim.SparseAdam}, "without closures or sparse gradients"),
         ({"optimizer": _no_optimizer}, r"expected one of torch's optimizers.*not int"),
+        ({"builder": partial(_with, place="encoder.phase", part=_complex)}, "can't train complex .*torch.optim.Adam"),
         ({"schedule": ReduceLROnPlateau}, "expected one of torch's schedules that goes by epochs, not"),
         ({"schedule": partial(OneCycleLR, max_lr=0.01, total_steps=1)}, r"the schedule failed .*Tried to step 2 times"),
         ({"schedule": type}, "expected one of torch's schedules that goes by epochs, not"),

@@ -92,6 +92,7 @@ def test_a_complete_run_has_its_files_and_a_record_of_settings_data_and_versions
     data = {"name": "tiny", "fingerprint": tiny.fingerprint, "image_shape": [1, 7, 7], "origin": tiny.origin}
     assert record["data"] == data
     assert record["environment"]["torch"] == version("torch") and record["environment"]["device"].startswith("CPU")
+    assert record["environment"]["float32_matmul_precision"] == torch.get_float32_matmul_precision()
     assert record["metrics"] == trained.metrics and record["evaluation"] == trained.evaluation
 
 
@@ -499,11 +500,13 @@ def test_a_compiled_model_trains_and_is_saved_as_what_it_is(trained, tiny, tmp_p
         lambda model: model.to("meta"),
         lambda model: model.encoder.register_forward_hook(lambda *_: None),
         lambda model: model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True),  # which nothing trains
+        lambda _: os.chdir("/"),
     ],
 )
-def test_on_epoch_may_change_its_copy_of_the_model(trained, tiny, tmp_path, change):
-    run = runs.train(tiny, trained.config, tmp_path, "cpu", on_epoch=lambda model, line: change(model))
-    assert same_runs(run, trained)
+def test_on_epoch_may_change_its_copy_of_the_model_and_the_folder(trained, tiny, tmp_path, monkeypatch, change):
+    monkeypatch.chdir(tmp_path)
+    run = runs.train(tiny, trained.config, "runs", "cpu", on_epoch=lambda model, line: change(model))
+    assert run.folder.parent == tmp_path / "runs" and same_runs(run, trained)
 
 
 def test_an_epoch_after_which_on_epoch_raises_is_saved(trained, tiny, tmp_path):

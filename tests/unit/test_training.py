@@ -392,6 +392,17 @@ class Counting(Forgetful):
         return terms.divergence - terms.reconstruction
 
 
+class Sampling(Forgetful):
+    """One that draws from its own generator."""
+
+    def __init__(self):
+        super().__init__("beta")
+        self.source = torch.Generator().manual_seed(0)
+
+    def forward(self, terms, fraction):
+        return terms.divergence - terms.reconstruction * torch.rand((), generator=self.source)
+
+
 FRACTIONS = []
 
 
@@ -411,6 +422,7 @@ def _drawing(terms, fraction, by):
     [
         *((partial(Forgetful, kind), f"objective.{kind}") for kind in ("beta", "buffer", "array")),
         (Counting, "objective.losses"),
+        (Sampling, "objective.source"),
         (_listing, "a value that the objective reads"),
         *((partial(_drawing, by=name), f"the state of {name}") for name in ("random", "numpy.random")),
     ],
