@@ -19,6 +19,7 @@ training, runs  the training loop, and runs on disk, which can be resumed and lo
 evaluation      ELBO, log p(x), active units, reconstruction error
 baselines       wake-sleep, Monte Carlo EM with HMC, exact EM on a grid
 attributes      directions of attributes in the code space
+features        classifiers, and distances between the features of images
 plots           grids and curves
 """
 
@@ -53,7 +54,7 @@ from . import (
 from .runs import Run, train
 from .training import TrainConfig
 
-_LATER = ("attributes", "plots")  # imported on first use, because scikit-learn and matplotlib take seconds
+_LATER = ("attributes", "features", "plots")  # imported on first use, because scikit-learn and matplotlib take seconds
 
 __all__ = ["Run", "TrainConfig", "train", *_LATER]
 __all__ += ["baselines", "binarization", "burda", "checks", "data", "decoders", "distributions", "encoders"]

@@ -150,9 +150,9 @@ panel.set_xlabel("nats of log p(x) gained over plain training")
 plt.show()
 
 # %% [markdown]
-# At this length and with these settings, no cure gains more than a wider decoder. Two levels have to sample their KL, and in plain
-# training sampling it changes log p(x) by −0.34 ± 0.28 nats. We therefore compare two levels with
-# both controls:
+# At this length and with these settings, no cure gains more than a wider decoder. We sample the KL
+# of two levels, and in plain training sampling it changes log p(x) by −0.34 ± 0.28 nats. We
+# therefore compare two levels with both controls:
 
 # %% tags=["hide-input"]
 level = gains("two levels", over="wider decoder")

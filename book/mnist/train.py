@@ -17,8 +17,8 @@
 # # Train on handwritten digits
 #
 # **How good is the paper's fully connected VAE at handwritten digits, if its code has only two
-# numbers?** With seed 0, its test ELBO on MNIST is −143.7 nats per image, 1.2 nats better than in
-# the authors' own run. (The {term}`ELBO` is minus the loss, so higher is better.) A code of
+# numbers?** With seed 0, its test ELBO on MNIST is −143.7 nats per image, a little better than
+# in the authors' own run. (The {term}`ELBO` is minus the loss, so higher is better.) A code of
 # one number reaches −{glue:text}`/book/mnist/dimensions.ipynb::negative_elbo_1:.1f`, and the
 # best code of {doc}`/book/mnist/dimensions`, which has 16 numbers,
 # −{glue:text}`/book/mnist/dimensions.ipynb::negative_elbo_16:.1f`. This page trains such a

@@ -42,7 +42,7 @@ folders = sorted((book / "records" / "paper").iterdir())
 records = [runs.load(folder) for folder in folders]
 fresh = [
     runs.load(path)
-    for path in sorted((book / "records" / "fresh").iterdir())
+    for path in sorted((book / "records" / "fresh").glob("*.json"))
 ]
 digits, faces = (
     [run for run in records if run.record["data"]["name"] == name]

@@ -159,7 +159,7 @@ def _with_extra_state(image_shape, latent_dim):
 class Complex(decoders.Bernoulli):
     def __init__(self, logits):
         super().__init__(logits)
-        self.phase = nn.Parameter(torch.zeros(3, dtype=torch.complex128))
+        self.register_buffer("phase", torch.zeros(3, dtype=torch.complex128))
 
 
 def _with_one_value_for_all(image_shape, latent_dim):
