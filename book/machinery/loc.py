@@ -9,7 +9,7 @@ LIMITS = {  # lines of code in each folder, with room for a small addition
     "vaelib": 3200,  # target: 2,150 + 5%
     "book/machinery": 1125,  # target: 950 + 5%
     "book/experiments": 1290,
-    "tests": 8080,  # target: 6,500 + 10%
+    "tests": 8100,  # target: 6,500 + 10%
 }
 UNCOUNTED = {"readability.py"}
 SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}

@@ -1,10 +1,13 @@
 """A folder of one's own images: every form of file that people have, read as it is seen."""
 
+import errno
 import math
+import os
 import re
 import subprocess
 import sys
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -379,6 +382,22 @@ def test_unreadable_files_are_named_all_at_once(tmp_path):
     with pytest.warns(UserWarning, match="left out"):
         mine = data.image_folder(folder.parent, 16, skip_damaged=True)
     assert len(_all(mine)) == 4 and "left out: 5 (" in mine.origin
+
+
+@pytest.mark.parametrize("closed", [".", "test", "test/b", "train/a"])
+def test_a_folder_that_cannot_be_read_is_named_and_not_left_out(tmp_path, monkeypatch, closed):
+    places = [f"{split}/{kind}/{n}.png" for split in ("train", "test") for kind in "ab" for n in range(3)]
+    folder = _folder(tmp_path, dict.fromkeys(places, _picture()))
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path) == folder / closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(ValueError, match=re.escape(f"{closed} (folder: Permission denied)")):
+        data.image_folder(folder, 8)
 
 
 def test_an_image_that_is_too_large_is_told_with_the_limit(tmp_path, monkeypatch):

@@ -60,7 +60,7 @@ def image_folder(
     size : (height, width) in pixels, or one number for both
     name : the data's name in the names of runs; by default the folder's name with the size
     grey : whether to make images with one channel instead of three
-    skip_damaged : whether to omit unreadable files, with a warning, instead of raising an error
+    skip_damaged : whether to omit unreadable files and folders, with a warning, instead of raising an error
     maximum : value of white in files of one channel with more than 8 bits, such as 4095 for 12 bits. By default it's
         65535 for integers of 16 bits. Files of 32 bits or floats require it, and so do files of 16 bits if all of them
         are darker than the middle of this scale. PGM and JPEG 2000 files contain it
@@ -68,8 +68,8 @@ def image_folder(
     Raises
     ------
     ValueError
-        If the path is empty, the size is invalid, there are fewer than two images, some can't be read (all are named),
-        or the name of a class may be that of a split or a fold.
+        If the path is empty, the size is invalid, there are fewer than two images, some images or folders can't be read
+        (all are named), or the name of a class may be that of a split or a fold.
     FileNotFoundError
         If the folder doesn't exist.
     """
@@ -81,8 +81,8 @@ def image_folder(
     if max(height, width) > LARGEST:
         raise ValueError(f"size must be at most {LARGEST} pixels, not {size}")
     maximum = None if maximum is None else positive_number("maximum", maximum)
-    files, others = _files(path)
-    images, damaged, stacks, brightest = {}, [], 0, -1.0
+    files, others, damaged = _files(path)
+    images, stacks, brightest = {}, 0, -1.0
     for file in progress.bar(files, desc="reading images", unit="image"):
         try:
             image, pages, white = _open(path / file, (width, height), "L" if grey else "RGB", maximum)
@@ -114,14 +114,14 @@ def image_folder(
     return Dataset(name, *splits, tuple(names), origin=origin)
 
 
-def _files(path: Path) -> tuple[list[Path], list[str]]:
-    """List files with an image's suffix, and omitted paths: other files, repeated folders, and unreadable folders."""
+def _files(path: Path) -> tuple[list[Path], list[str], list[str]]:
+    """List files with an image's suffix, omitted paths (other files and repeated folders), and unreadable folders."""
     if not path.is_dir():
         raise FileNotFoundError(f"{path} doesn't exist or isn't a folder")
     suffixes = {end for end, kind in Image.registered_extensions().items() if kind in {*Image.OPEN} - STUBS}
     suffixes |= {".heic", ".heif"}  # often a JPEG
-    found, others, seen = [], [], set()
-    for here, folders, names in os.walk(path, onerror=lambda error: others.append(error.filename), followlinks=True):
+    found, others, seen, errors = [], [], set(), []
+    for here, folders, names in os.walk(path, onerror=errors.append, followlinks=True):
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
         if (real := os.path.realpath(here)) in seen:  # otherwise a link to a parent folder would be followed forever
             others.append(here)
@@ -130,7 +130,8 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
         for name in (name for name in names if not name.startswith(".")):
             (found if Path(name).suffix.lower() in suffixes else others).append(Path(here, name))
     others = sorted(os.path.relpath(each, path) for each in others)
-    return sorted(each.relative_to(path) for each in found), others
+    damaged = [f"{os.path.relpath(each.filename, path)} (folder: {each.strerror})" for each in errors]
+    return sorted(each.relative_to(path) for each in found), others, damaged
 
 
 def _open(file: Path, size: tuple[int, int], mode: str, maximum: float | None) -> tuple[Image.Image, int, float]:
