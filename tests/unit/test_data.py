@@ -484,6 +484,15 @@ def test_an_output_that_takes_no_more_ends_nothing(monkeypatch):
     paths.say("what is done goes on")
 
 
+def test_a_pipe_that_nobody_reads_ends_nothing_and_python_does_not_complain():
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = "from vaelib.data import paths; paths.say('one'); paths.say('two')"
+    ended = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_what_an_output_cannot_spell_is_printed_as_escapes(monkeypatch, encoding):
     output = io.TextIOWrapper(io.BytesIO(), encoding)

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 
 from .. import files
@@ -32,15 +33,15 @@ def named(variable: str, otherwise: str | Path) -> Path:
 
 
 def say(text: str) -> None:
-    """Print a line. Continue without it after a closed pipe or a full disk.
+    """Print a line. After a closed pipe or a full disk, this and later lines are lost, and nothing is raised.
 
     Characters that the output's encoding lacks, for example in file names, are printed as escapes.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-    except OSError:  # Python would write the rest at its end, and complain
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    except OSError:
+        sys.stdout = StringIO()  # else Python would write the rest at its end, and complain
 
 
 def some(names: Collection[str], most: int = 3) -> str:
