@@ -41,32 +41,23 @@ runs_folder: str = None  # default: VAELIB_RUNS, else this project's `runs`
 
 # %% tags=["hide-input"]
 import math
+from functools import partial
 
 import matplotlib.pyplot as plt
 import torch
-import zuko
 from IPython.display import Markdown
-from sklearn.mixture import GaussianMixture
 from tabulate import tabulate
-from torch import nn
-from torch.distributions import (
-    Categorical,
-    MixtureSameFamily,
-    MultivariateNormal,
-)
+from torch.distributions import Categorical, MixtureSameFamily
 
+from book.experiments import priors
 from book.machinery import claims, profiles
 from vaelib import (
     TrainConfig,
     data,
     distributions,
-    encoders,
     evaluation,
     features,
-    models,
-    objective,
     plots,
-    priors,
     storage,
     train,
 )
@@ -121,23 +112,13 @@ for dataset, which, sizes in (
 
 
 # %% tags=["hide-input"]
-def posterior(model, images):
-    return distributions.DiagonalNormal(*evaluation.encode(model, images))
-
-
-def drawn(q, count):
-    """Codes of so many images, taken at random with replacement."""
-    some = torch.randint(len(q.mean), (count,))
-    return objective.reparameterize(q.mean[some], q.log_variance[some])
-
-
 def aggregated(q):
     equal = Categorical(logits=torch.zeros(len(q.mean)))
     return MixtureSameFamily(equal, q)
 
 
 q = {
-    title: posterior(model, dataset.train.images)
+    title: priors.posterior(model, dataset.train.images)
     for title, (dataset, model) in trained.items()
 }
 
@@ -191,7 +172,7 @@ def decode(model, codes):
 
 with seeded(0):
     codes = torch.randn(1000, 2)
-    images_codes = drawn(flat, 14)
+    images_codes = priors.codes_of(flat, 14)
 thin = density(codes) - distributions.StandardNormal(2).log_prob(codes)
 dead = codes[thin < -math.log(5)]
 shown = {
@@ -213,68 +194,12 @@ plots.rows({name: decode(plane, each) for name, each in shown.items()})
 # - a **flow**, the masked autoregressive one of [zuko](https://zuko.readthedocs.io).
 # - a **second VAE**, whose "images" are the codes {cite}`dai2019diagnosing`.
 
-
-# %% tags=["hide-input"]
-def gaussian(q):
-    codes = q.sample()
-    return MultivariateNormal(codes.mean(0), codes.T.cov())
-
-
-def mixture(q):
-    codes = q.sample()[torch.randperm(len(q.mean))[:10_000]]
-    left_out, kept = codes[::10], codes[torch.arange(len(codes)) % 10 > 0]
-    tried = [
-        GaussianMixture(parts, tol=0.01, max_iter=200, random_state=0).fit(
-            kept
-        )
-        for parts in (3, 10, 30)
-    ]
-    best = max(tried, key=lambda each: each.score(left_out))
-    weights, means, covariances = (
-        torch.tensor(each).float()
-        for each in (best.weights_, best.means_, best.covariances_)
-    )
-    parts = MultivariateNormal(means, covariances)
-    return MixtureSameFamily(Categorical(weights), parts)
-
-
-# %% tags=["hide-input"]
-def descend(module, loss, q):
-    optimizer = torch.optim.Adam(module.parameters())
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss(drawn(q, 256)).mean().backward()
-        optimizer.step()
-        rate.step()
-    module.eval().requires_grad_(False)
-
-
-def flow(q):
-    K = q.event_shape[0]
-    module = zuko.flows.MAF(K, transforms=5, hidden_features=(128, 128))
-    descend(module, lambda z: -module().log_prob(z), q)
-    return module()
-
-
-def network(size):
-    layers = nn.Linear(size, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU()
-    return encoders.Gaussian(nn.Sequential(*layers), 256, size)
-
-
-def second_vae(q):
-    K = q.event_shape[0]
-    vae = VAE(network(K), network(K), priors.Standard(K), (K,))
-    descend(vae, lambda z: objective.negative_elbo(vae(z), 0), q)
-    return priors.Marginal(vae, 50)
-
-
 # %% tags=["hide-input"]
 ways = {
-    "one Gaussian": gaussian,
-    "mixture": mixture,
-    "flow": flow,
-    "second VAE": second_vae,
+    "one Gaussian": priors.gaussian,
+    "mixture": priors.mixture,
+    "flow": partial(priors.flow, steps=steps),
+    "second VAE": partial(priors.second_vae, steps=steps),
 }
 fitted = {title: {} for title in trained}
 for title, codes in q.items():
@@ -291,22 +216,16 @@ for title, codes in q.items():
 
 
 # %% tags=["hide-input"]
-def vamp(image_shape, latent_dim):
-    model = models.build(image_shape, latent_dim)
-    model.prior = priors.Vamp(model.encoder, image_shape, 100)
-    return model
-
-
 along = {}
 for title, (dataset, model) in trained.items():
     epochs = along_epochs if dataset is digits else along_faces
     if epochs:
         settings = TrainConfig(model.latent_dim, epochs)
-        run = train(dataset, settings, runs_folder, builder=vamp)
+        run = train(dataset, settings, runs_folder, builder=priors.vamp)
         along[title] = run.model()
         trainings.append(run)
 own = {
-    title: posterior(other, trained[title][0].train.images)
+    title: priors.posterior(other, trained[title][0].train.images)
     for title, other in along.items()
 }
 
@@ -353,7 +272,7 @@ for title, (dataset, model) in trained.items():
     count, K = len(dataset.test), model.latent_dim
     sources = {STANDARD: distributions.StandardNormal(K).sample}
     sources |= {name: each.sample for name, each in fitted[title].items()}
-    sources[TRAINING] = lambda size, q=q[title]: drawn(q, *size)
+    sources[TRAINING] = lambda size, q=q[title]: priors.codes_of(q, *size)
     for name, source in sources.items():
         measured = []
         for seed in range(draws):
@@ -370,7 +289,9 @@ for title, (dataset, model) in trained.items():
         measured = []
         for seed in range(draws):
             with seeded(seed):
-                images = decode(along[title], drawn(own[title], count))
+                images = decode(
+                    along[title], priors.codes_of(own[title], count)
+                )
             measured.append(worth(dataset, images))
         samples[title, ALONG_TRAINING] = torch.tensor(measured)
 
@@ -400,7 +321,7 @@ nats = {}
 for title, (dataset, model) in trained.items():
     images = dataset.test.images[:scored]
     with seeded(0):
-        codes = posterior(model, dataset.test.images[:2000]).sample()
+        codes = priors.posterior(model, dataset.test.images[:2000]).sample()
     before = distributions.StandardNormal(model.latent_dim).log_prob(codes)
     plain, _ = evaluation.log_prob(model, images, 20)
     nats[title, STANDARD] = (
@@ -493,7 +414,7 @@ def gallery(title):
             name: prior.sample((14,))
             for name, prior in (priors_here | fitted[title]).items()
         }
-        codes[TRAINING] = drawn(q[title], 14)
+        codes[TRAINING] = priors.codes_of(q[title], 14)
     shown = {name: decode(model, each) for name, each in codes.items()}
     if title in along:
         shown[ALONG] = along[title].sample(14, seed=0)
@@ -535,12 +456,14 @@ spaces |= {
 }
 away_from, table = {}, []
 for (title, name), (model, prior, seen) in spaces.items():
-    held_out = posterior(model, trained[title][0].test.images)
+    held_out = priors.posterior(model, trained[title][0].test.images)
     ratios, rows = [], []
     for seed in range(draws):
         with seeded(seed):
             codes = [prior.sample((1000,))]
-            codes += [drawn(each, 1000) for each in (held_out, seen)]
+            codes += [
+                priors.codes_of(each, 1000) for each in (held_out, seen)
+            ]
         away = [nearest(each, seen.mean)[0] for each in codes]
         middle = [each.median().item() for each in away]
         near = [(each < middle[2]).float().mean() for each in away[:2]]

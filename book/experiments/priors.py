@@ -18,7 +18,7 @@ from vaelib import decoders, encoders, evaluation, models, objective, priors
 from vaelib.distributions import DiagonalNormal
 from vaelib.seeding import seeded
 
-STEPS = 2000  # of Adam, each with 256 codes. Flow and second VAE are trained in this way
+STEPS = 2000  # of Adam, each with 256 codes
 Builder = Callable[..., models.VAE]
 best_sigma = partial(models.mlp, decoder=decoders.OptimalGaussian)
 
@@ -68,14 +68,14 @@ def mixture(q: DiagonalNormal) -> Distribution:
     return MixtureSameFamily(Categorical(weights), MultivariateNormal(means, covariances))
 
 
-def flow(q: DiagonalNormal) -> Distribution:
+def flow(q: DiagonalNormal, steps: int = STEPS) -> Distribution:
     """Fit a masked autoregressive flow."""
     module = zuko.flows.MAF(q.event_shape[0], transforms=5, hidden_features=(128, 128))
-    _descend(module, lambda z: -module().log_prob(z), q)
+    _descend(module, lambda z: -module().log_prob(z), q, steps)
     return module()
 
 
-def second_vae(q: DiagonalNormal) -> Distribution:
+def second_vae(q: DiagonalNormal, steps: int = STEPS) -> Distribution:
     """Fit a VAE whose images are the codes. Dai and Wipf, arXiv:1903.05789."""
     K = q.event_shape[0]
 
@@ -84,14 +84,14 @@ def second_vae(q: DiagonalNormal) -> Distribution:
         return encoders.Gaussian(nn.Sequential(*layers), 256, K)
 
     vae = models.VAE(gaussian_network(), gaussian_network(), priors.Standard(K), (K,))
-    _descend(vae, lambda z: objective.negative_elbo(vae(z), 0), q)
+    _descend(vae, lambda z: objective.negative_elbo(vae(z), 0), q, steps)
     return priors.Marginal(vae, 50)
 
 
-def _descend(module: nn.Module, loss: Callable[[Tensor], Tensor], q: DiagonalNormal) -> None:
+def _descend(module: nn.Module, loss: Callable[[Tensor], Tensor], q: DiagonalNormal, steps: int) -> None:
     optimizer = torch.optim.Adam(module.parameters())
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for _ in range(STEPS):
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
         optimizer.zero_grad()
         loss(codes_of(q, 256)).mean().backward()
         optimizer.step()
@@ -99,7 +99,8 @@ def _descend(module: nn.Module, loss: Callable[[Tensor], Tensor], q: DiagonalNor
     module.eval().requires_grad_(False)
 
 
-FITTED = {"one Gaussian": gaussian, "mixture": mixture, "flow": flow, "second VAE": second_vae}
+Fit = Callable[..., Distribution]
+FITTED: dict[str, Fit] = {"one Gaussian": gaussian, "mixture": mixture, "flow": flow, "second VAE": second_vae}
 
 
 def sources(model: models.VAE, q: DiagonalNormal) -> Mapping[str, Callable[[int], Tensor]]:

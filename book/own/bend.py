@@ -199,7 +199,8 @@ except ValueError as error:
 # `partial` fixes. Builders, objectives and schedules are therefore functions
 # and classes with a name. Lambdas are refused. The folder's name ends with a
 # hash of what your functions do and of the values that they read, so a changed
-# function is another run. Comments don't count. Define your functions in a module
+# function is another run. Comments don't count, and neither do files and environment
+# variables that a function reads. Define your functions in a module
 # that you import if several scripts load the same runs, because the recorded
 # name includes the module.
 #
