@@ -28,6 +28,7 @@
 # %% tags=["hide-cell"]
 from collections import Counter
 from pathlib import Path
+from statistics import mean
 
 from IPython.display import Markdown
 from myst_nb import glue
@@ -115,6 +116,10 @@ numbers |= {
     )
 }
 assert not verdicts["does not hold"]  # the opening has no words for it
+(c10,) = (each for each in judged if each.claim == "C10")
+low, high = c10.interval("worse")
+numbers["c10"] = f"{mean(c10.values['worse']):.2f}"
+numbers["c10_interval"] = f"{low:.2f} to {high:.2f}"
 for name, number in numbers.items():
     glue(name, number, display=False)
 
