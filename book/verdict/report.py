@@ -116,12 +116,16 @@ numbers |= {
     )
 }
 assert not verdicts["does not hold"]  # the opening has no words for it
-(c10,) = (each for each in judged if each.claim == "C10")
-low, high = c10.interval("worse")
-numbers["c10"] = f"{mean(c10.values['worse']):.2f}"
-numbers["c10_interval"] = f"{low:.2f} to {high:.2f}"
 for name, number in numbers.items():
     glue(name, number, display=False)
+(c10,) = (each for each in judged if each.claim == "C10")
+low, high = c10.interval("worse")
+for name, value in (
+    ("c10", mean(c10.values["worse"])),
+    ("c10_low", low),
+    ("c10_high", high),
+):
+    glue(name, value, display=False)
 
 # %% [markdown]
 # ## Scope
